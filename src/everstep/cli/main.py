@@ -1,0 +1,85 @@
+"""The program's entry: finds the verb, and turns what was raised into a sentence and an exit code.
+
+Imports no verb until it is asked for, so that help and listings answer at once.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+from cyclopts.config import Env
+
+from everstep import __version__
+from everstep.errors import EverstepError, ExitCode
+
+VERBS = {
+    "train": "Start a training, or go on with it: the same line starts and restarts.",
+    "resume": "Go on with a run, with changes on purpose where --set says so.",
+    "status": "Whether a run is alive, where it is, and what would be lost now.",
+    "list": "The versions of a run.",
+    "show": "One version whole: how it was made, and what is in it.",
+    "verify": "Read a version, or all of a run, and check every digest.",
+    "sample": "Draw a picture with a version.",
+    "stop": "Let a running training finish its step, commit and end.",
+    "check": "Check a folder of pairs before it is trained on.",
+}
+EPILOGUE = (
+    "RUN is a name in runs/, or a path. RUN@N is its version N; RUN@latest and RUN@-2 count from the end.\n\n"
+    "Exit codes: 0 done or already complete, 1 a check found a fault, 2 wrong input, 3 stopped and resumable, "
+    "4 stopped by a full disk and resumable, 5 training became non-finite, 70 a bug of ours."
+)
+
+
+def build_app() -> App:
+    """The program with all its verbs."""
+    app = App(
+        name="everstep",
+        help="Trains ControlNets and never loses a step.",
+        help_epilogue=EPILOGUE,
+        version=__version__,
+        config=[Env("EVERSTEP_", command=False)],
+    )
+    for verb, sentence in VERBS.items():
+        app.command(f"everstep.cli.{verb}:{verb}_", name=verb, help=sentence)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program and leave with its exit code."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; returns its exit code. Whatever is not an EverstepError is a bug and shows its trace."""
+    try:
+        code = build_app()(
+            _with_short_paths(arguments), exit_on_error=False, print_error=True, result_action="return_value"
+        )
+    except CycloptsError:
+        return ExitCode.WRONG_INPUT
+    except EverstepError as error:
+        sys.stdout.flush()
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return ExitCode.STOPPED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return ExitCode.DONE
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        print("\nThis is a bug in Everstep; versions on disk are whole.", file=sys.stderr)
+        return ExitCode.BUG
+    return int(code or 0)
+
+
+def _with_short_paths(arguments: list[str]) -> list[str]:
+    """--base B and --data D stand for --base.path B and --data.path D."""
+    short = {"--base": "--base.path", "--data": "--data.path"}
+    spelled = []
+    for argument in arguments:
+        flag, sign, value = argument.partition("=")
+        spelled.append(short.get(flag, flag) + sign + value)
+    return spelled

@@ -1,0 +1,23 @@
+"""everstep resume"""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from everstep.cli.place import open_run, split_spec
+
+
+def resume_(run: str, *, set: Annotated[tuple[str, ...], Parameter(negative=())] = ()) -> int:
+    """Go on with a run, with changes on purpose where --set says so.
+
+    Parameters
+    ----------
+    run
+        RUN, or RUN@N to go back to a version; later versions stay.
+    set
+        key=value, a setting to change; may be given several times. What changes is recorded in the next version.
+    """
+    from everstep.cli.training import go_on
+
+    name, version = split_spec(run)
+    return go_on(open_run(name), version, set)

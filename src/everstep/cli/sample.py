@@ -1,0 +1,46 @@
+"""everstep sample"""
+
+from pathlib import Path
+
+from everstep.cli.place import open_version
+from everstep.errors import UserError
+
+
+def sample_(
+    version: str,
+    *,
+    condition: Path,
+    prompt: str,
+    out: Path | None = None,
+    seed: int | None = None,
+    averaged: bool = True,
+) -> int:
+    """Draw a picture with a version.
+
+    Parameters
+    ----------
+    version
+        RUN@N, or RUN for its latest version.
+    condition
+        The condition image; cropped to the size the run was trained at.
+    prompt
+        What to draw.
+    out
+        PNG file; left out, a name in the folder that the command runs in.
+    seed
+        Seed of the noise; left out, the run's.
+    averaged
+        Draw with the averaged weights where the version has them.
+    """
+    _, found = open_version(version)
+    if not condition.is_file():
+        raise UserError(f"--condition {condition}: there is no such file.")
+    target = out or Path(f"{found.path.parent.name}-{found.name}.png")
+    if not target.parent.is_dir():
+        raise UserError(f"--out {target}: there is no folder {target.parent}.")
+    from everstep.evaluation.drawing import draw_with_version
+
+    picture = draw_with_version(found, condition, prompt, seed, averaged)
+    picture.save(target)
+    print(f"{found.name} drew {target} ({picture.width}x{picture.height})")
+    return 0

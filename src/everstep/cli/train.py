@@ -1,0 +1,55 @@
+"""everstep train"""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from everstep.cli.place import run_folder
+from everstep.config import Config, resolve
+from everstep.errors import UserError
+
+
+def train_(
+    config: str | None = None,
+    *,
+    run: str | None = None,
+    set: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    settings: Annotated[Config | None, Parameter(name="*")] = None,
+) -> int:
+    """Start a training, or go on with it: the same line starts and restarts.
+
+    Parameters
+    ----------
+    config
+        YAML file of settings, the hparams.yaml of a run, or the name of a preset.
+    run
+        Name of the run, a folder in runs/; left out, the name of the data.
+    set
+        key=value, any setting by its dotted name; may be given several times.
+    """
+    overlay = {} if settings is None else settings.model_dump(mode="json", exclude_unset=True)
+    resolved = resolve(config, overlay, set)
+    name = run or _default_name(resolved)
+    from everstep.cli.training import start
+
+    return start(run_folder(name), resolved, _other_run)
+
+
+def _default_name(config: Config) -> str:
+    name = Path(config.data.path.removeprefix("builtin:")).name
+    if not name:
+        raise UserError(f"The run has no name: data.path is {config.data.path!r}. --run NAME gives it one.")
+    return name
+
+
+def _other_run(name: str) -> str:
+    """The same command line for another run."""
+    words = list(sys.argv[1:])
+    if "--run" in words[:-1]:
+        words[words.index("--run") + 1] = name
+    else:
+        words += ["--run", name]
+    return "everstep " + shlex.join(words)

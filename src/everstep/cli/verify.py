@@ -1,0 +1,35 @@
+"""everstep verify"""
+
+from everstep.cli.place import open_run, split_spec
+from everstep.cli.printing import print_json, size
+from everstep.errors import ExitCode
+from everstep.versions import verify
+
+
+def verify_(run: str, *, json: bool = False) -> int:
+    """Read a version, or all of a run, and check every digest; exit 1 where one fails.
+
+    Parameters
+    ----------
+    run
+        RUN for all its versions, or RUN@N for one.
+    json
+        Print as JSON.
+    """
+    name, spec = split_spec(run)
+    opened = open_run(name)
+    versions = opened.versions() if spec is None else [opened.find(spec)]
+    faults: list[dict[str, str | None]] = (
+        [] if spec else [{"version": str(path), "what": reason} for path, reason in opened.damaged()]
+    )
+    for version in versions:
+        found = verify(version)
+        faults += [{"version": version.name, "file": f.file, "tensor": f.tensor, "what": f.what} for f in found]
+        if not json:
+            print(f"{version.name}: {'damaged' if found else 'whole'}, {size(version.size_bytes)}")
+    if json:
+        print_json({"checked": [version.name for version in versions], "faults": faults})
+    else:
+        for fault in faults:
+            print("  " + ": ".join(str(part) for part in fault.values() if part))
+    return ExitCode.FAULT_FOUND if faults else ExitCode.DONE

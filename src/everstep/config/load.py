@@ -1,0 +1,164 @@
+"""From files, flags and environment to one checked Config, and back to YAML.
+
+Layers, the later winning: defaults, the YAML file, EVERSTEP_ variables, flags, --set. Every error names its key, the
+value found and where it came from; unknown keys get the nearest known one.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from everstep.config.schema import Config
+from everstep.errors import UserError
+
+Settings = dict[str, Any]
+PRESETS = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Some settings and where they came from."""
+
+    origin: str
+    settings: Mapping[str, Any]
+
+
+def resolve(file: str | None, overlay: Settings, assignments: Iterable[str] = ()) -> Config:
+    """Check and merge all layers. Raises: UserError naming every wrong key."""
+    layers = [] if file is None else [read_file(file)]
+    layers += [Layer("the command line", overlay), Layer("--set", parse_assignments(assignments))]
+    merged: Settings = {}
+    for layer in layers:
+        refuse_unknown(layer)
+        merged = _merge(merged, layer.settings)
+    return validate(merged, layers[0].origin if file else "the command line")
+
+
+def validate(settings: Settings, origin: str) -> Config:
+    """Check settings against the schema. Raises: UserError with one line for each fault."""
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        lines = [_explain(fault) for fault in error.errors()]
+        raise UserError(f"{origin}: " + "\n".join(lines)) from None
+
+
+def read_file(name: str) -> Layer:
+    """Read a YAML file, or a preset by its name. Raises: UserError."""
+    path = Path(name)
+    if not path.is_file() and (PRESETS / f"{name}.yaml").is_file():
+        path = PRESETS / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
+        raise UserError(f"{name}: there is no such file, nor a preset of this name ({known}).")
+    return Layer(name, _parse_yaml(path))
+
+
+def read_hparams(path: Path) -> Config:
+    """The settings a run was started with."""
+    layer = Layer(str(path), _parse_yaml(path))
+    refuse_unknown(layer)
+    return validate(dict(layer.settings), str(path))
+
+
+def dump(config: Config) -> str:
+    """All settings as YAML; `resolve` of it gives the same Config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as dotted keys: {"optim.seed": 7}."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def changes(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ, with (before, after)."""
+    old, new = flatten(before.model_dump(mode="json")), flatten(after.model_dump(mode="json"))
+    return {key: (old[key], new[key]) for key in new if old[key] != new[key]}
+
+
+def parse_assignments(assignments: Iterable[str]) -> Settings:
+    """`optim.learning_rate=5e-6` -> nested settings; values are read as YAML. Raises: UserError."""
+    nested: Settings = {}
+    for assignment in assignments:
+        key, sign, text = assignment.partition("=")
+        if not sign:
+            raise UserError(f"--set {assignment}: write it as key=value, for example optim.learning_rate=5e-6.")
+        value: Any = yaml.safe_load(text) if text else None
+        for part in reversed(key.strip().replace("-", "_").split(".")):
+            value = {part: value}
+        nested = _merge(nested, value)
+    return nested
+
+
+def _parse_yaml(path: Path) -> Settings:
+    try:
+        parsed = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(parsed, dict | None):
+        raise UserError(f"{path}: sections were expected (base:, data:, optim: ...), found {type(parsed).__name__}.")
+    return parsed or {}
+
+
+def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
+    """Sections are merged key by key; a section written as its path alone replaces only the path."""
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, str) and isinstance(value, Mapping):
+            below = {"path": below}
+        if isinstance(value, str) and isinstance(below, Mapping):
+            value = {"path": value}
+        merged[key] = _merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def known_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """Every dotted key of the schema, in its order."""
+    keys: list[str] = []
+    for name, field in model.model_fields.items():
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            keys += known_keys(nested, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def refuse_unknown(layer: Layer) -> None:
+    """Raises: UserError naming every key that the schema does not have, with the nearest one that it has."""
+    keys = known_keys()
+    sections = set(Config.model_fields)
+    faults = []
+    for key, value in flatten(layer.settings).items():
+        is_bare_path = key in ("base", "data") and isinstance(value, str)
+        if key in keys or is_bare_path or (key in sections and value in (None, {})):
+            continue
+        near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5) or _by_last_part(key, keys)
+        hint = f" Did you mean {near[0]}?" if near else f" Sections are {', '.join(sorted(sections))}."
+        faults.append(f"{layer.origin}: there is no setting {key}.{hint}")
+    if faults:
+        raise UserError("\n".join(faults))
+
+
+def _by_last_part(key: str, keys: list[str]) -> list[str]:
+    lasts = {known.rpartition(".")[2]: known for known in keys}
+    return [lasts[name] for name in difflib.get_close_matches(key.rpartition(".")[2], lasts, n=1)]
+
+
+def _explain(fault: Any) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    reason = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{key} is {fault['input']!r}, but should be {reason}."

@@ -1,0 +1,153 @@
+"""Every setting of a training, with its meaning, unit and range: one model per section.
+
+Owns names, defaults and checks of single values. Knows nothing of files, flags or what a setting is used for.
+The line under each field is its help text on the command line.
+"""
+
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from everstep.config.cadence import Cadence
+
+
+class Section(BaseModel):
+    """Refuses unknown keys and is never changed after it was checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class PathSection(Section):
+    """A section that may be written as its path alone: `base: photos/` means `base: {path: photos/}`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
+class Base(PathSection):
+    """The frozen text-to-image model."""
+
+    path: str = "builtin:circles"
+    """Folder or hub id in diffusers layout, or builtin:circles."""
+    revision: str | None = None
+    """Branch, tag or commit where the path is a hub id."""
+
+
+class Data(PathSection):
+    """The pairs, and what is done to each before it is trained on."""
+
+    path: str = "builtin:circles"
+    """Folder with metadata.jsonl or prompt.json, or builtin:circles."""
+    resolution: Annotated[int, Field(ge=8, le=4096)] | None = None
+    """Side of the square that is trained on, in pixels; left out, the base's own size."""
+    bad_pairs: Literal["refuse", "skip"] = "refuse"
+    """What a pair that cannot be used does: refuse to start, or skip it and say so in every version."""
+    held_out_pairs: Annotated[int, Field(ge=0)] = 64
+    """Pairs kept apart for samples and scores, never trained on; at most 5 % of the data."""
+    prompt_dropout: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of examples that are trained with an empty prompt; the ControlNet paper's is 0.5."""
+    crop: Literal["centre", "random"] = "centre"
+    """Which square of a picture is trained on; both pictures of a pair get the same."""
+    flip_probability: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of examples that are mirrored left to right, both pictures alike."""
+    condition_resize: Literal["bilinear", "nearest"] = "bilinear"
+    """How condition images are resized; nearest for label maps whose colours are classes."""
+    workers: Annotated[int, Field(ge=0, le=64)] = 2
+    """Threads that read pictures ahead; changes nothing in what is trained."""
+
+
+class Optim(Section):
+    """How the ControlNet is trained."""
+
+    start_from: Annotated[str | None, Parameter(name=("--optim.start-from", "--from"))] = None
+    """Weights to start from: RUN@VERSION or a ControlNet folder; left out, the base with zero convolutions."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of order, noise, timesteps, dropout and augmentation."""
+    max_steps: Annotated[int, Field(ge=1)] = 10_000
+    """Optimizer steps until the training is complete."""
+    batch_size: Annotated[int, Field(ge=1)] = 4
+    """Examples in one forward and backward pass."""
+    accumulation_steps: Annotated[int, Field(ge=1)] = 1
+    """Passes whose gradients make one optimizer step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    """Highest learning rate of the schedule."""
+    schedule: Literal["constant", "linear", "cosine", "polynomial"] = "constant"
+    """How the learning rate falls from the end of warm-up to max_steps."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps over which the learning rate rises from zero."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """AdamW: decay of the first moment."""
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """AdamW: decay of the second moment."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    """AdamW: decoupled weight decay."""
+    epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    """AdamW: term in the denominator."""
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Gradients are scaled down to this norm; null to leave them."""
+    min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
+    """Loss weights min(SNR, gamma), usually 5 (Hang et al. 2023); null for equal weights."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay per step of the averaged weights, which are then used for samples; 0 for none."""
+
+
+class Compute(Section):
+    """Where and in what arithmetic."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N; auto is CUDA where there is any."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward pass and the frozen base; the ControlNet's own weights stay fp32."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a tenth more time."""
+    channels_last: bool = False
+    """Keep pictures in NHWC memory order; faster on GPUs with tensor cores."""
+    compile: bool = False
+    """Run the networks through torch.compile; slow to start, faster afterwards."""
+    deterministic: bool = False
+    """On CUDA, use deterministic kernels only, so that a resume is exact there too; the CPU always is."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads; 0 leaves the choice to PyTorch."""
+
+
+class Versions(Section):
+    """When training is saved."""
+
+    every: Cadence = Cadence(steps=300)
+    """Optimizer steps, minutes or both between versions: 300, 10min, or 300,10min."""
+
+    @field_validator("every", mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        return Cadence.parse(value) if isinstance(value, str | int) else value
+
+
+class Sampling(Section):
+    """The pictures that are drawn at each version."""
+
+    pairs: Annotated[int, Field(ge=0, le=64)] = 8
+    """Held-out pairs on the contact sheet of each version; 0 draws none."""
+    steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    """Denoising steps of the sampler."""
+    guidance_scale: Annotated[float, Field(ge=0)] = 5.0
+    """Classifier-free guidance; 1 for none."""
+    condition_scale: Annotated[float, Field(ge=0)] = 1.0
+    """Strength of the ControlNet's residuals."""
+    scheduler: Literal["unipc", "ddim", "base"] = "unipc"
+    """Sampler; base takes the one in the base's own folder."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of the pictures' noise, the same at every version."""
+
+
+class Config(Section):
+    """All settings of a run."""
+
+    base: Base = Base()
+    data: Data = Data()
+    optim: Optim = Optim()
+    compute: Compute = Compute()
+    versions: Versions = Versions()
+    sampling: Sampling = Sampling()

@@ -1,0 +1,118 @@
+"""The shapes in which layers hand things to each other: frozen dataclasses and protocols, no behaviour.
+
+Must not import anything of the house but errors, and never torch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Uint8Array = npt.NDArray[np.uint8]
+Float32Array = npt.NDArray[np.float32]
+Int64Array = npt.NDArray[np.int64]
+
+
+# --- data -> models, train ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One training example as it is on disk: both images RGB and of the same size, before crop and resize."""
+
+    target: Image.Image
+    condition: Image.Image
+    caption: str
+
+
+class PairSource(Protocol):
+    """A numbered collection of pairs. The number of a pair never changes while its data does not."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, pair: int) -> str:
+        """Stable identity of the pair within its data (a file name); what held-out choice and reports use."""
+        ...
+
+    def load(self, pair: int) -> Pair:
+        """Read the pair. Raises: UserError naming the file if it cannot be read. Safe to call from threads."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Digest of everything that the pairs are made of: equal if and only if the data are equal."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Examples first_example .. first_example + B - 1 of a run, each a pure function of (seed, its number).
+
+    Shapes:
+        targets_BHWC, conditions_BHWC: uint8 RGB, 0..255, cropped and resized to the training resolution
+        noise_BCHW: float32, standard normal, in the shape of the latents
+        posterior_noise_BCHW: float32, standard normal; draws the latents from the VAE's posterior
+        timesteps_B: int64, 0 .. num_train_timesteps - 1
+    """
+
+    first_example: int
+    pairs: tuple[int, ...]
+    captions: tuple[str, ...]  # "" where the prompt was dropped
+    targets_BHWC: Uint8Array
+    conditions_BHWC: Uint8Array
+    noise_BCHW: Float32Array
+    posterior_noise_BCHW: Float32Array
+    timesteps_B: Int64Array
+
+
+# --- train -> versions -------------------------------------------------------------------------------------
+
+
+class TensorSource(Protocol):
+    """One tensor to be written: where its bytes come from, asked for only when they are needed."""
+
+    @property
+    def dtype(self) -> str:
+        """safetensors name of the dtype: F32, F16, BF16, I64, U8 ..."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def buffer(self) -> memoryview:
+        """The tensor's bytes, C-contiguous, little-endian, format "B". May copy from a device; not kept."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFile:
+    """A safetensors file of a version, to be written. Tensors are laid out in the order given."""
+
+    path: str  # inside the version: "controlnet/diffusion_pytorch_model.safetensors"
+    tensors: Mapping[str, TensorSource]
+    metadata: Mapping[str, str] = field(default_factory=dict)  # constant facts only: {"format": "pt"}
+
+
+@dataclass(frozen=True, slots=True)
+class ParentRef:
+    """The version that training went on from, and what was changed on purpose."""
+
+    run: str
+    version: int
+    manifest_digest: str
+    changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)  # key -> (before, after)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Everything a version will hold, before it exists."""
+
+    step: int
+    images_seen: int
+    reason: str  # start, interval, asked, signal, rescue, final
+    parent: ParentRef | None
+    tensor_files: Sequence[TensorFile]
+    small_files: Mapping[str, bytes]  # path inside the version -> content: config.json, state.json, hparams.yaml
+    facts: Mapping[str, Any]  # JSON for the manifest: base, data, config, libraries, code, health

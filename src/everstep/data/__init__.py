@@ -1,0 +1,24 @@
+"""Pairs: where they come from, whether they can be used, and in which order and shape they are trained on.
+
+Never imports torch.
+"""
+
+from everstep.data.check import CheckReport, check
+from everstep.data.held_out import Split, split
+from everstep.data.loader import BatchStream, ExampleSettings
+from everstep.data.sources import Source, describe, listed, open_source
+from everstep.data.transform import fit
+
+__all__ = [
+    "BatchStream",
+    "CheckReport",
+    "ExampleSettings",
+    "Source",
+    "Split",
+    "check",
+    "describe",
+    "fit",
+    "listed",
+    "open_source",
+    "split",
+]

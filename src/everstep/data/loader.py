@@ -1,0 +1,115 @@
+"""Batches in order from any example on, prepared ahead by threads that change nothing in them."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from everstep.contracts import Batch, Float32Array, PairSource, Uint8Array
+from everstep.data import order
+from everstep.data.transform import CENTRE, fit
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleSettings:
+    """All that an example depends on besides its number and its pair."""
+
+    seed: int
+    resolution: int
+    latent_shape: tuple[int, int, int]
+    num_train_timesteps: int
+    prompt_dropout: float = 0.5
+    crop: Literal["centre", "random"] = "centre"
+    flip_probability: float = 0.0
+    condition_resize: Literal["bilinear", "nearest"] = "bilinear"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One example, ready for a batch; see contracts.Batch for shapes."""
+
+    pair: int
+    caption: str
+    target_HWC: Uint8Array
+    condition_HWC: Uint8Array
+    noise_CHW: Float32Array
+    posterior_noise_CHW: Float32Array
+    timestep: int
+
+
+def make_example(source: PairSource, training: Sequence[int], number: int, settings: ExampleSettings) -> Example:
+    """Example `number` of a run: a pure function of its number and the settings."""
+    seed = settings.seed
+    pair = training[order.pair_of(seed, number, len(training))]
+    loaded = source.load(pair)
+    target, condition = fit(
+        loaded,
+        settings.resolution,
+        settings.condition_resize,
+        crop_at=order.crop_position(seed, number) if settings.crop == "random" else CENTRE,
+        is_flipped=order.is_flipped(seed, number, settings.flip_probability),
+    )
+    return Example(
+        pair=pair,
+        caption="" if order.is_dropped(seed, number, settings.prompt_dropout) else loaded.caption,
+        target_HWC=target,
+        condition_HWC=condition,
+        noise_CHW=order.noise(seed, number, settings.latent_shape),
+        posterior_noise_CHW=order.noise(seed, number, settings.latent_shape, "posterior"),
+        timestep=order.timestep(seed, number, settings.num_train_timesteps),
+    )
+
+
+class BatchStream(Iterator[Batch]):
+    """Endless batches, running on across epochs. `workers` threads prepare examples ahead; 0 does without."""
+
+    def __init__(
+        self,
+        source: PairSource,
+        training: Sequence[int],
+        first_example: int,
+        batch_size: int,
+        settings: ExampleSettings,
+        workers: int = 2,
+        batches_ahead: int = 4,
+    ) -> None:
+        self._source, self._training, self._settings = source, training, settings
+        self._batch_size, self._next_example = batch_size, first_example
+        self._pool = ThreadPoolExecutor(workers, "everstep-data") if workers else None
+        self._ahead: deque[Future[Batch]] = deque()
+        self._batches_ahead = batches_ahead
+
+    def __next__(self) -> Batch:
+        """Raises: UserError naming the files of a pair that cannot be read any more."""
+        if self._pool is None:
+            return self._make(self._claim())
+        while len(self._ahead) < self._batches_ahead:
+            self._ahead.append(self._pool.submit(self._make, self._claim()))
+        return self._ahead.popleft().result()
+
+    def close(self) -> None:
+        """End the threads; what they were preparing is dropped."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _claim(self) -> int:
+        first = self._next_example
+        self._next_example += self._batch_size
+        return first
+
+    def _make(self, first: int) -> Batch:
+        numbers = range(first, first + self._batch_size)
+        examples = [make_example(self._source, self._training, number, self._settings) for number in numbers]
+        return Batch(
+            first_example=first,
+            pairs=tuple(example.pair for example in examples),
+            captions=tuple(example.caption for example in examples),
+            targets_BHWC=np.stack([example.target_HWC for example in examples]),
+            conditions_BHWC=np.stack([example.condition_HWC for example in examples]),
+            noise_BCHW=np.stack([example.noise_CHW for example in examples]),
+            posterior_noise_BCHW=np.stack([example.posterior_noise_CHW for example in examples]),
+            timesteps_B=np.array([example.timestep for example in examples], dtype=np.int64),
+        )

@@ -1,0 +1,58 @@
+"""Everything random about example i of a run, as pure functions of (seed, i).
+
+So the position in the data is one integer, a resume costs nothing, and the number of threads or processes changes
+nothing. numpy's Philox is counter-based: a generator for any example is made at once, without drawing those before
+it, and its streams are independent of each other.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from everstep.contracts import Float32Array, Int64Array
+
+# Numbers are part of the format of a run: never reused, never renumbered.
+STREAMS_PER_EXAMPLE = 16
+STREAMS = {"order": 0, "noise": 1, "posterior": 2, "timestep": 3, "dropout": 4, "crop": 5, "flip": 6}
+
+
+def generator(seed: int, number: int, stream: str) -> np.random.Generator:
+    """The generator of one stream of one example (or, for the order, of one epoch)."""
+    return np.random.Generator(np.random.Philox(key=[seed, number * STREAMS_PER_EXAMPLE + STREAMS[stream]]))
+
+
+def pair_of(seed: int, example: int, num_pairs: int) -> int:
+    """Which of num_pairs pairs example number `example` is: a fresh permutation in each epoch."""
+    epoch, position = divmod(example, num_pairs)
+    return int(_permutation(seed, epoch, num_pairs)[position])
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, num_pairs: int) -> Int64Array:
+    return generator(seed, epoch, "order").permutation(num_pairs)
+
+
+def noise(seed: int, example: int, shape: tuple[int, ...], stream: str = "noise") -> Float32Array:
+    """Standard normal, float32."""
+    return generator(seed, example, stream).standard_normal(shape, dtype=np.float32)
+
+
+def timestep(seed: int, example: int, num_train_timesteps: int) -> int:
+    """Uniform over 0 .. num_train_timesteps - 1."""
+    return int(generator(seed, example, "timestep").integers(num_train_timesteps))
+
+
+def is_dropped(seed: int, example: int, prompt_dropout: float) -> bool:
+    """Whether the example is trained with the empty prompt."""
+    return bool(generator(seed, example, "dropout").random() < prompt_dropout)
+
+
+def is_flipped(seed: int, example: int, flip_probability: float) -> bool:
+    """Whether the example is mirrored left to right."""
+    return bool(generator(seed, example, "flip").random() < flip_probability)
+
+
+def crop_position(seed: int, example: int) -> tuple[float, float]:
+    """Where the cropped square lies in what is left over, across and down, each 0..1."""
+    across, down = generator(seed, example, "crop").random(2)
+    return float(across), float(down)

@@ -1,0 +1,148 @@
+"""Where pairs come from: a folder, or the built-in generator."""
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, Protocol
+
+from everstep.contracts import Pair
+from everstep.data import circles
+from everstep.data.check import CheckReport, Progress, check
+from everstep.data.images import BLACK, WHITE, read_rgb
+from everstep.errors import UserError
+
+NUM_CIRCLES = 50_000
+SHOWN_FINDINGS = 20
+Report = Callable[[str], None]
+
+
+class Source(Protocol):
+    """A PairSource that can also say what it is and what it left out."""
+
+    @property
+    def description(self) -> str:
+        """One line: how many pairs, how listed, how large."""
+        ...
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Name and reason of every pair that was left out on purpose."""
+        ...
+
+    def __len__(self) -> int: ...
+    def name(self, pair: int) -> str: ...
+    def load(self, pair: int) -> Pair: ...
+    def fingerprint(self) -> str: ...
+
+
+class CircleSource:
+    """builtin:circles; nothing on disk, every pair a function of its number."""
+
+    def __init__(self, resolution: int) -> None:
+        self.skipped: dict[str, str] = {}
+        self.resolution = resolution
+        self.description = f"{NUM_CIRCLES:,} circles drawn at {resolution} px"
+
+    def __len__(self) -> int:
+        return NUM_CIRCLES
+
+    def name(self, pair: int) -> str:
+        return f"circle-{pair:06d}"
+
+    def load(self, pair: int) -> Pair:
+        drawn = circles.circle(pair)
+        return Pair(circles.target(drawn, self.resolution), circles.condition(drawn, self.resolution), drawn.caption)
+
+    def fingerprint(self) -> str:
+        return f"builtin:circles:1:{NUM_CIRCLES}:{self.resolution}"
+
+
+class FolderSource:
+    """The usable pairs of a checked folder, in the order of its list."""
+
+    def __init__(self, report: CheckReport) -> None:
+        self._report, self._folder = report, report.listing.folder
+        self.skipped = {f"line {finding.line}": str(finding) for finding in report.errors}
+        self.description = describe(report)
+
+    def __len__(self) -> int:
+        return len(self._report.usable)
+
+    def name(self, pair: int) -> str:
+        return self._report.usable[pair].target
+
+    def load(self, pair: int) -> Pair:
+        listed = self._report.usable[pair]
+        try:
+            target = read_rgb(self._folder / listed.target, WHITE)
+            condition = read_rgb(self._folder / listed.condition, BLACK)
+        except Exception as error:
+            raise UserError(
+                f"{self._folder / listed.target} or {listed.condition} could be read when training started, but not "
+                f"now ({error}). The last version is whole; everstep check {self._folder} looks again."
+            ) from error
+        return Pair(target, condition, listed.caption)
+
+    def fingerprint(self) -> str:
+        return self._report.fingerprint
+
+
+def open_source(
+    path: str,
+    resolution: int | None,
+    bad_pairs: Literal["refuse", "skip"] = "refuse",
+    report: Report | None = None,
+    progress: Progress | None = None,
+) -> Source:
+    """Open and check the pairs at a path.
+
+    Raises: UserError listing every pair that cannot be used, unless they shall be skipped.
+    """
+    if path.startswith("builtin:"):
+        if path != "builtin:circles":
+            raise UserError(f"There is no built-in data {path}; there is builtin:circles.")
+        return CircleSource(resolution or 64)
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"The data {path} is not a folder{_near(folder)}. Nothing was started.")
+    checked = check(folder, progress, resolution)
+    if checked.errors and (bad_pairs == "refuse" or not checked.usable):
+        raise UserError(refusal(checked))
+    if checked.errors and report is not None:
+        report(f"Left out {checked.total - len(checked.usable)} of {checked.total:,} pairs that cannot be used:")
+        report(listed(checked.errors))
+    return FolderSource(checked)
+
+
+def describe(report: CheckReport) -> str:
+    """1,854 pairs, metadata.jsonl, 64x64."""
+    sizes = sorted(set(report.sizes))
+    size = "no size" if not sizes else f"{sizes[0][0]}x{sizes[0][1]}"
+    if len(sizes) > 1:
+        size = f"{len(sizes)} sizes from {size} to {sizes[-1][0]}x{sizes[-1][1]}"
+    return f"{len(report.usable):,} pairs, {report.listing.layout}, {size}"
+
+
+def refusal(report: CheckReport) -> str:
+    """Why training does not start, with every pair that is to blame and the two ways on."""
+    folder = report.listing.folder
+    bad = report.total - len(report.usable)
+    return (
+        f"{bad:,} of {report.total:,} pairs in {folder / report.listing.layout} cannot be used:\n"
+        f"{listed(report.errors)}\n"
+        "Training has not started. --data.bad-pairs skip leaves them out; "
+        f"everstep check {folder} lists everything that was found."
+    )
+
+
+def listed(findings: tuple[object, ...], limit: int = SHOWN_FINDINGS) -> str:
+    lines = [f"  {finding}" for finding in findings[:limit]]
+    if len(findings) > limit:
+        lines.append(f"  and {len(findings) - limit:,} more")
+    return "\n".join(lines)
+
+
+def _near(path: Path) -> str:
+    siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, siblings, n=1)
+    return f"; did you mean {path.parent / near[0]}?" if near else ""

@@ -1,0 +1,46 @@
+"""What ends the program on purpose: one exception for people, and the exit codes that scripts rely on.
+
+Owns the exit codes. Knows nothing of what went wrong: the sentence comes from where it was found.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How a command ended. Part of the command line contract; never renumbered."""
+
+    DONE = 0  # done, or already complete
+    FAULT_FOUND = 1  # a check found a fault
+    WRONG_INPUT = 2  # what the user asked for cannot be done as asked
+    STOPPED = 3  # stopped on request or by a signal; resumable
+    DISK_FULL = 4  # stopped by a full disk; resumable
+    NOT_FINITE = 5  # training became non-finite; the last good version is named
+    BUG = 70  # ours
+
+
+class EverstepError(Exception):
+    """Base of everything raised for a person to read: the message is printed without a trace."""
+
+    exit_code = ExitCode.WRONG_INPUT
+
+
+class UserError(EverstepError):
+    """The input is wrong, in words that say what, where, what is safe, and the next act."""
+
+
+class DamageFound(EverstepError):
+    """A check found a fault on disk: a file, a tensor, a version that is not what its manifest says."""
+
+    exit_code = ExitCode.FAULT_FOUND
+
+
+class DiskFull(EverstepError):
+    """There is no room for what has to be written; nothing older was touched."""
+
+    exit_code = ExitCode.DISK_FULL
+
+
+class NotFinite(EverstepError):
+    """Loss, gradients or weights are no longer finite numbers; nothing of it was published."""
+
+    exit_code = ExitCode.NOT_FINITE

@@ -1,0 +1,1 @@
+"""What a version is worth: pictures and scores, from committed versions."""

@@ -1,0 +1,53 @@
+"""A picture from a version, outside of its training: base and ControlNet are loaded, verified, and asked to draw."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from everstep.config import Config
+from everstep.config.load import validate
+from everstep.contracts import Pair
+from everstep.data import fit
+from everstep.data.images import BLACK, read_rgb
+from everstep.errors import DamageFound, UserError
+from everstep.evaluation.samples import Shown, draw
+from everstep.models.arithmetic import arithmetic
+from everstep.models.base import locate
+from everstep.models.sd import StableDiffusion
+from everstep.models.stored import AVERAGED, load_weights
+from everstep.versions import Version, verify
+
+
+def draw_with_version(
+    version: Version, condition: Path, prompt: str, seed: int | None = None, averaged: bool = True
+) -> Image.Image:
+    """Draw with the settings of the version's run. Raises: UserError if the condition is no image."""
+    config = config_of(version)
+    sampling = config.sampling if seed is None else config.sampling.model_copy(update={"seed": seed})
+    try:
+        image = read_rgb(condition, BLACK)
+    except Exception as error:
+        raise UserError(f"{condition} is no image that can be read ({error}).") from None
+    _, condition_HWC = fit(Pair(image, image, prompt), config.data.resolution or 0, config.data.condition_resize)
+    family, controlnet = load(version, config, averaged)
+    return Image.fromarray(draw(family, controlnet, [Shown(condition_HWC, prompt)], sampling)[0])
+
+
+def config_of(version: Version) -> Config:
+    """The settings that a version was trained with."""
+    return validate(version.manifest["config"], f"{version.name}: manifest.json")
+
+
+def load(version: Version, config: Config, averaged: bool = True) -> tuple[StableDiffusion, object]:
+    """The base and the version's ControlNet, with averaged weights if asked for and there.
+
+    Raises: DamageFound naming what is wrong, before anything is drawn.
+    """
+    wrong = verify(version)
+    if wrong:
+        raise DamageFound(f"{version.name} is damaged: {wrong[0]}. Nothing was drawn.")
+    family = StableDiffusion(locate(config.base.path, config.base.revision), arithmetic(config.compute), config.compute)
+    controlnet = family.load_controlnet(str(version.path / "controlnet"))
+    if averaged and AVERAGED in version.files and version.resumable:
+        load_weights(controlnet, version, AVERAGED)
+    return family, controlnet

@@ -1,0 +1,1 @@
+"""Families of base models: how each is loaded, encoded, trained on and sampled from."""

@@ -1,0 +1,57 @@
+"""Where tensors live and in what precision they are computed: device, dtype, threads, determinism."""
+
+import contextlib
+import os
+from dataclasses import dataclass
+
+import torch
+
+from everstep.config.schema import Compute
+from everstep.errors import UserError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """The device and the dtype of the forward pass; master weights are float32 whatever the dtype."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Computes in the dtype what is kept in float32; nothing to do where the dtype is float32."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    @property
+    def needs_loss_scaling(self) -> bool:
+        return self.dtype == torch.float16
+
+
+def arithmetic(settings: Compute) -> Arithmetic:
+    """Choose the device and set what is global in PyTorch (threads, determinism).
+
+    Raises: UserError if the device is not there.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    if settings.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    return Arithmetic(_device(settings.device), DTYPES[settings.precision])
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"compute.device is {name!r}, but should be auto, cpu, cuda or cuda:N.") from None
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise UserError(f"compute.device is {name}, but PyTorch sees {count} CUDA devices. Nothing was started.")
+    return device

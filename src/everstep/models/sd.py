@@ -1,0 +1,241 @@
+"""Stable Diffusion 1.x and 2.x: loading, encoding, the loss, and the pipeline that draws.
+
+The only place that knows this family's networks. Knows nothing of runs, steps or optimizers.
+Legend: B batch, 3 RGB, C latent channels, H and W height and width (of latents, or of pixels for _B3HW).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    ControlNetModel,
+    DDIMScheduler,
+    DDPMScheduler,
+    StableDiffusionControlNetPipeline,
+    UNet2DConditionModel,
+    UniPCMultistepScheduler,
+)
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+import everstep.models.libraries  # noqa: F401  (first: it quietens the others)
+from everstep.config.schema import Compute
+from everstep.contracts import Batch, Uint8Array
+from everstep.errors import UserError
+from everstep.models.arithmetic import Arithmetic
+from everstep.models.base import BaseFolder
+from everstep.models.objective import add_noise, min_snr_weights, squared_error, velocity
+from everstep.models.text import PromptEncoder
+
+HINT_CHANNELS = (16, 32, 96, 256)  # the paper's hint encoder; each entry after the first halves the picture
+SAMPLERS = {"unipc": UniPCMultistepScheduler, "ddim": DDIMScheduler}
+
+
+class StableDiffusion:
+    """A frozen base in memory, in the compute dtype and without gradients.
+
+    Units: condition images are given to the ControlNet in [0,1], targets to the VAE in [-1,1].
+    """
+
+    name = "sd"
+    condition_range = (0.0, 1.0)
+    target_range = (-1.0, 1.0)
+
+    def __init__(self, base: BaseFolder, arithmetic: Arithmetic, compute: Compute) -> None:
+        """Raises: UserError if the folder holds networks of another family or cannot be read."""
+        self.base, self.arithmetic = base, arithmetic
+        self.unet = self._frozen(UNet2DConditionModel, "unet")
+        self.vae = self._frozen(_vae_class(base), "vae")
+        self.text_encoder = self._frozen(CLIPTextModel, "text_encoder")
+        self.tokenizer = CLIPTokenizer.from_pretrained(base.path / "tokenizer")
+        self.scheduler = DDPMScheduler.from_pretrained(base.path / "scheduler")
+        if self.prediction_type not in ("epsilon", "v_prediction"):
+            raise UserError(f"{base.name} predicts {self.prediction_type}; epsilon and v_prediction are known.")
+        self.alphas_cumprod_T = self.scheduler.alphas_cumprod.to(arithmetic.device, torch.float32)
+        self.prompts = PromptEncoder(self.tokenizer, self.text_encoder)
+        self._compute = compute
+        if compute.gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+        if compute.channels_last:
+            self.unet.to(memory_format=torch.channels_last)
+            self.vae.to(memory_format=torch.channels_last)
+        self._unet_forward = torch.compile(self.unet) if compute.compile else self.unet
+
+    def _frozen(self, network: Any, component: str) -> Any:
+        try:
+            loaded = _load(network, self.base.path / component, self.arithmetic.dtype)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"{self.base.name}: {component} could not be loaded: {error}") from None
+        return loaded.to(self.arithmetic.device).requires_grad_(False).eval()
+
+    @property
+    def prediction_type(self) -> str:
+        return str(self.scheduler.config.prediction_type)
+
+    @property
+    def num_train_timesteps(self) -> int:
+        return int(self.scheduler.config.num_train_timesteps)
+
+    # --- the ControlNet ------------------------------------------------------------------------------------
+
+    def new_controlnet(self, seed: int) -> ControlNetModel:
+        """A copy of the base's encoder behind zero convolutions, float32, on the device.
+
+        The hint encoder halves the picture as often as the VAE does. Source: Zhang et al. 2023, section 3.
+        """
+        halvings = self.base.vae_factor().bit_length() - 1
+        channels = (*HINT_CHANNELS, *[HINT_CHANNELS[-1]] * halvings)[: halvings + 1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            controlnet = ControlNetModel.from_unet(self.unet, conditioning_embedding_out_channels=channels)
+        return self._trainable(controlnet)
+
+    def load_controlnet(self, folder: str) -> ControlNetModel:
+        """An existing ControlNet in diffusers layout. Raises: UserError if it does not fit the base."""
+        try:
+            controlnet = _load(ControlNetModel, Path(folder), torch.float32)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"{folder} is not a ControlNet in diffusers layout: {error}") from None
+        for key in ("cross_attention_dim", "in_channels", "block_out_channels"):
+            ours, theirs = _plain(self.unet.config[key]), _plain(controlnet.config[key])
+            if ours != theirs:
+                raise UserError(f"{folder} was not made for {self.base.name}: {key} is {theirs}, not {ours}.")
+        return self._trainable(controlnet)
+
+    def _trainable(self, controlnet: ControlNetModel) -> ControlNetModel:
+        controlnet = controlnet.to(self.arithmetic.device, torch.float32).train().requires_grad_(True)
+        if self._compute.gradient_checkpointing:
+            controlnet.enable_gradient_checkpointing()
+        if self._compute.channels_last:
+            controlnet.to(memory_format=torch.channels_last)
+        return controlnet
+
+    def compiled(self, controlnet: nn.Module) -> Any:
+        """What the loss calls: the ControlNet itself, or torch.compile of it where that was asked for."""
+        return torch.compile(controlnet) if self._compute.compile else controlnet
+
+    # --- encoding ------------------------------------------------------------------------------------------
+
+    def _pixels(self, images_BHWC: Uint8Array) -> Tensor:
+        """uint8 [B,H,W,3] 0..255 -> float32 [B,3,H,W] 0..1 on the device."""
+        pixels = torch.from_numpy(images_BHWC).to(self.arithmetic.device, non_blocking=True)
+        return pixels.permute(0, 3, 1, 2).float() / 255
+
+    @torch.no_grad()
+    def encode_targets(self, targets_BHWC: Uint8Array, posterior_noise_BCHW: Tensor) -> Tensor:
+        """Shapes: uint8 [B,H,W,3] 0..255 -> latents float32 [B,C,h,w], scaled to about unit variance."""
+        pixels_B3HW = (self._pixels(targets_BHWC) * 2 - 1).to(self.arithmetic.dtype)
+        encoded = self.vae.encode(pixels_B3HW)
+        if hasattr(encoded, "latent_dist"):
+            posterior = encoded.latent_dist
+            latents_BCHW = posterior.mean.float() + posterior.std.float() * posterior_noise_BCHW
+        else:
+            latents_BCHW = encoded.latents.float()
+        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
+        scaled_BCHW: Tensor = (latents_BCHW - shift) * self.vae.config.scaling_factor
+        return scaled_BCHW
+
+    def conditions(self, conditions_BHWC: Uint8Array) -> Tensor:
+        """Shapes: uint8 [B,H,W,3] 0..255 -> float32 [B,3,H,W] in [0,1], as every reader of ControlNets feeds them."""
+        return self._pixels(conditions_BHWC)
+
+    # --- the loss ------------------------------------------------------------------------------------------
+
+    def loss(self, controlnet: Any, batch: Batch, min_snr_gamma: float | None = None) -> Tensor:
+        """Mean denoising loss of a batch, a float32 scalar with gradients to the ControlNet alone.
+
+        Source: Zhang et al. 2023, eq. 5.
+        """
+        device = self.arithmetic.device
+        noise_BCHW = torch.from_numpy(batch.noise_BCHW).to(device)
+        timesteps_B = torch.from_numpy(batch.timesteps_B).to(device)
+        posterior_BCHW = torch.from_numpy(batch.posterior_noise_BCHW).to(device)
+        latents_BCHW = self.encode_targets(batch.targets_BHWC, posterior_BCHW)
+        noisy_BCHW = add_noise(latents_BCHW, noise_BCHW, self.alphas_cumprod_T, timesteps_B)
+        prediction_BCHW = self._predict(
+            controlnet,
+            noisy_BCHW.to(self.arithmetic.dtype),
+            timesteps_B,
+            self.prompts(batch.captions),
+            self.conditions(batch.conditions_BHWC),
+        )
+        errors_B = squared_error(prediction_BCHW, self._wanted(latents_BCHW, noise_BCHW, timesteps_B))
+        if min_snr_gamma is not None:
+            alphas_B = self.alphas_cumprod_T[timesteps_B]
+            errors_B = errors_B * min_snr_weights(alphas_B, min_snr_gamma, self.prediction_type)
+        return errors_B.mean()
+
+    def _wanted(self, latents_BCHW: Tensor, noise_BCHW: Tensor, timesteps_B: Tensor) -> Tensor:
+        if self.prediction_type == "v_prediction":
+            return velocity(latents_BCHW, noise_BCHW, self.alphas_cumprod_T, timesteps_B)
+        return noise_BCHW
+
+    def _predict(
+        self,
+        controlnet: Any,
+        noisy_BCHW: Tensor,
+        timesteps_B: Tensor,
+        prompts_BLD: Tensor,
+        conditions_B3HW: Tensor,
+    ) -> Tensor:
+        with self.arithmetic.autocast():
+            down, middle = controlnet(
+                noisy_BCHW, timesteps_B, prompts_BLD, controlnet_cond=conditions_B3HW, return_dict=False
+            )
+        dtype = self.arithmetic.dtype
+        prediction: Tensor = self._unet_forward(
+            noisy_BCHW,
+            timesteps_B,
+            prompts_BLD,
+            down_block_additional_residuals=[residual.to(dtype) for residual in down],
+            mid_block_additional_residual=middle.to(dtype),
+            return_dict=False,
+        )[0]
+        return prediction
+
+    # --- drawing -------------------------------------------------------------------------------------------
+
+    def pipeline(self, controlnet: ControlNetModel, scheduler: str) -> StableDiffusionControlNetPipeline:
+        """The pipeline anyone would build from the folders, around the networks already in memory."""
+        config = self.scheduler.config
+        pipeline = StableDiffusionControlNetPipeline(
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.unet,
+            controlnet=controlnet,
+            scheduler=_base_sampler(self.base) if scheduler == "base" else SAMPLERS[scheduler].from_config(config),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+
+def _load(network: Any, folder: Path, dtype: torch.dtype) -> Any:
+    if network is CLIPTextModel:
+        return network.from_pretrained(folder, dtype=dtype)
+    return network.from_pretrained(folder, torch_dtype=dtype, low_cpu_mem_usage=False)
+
+
+def _vae_class(base: BaseFolder) -> Any:
+    name = base.config("vae").get("_class_name")
+    known = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+    if name not in known:
+        raise UserError(f"{base.name}: its VAE is {name}; {' and '.join(known)} are known.")
+    return known[name]
+
+
+def _base_sampler(base: BaseFolder) -> Any:
+    import diffusers
+
+    name = base.config("scheduler")["_class_name"]
+    return getattr(diffusers, name).from_pretrained(base.path / "scheduler")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,76 @@
+"""What a version says about how it was made: base, data, program, machine. Constant within one start."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+from everstep import __version__
+from everstep.contracts import ParentRef
+from everstep.data import Split
+from everstep.models.sd import StableDiffusion
+from everstep.train.intent import Ready
+
+LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
+SECRETS = ("token", "key", "secret", "password")
+
+
+def version_facts(
+    ready: Ready, base_digest: str, family: StableDiffusion, pairs: Split, origin: ParentRef | None
+) -> dict[str, Any]:
+    """Facts for the manifest, all JSON."""
+    return {
+        "base": {
+            "name": ready.base.name,
+            "revision": ready.base.revision,
+            "digest": base_digest,
+            "family": family.name,
+            "prediction_type": family.prediction_type,
+        },
+        "data": {
+            "path": ready.config.data.path,
+            "description": ready.source.description,
+            "fingerprint": ready.source.fingerprint(),
+            "training_pairs": len(pairs.training),
+            "held_out": [ready.source.name(number) for number in pairs.held_out],
+            "skipped": dict(ready.source.skipped),
+        },
+        "inputs": {"condition_range": family.condition_range, "target_range": family.target_range},
+        "config": ready.config.model_dump(mode="json"),
+        "started_from": None if origin is None else {"run": origin.run, "version": origin.version},
+        "libraries": {name: installed(name) for name in LIBRARIES},
+        "code": {"everstep": __version__, "revision": _revision(), "command": _command()},
+        "machine": {
+            "host": platform.node(),
+            "python": platform.python_version(),
+            "device": str(family.arithmetic.device),
+            "precision": ready.config.compute.precision,
+            "cpus": os.cpu_count(),
+        },
+    }
+
+
+def _revision() -> str | None:
+    """The commit of the working tree this program runs from, or None where it was installed."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return None
+    asked = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
+    return asked.stdout.strip() or None
+
+
+def _command() -> list[str]:
+    """The command line, with the values of what looks like a secret left out."""
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    hidden = []
+    for before, word in zip(["", *words], words, strict=False):
+        name, sign, _ = word.partition("=")
+        if sign and any(secret in name.lower() for secret in SECRETS):
+            word = f"{name}=***"
+        elif before.startswith("--") and any(secret in before.lower() for secret in SECRETS):
+            word = "***"
+        hidden.append(word)
+    return hidden

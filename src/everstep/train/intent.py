@@ -1,0 +1,170 @@
+"""What a start means: begin a run, go on with it, find it complete, or refuse and say how it can be done.
+
+Everything that can be wrong is found here, before weights are loaded and before a run is begun. Never imports torch.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from everstep.config import Config, changes, dump, flatten, read_hparams
+from everstep.config.load import parse_assignments, validate
+from everstep.contracts import ParentRef
+from everstep.data import Source, open_source
+from everstep.errors import UserError
+from everstep.models.base import BaseFolder, locate
+from everstep.versions import Run, Version
+
+Report = Callable[[str], None]
+Changes = dict[str, tuple[Any, Any]]
+
+# Settings that a run cannot change under way, and why.
+FIXED = {
+    "base": "the ControlNet was trained against this base",
+    "optim.seed": "order, noise and timesteps are functions of it",
+    "optim.start_from": "it says where step 0 came from",
+    "data.held_out_pairs": "pairs held out so far would be trained on",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """All that a training needs to be built: checked, located and locked."""
+
+    run: Run
+    config: Config
+    base: BaseFolder
+    source: Source
+    version: Version | None  # to go on from; None to begin at step 0
+    parent: ParentRef | None
+
+
+def complete(config: Config) -> tuple[Config, BaseFolder]:
+    """Settings in which nothing is left open: absolute paths, the resolution. Raises: UserError."""
+    base = locate(config.base.path, config.base.revision)
+    resolution = config.data.resolution or base.native_resolution()
+    base.latent_shape(resolution)
+    settings = config.model_dump(mode="json")
+    settings["base"]["path"] = base.name
+    settings["data"]["path"] = _absolute(config.data.path)
+    settings["data"]["resolution"] = resolution
+    settings["optim"]["start_from"] = _start_from(config.optim.start_from)
+    return validate(settings, "settings"), base
+
+
+def _absolute(path: str) -> str:
+    return path if path.startswith("builtin:") else str(Path(path).expanduser().resolve())
+
+
+def _start_from(spec: str | None) -> str | None:
+    """A ControlNet folder or RUN@VERSION, absolute, and with the version's number instead of a moving name."""
+    if spec is None:
+        return None
+    folder, at, version = spec.rpartition("@")
+    if at:
+        found = Run.open(Path(folder)).find(version)
+        return f"{found.path.parent}@{found.number}"
+    if not (Path(spec) / "config.json").is_file():
+        raise UserError(f"--from {spec}: neither RUN@VERSION nor a folder with a ControlNet's config.json.")
+    return str(Path(spec).resolve())
+
+
+# --- begin, or go on with the same settings ----------------------------------------------------------------
+
+
+def refuse_changes(run: Run, config: Config, other_run: Callable[[str], str]) -> None:
+    """Raises: UserError with the differences and the two commands that would do it on purpose."""
+    found = changes(read_hparams(run.layout.hparams), config)
+    if not found:
+        return
+    assignments = " ".join(f"--set {key}={_plain(after)}" for key, (_, after) in found.items())
+    raise UserError(
+        f"{run.name} exists with other settings. Nothing was changed.\n{describe(found)}\n"
+        f"To change them under way:  everstep resume {run.name} {assignments}\n"
+        f"To start another training: {other_run(f'{run.name}-2')}"
+    )
+
+
+def describe(found: Changes) -> str:
+    """One line for each difference: key, before, after."""
+    width = max(len(key) for key in found)
+    lines = (f"  {key:<{width}}  {_plain(a)} -> {_plain(b)}" for key, (a, b) in found.items())
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def open_data(config: Config, report: Report) -> Source:
+    """Open and check the pairs. Raises: UserError listing every pair that cannot be used."""
+    return open_source(config.data.path, config.data.resolution, config.data.bad_pairs, report=report)
+
+
+def begin(folder: Path, config: Config) -> Run:
+    """Make the run's folder with its settings; called only after everything was checked."""
+    return Run.create(folder, dump(config))
+
+
+# --- change on purpose -------------------------------------------------------------------------------------
+
+
+def changed(run: Run, assignments: Iterable[str]) -> tuple[Config, Changes]:
+    """The run's settings with the assignments applied, and what differs. Raises: UserError for fixed settings."""
+    before = read_hparams(run.layout.hparams)
+    merged = before.model_dump(mode="json")
+    asked = flatten(parse_assignments(assignments))
+    for key, value in asked.items():
+        _assign(merged, key, value)
+    after, _ = complete(validate(merged, "--set"))
+    found = changes(before, after)
+    for key, (old, new) in found.items():
+        _refuse_fixed(run, key, old, new)
+    return after, found
+
+
+def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
+    from everstep.config.load import Layer, refuse_unknown
+
+    *sections, last = key.split(".")
+    nested: Any = value
+    for part in (last, *reversed(sections)):
+        nested = {part: nested}
+    refuse_unknown(Layer("--set", nested))
+    if not sections:
+        settings[key]["path"] = value
+        return
+    settings[sections[0]][last] = value
+
+
+def _refuse_fixed(run: Run, key: str, old: Any, new: Any) -> None:
+    why = FIXED.get(key) or FIXED.get(key.partition(".")[0])
+    if key == "optim.ema_decay" and not (old and new):
+        why = "the averaged weights are kept from step 0 on, or not at all"
+    if why:
+        raise UserError(
+            f"{key} cannot change within a run: {why}. Nothing was changed.\n"
+            f"Weights alone can go on in a new run: everstep train --from {run.path}@latest --run {run.name}-2 "
+            f"--{key.replace('_', '-')} {_plain(new)}"
+        )
+
+
+# --- what a version was made from, against what is there now -----------------------------------------------
+
+
+def check_origin(version: Version, base_digest: str, source: Source, may_change_data: bool) -> None:
+    """Raises: UserError if base or data are not those the version was trained on."""
+    was = version.manifest["base"]["digest"]
+    if was != base_digest:
+        raise UserError(
+            f"The base is not the one that {version.name} was trained on: {base_digest}, but it was {was}. "
+            "Nothing was changed."
+        )
+    was = version.manifest["data"]["fingerprint"]
+    if was != source.fingerprint() and not may_change_data:
+        path = version.manifest["data"]["path"]
+        raise UserError(
+            f"The pairs in {path} have changed since {version.name} was made. Nothing was changed.\n"
+            f"To go on with them as they are now: everstep resume {version.path.parent} --set data.path={path}"
+        )

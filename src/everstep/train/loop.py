@@ -1,0 +1,140 @@
+"""The training loop: batches into losses, losses into steps, steps into versions.
+
+Knows the order of things. Does not know how a family computes its loss, nor how a version is written.
+"""
+
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from everstep.config.schema import Config
+from everstep.contracts import Batch
+from everstep.errors import DiskFull
+from everstep.models.sd import StableDiffusion
+from everstep.train.metrics import Measured, Metrics
+from everstep.train.optim import learning_rate, set_learning_rate
+from everstep.train.progress import Progress, Reporter
+from everstep.train.rate import Rate
+from everstep.train.saving import Saver
+from everstep.train.state import TrainState
+from everstep.train.stop import StopSignals
+
+TELL_PERIOD_S = 0.5
+
+
+class Loop:
+    """One training, from the state it is given to its end."""
+
+    def __init__(
+        self,
+        config: Config,
+        family: StableDiffusion,
+        state: TrainState,
+        batches: Iterator[Batch],
+        saver: Saver,
+        metrics: Metrics,
+        reporter: Reporter,
+        signals: StopSignals,
+    ) -> None:
+        self.config, self.family, self.state, self.batches = config, family, state, batches
+        self.saver, self.metrics, self.reporter, self.signals = saver, metrics, reporter, signals
+        self.forward = family.compiled(state.controlnet)
+        self.rate = Rate()
+        self._told_at = 0.0
+
+    def run(self) -> str:
+        """Train until the last step or a request to stop; returns the reason: final, signal or asked.
+
+        Everything up to the last whole step is in a version when this returns.
+        Raises: DiskFull if the last version could not be written; NotFinite if the loss is no number any more.
+        """
+        optim = self.config.optim
+        reason = None
+        self.rate.start(self.state.images_seen)
+        while self.state.step < optim.max_steps and reason is None:
+            self._step()
+            if self.saver.is_due(self.state.step):
+                self._save("interval")
+            self._tell()
+            reason = self._asked_to_stop()
+        reason = reason or "final"
+        if self.saver.last_step != self.state.step:
+            self._save(reason)
+        self._tell(is_over=True)
+        return reason
+
+    # --- one optimizer step --------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        optim, state = self.config.optim, self.state
+        rate = learning_rate(state.step, optim)
+        set_learning_rate(state.optimizer, rate)
+        first_example = state.images_seen
+        loss = self._accumulate(optim.accumulation_steps)
+        if optim.max_grad_norm is not None:
+            state.scaler.unscale_(state.optimizer)
+            torch.nn.utils.clip_grad_norm_(state.controlnet.parameters(), optim.max_grad_norm)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        state.images_seen += optim.batch_size * optim.accumulation_steps
+        if state.ema is not None:
+            state.ema.update(state.step)
+        self.metrics.add(Measured(state.step, state.images_seen, first_example, rate, loss))
+
+    def _accumulate(self, passes: int) -> Tensor:
+        """Forward and backward of all passes of a step; returns their mean loss, still on the device."""
+        losses: list[Tensor] = []
+        for _ in range(passes):
+            loss = self.family.loss(self.forward, next(self.batches), self.config.optim.min_snr_gamma)
+            self.state.scaler.scale(loss / passes).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        return torch.stack(losses).mean()
+
+    # --- versions, progress, stopping ----------------------------------------------------------------------
+
+    def _save(self, reason: str) -> None:
+        """Commit a version. A full disk costs the version, not the training, unless it is the last one."""
+        self.metrics.flush()
+        with self.rate.paused():
+            try:
+                self.saver.save(self.state, reason, self.metrics)
+            except DiskFull as error:
+                if reason != "interval":
+                    raise
+                self.reporter.say(str(error))
+
+    def _asked_to_stop(self) -> str | None:
+        if self.signals.received is not None:
+            return "signal"
+        return "asked" if self.saver.is_stop_requested() else None
+
+    def _tell(self, is_over: bool = False) -> None:
+        """Let the line, the live file and the records know; at most twice a second."""
+        now = time.monotonic()
+        if now - self._told_at < TELL_PERIOD_S and not is_over:
+            return
+        self._told_at = now
+        self.metrics.flush()
+        progress = self._progress(now)
+        self.reporter.show(progress, now)
+        self.saver.tell(progress)
+
+    def _progress(self, now: float) -> Progress:
+        state, optim = self.state, self.config.optim
+        images_per_second = self.rate.images_per_second(state.images_seen)
+        left = (optim.max_steps - state.step) * optim.batch_size * optim.accumulation_steps
+        return Progress(
+            step=state.step,
+            max_steps=optim.max_steps,
+            images_seen=state.images_seen,
+            loss=self.metrics.smoothed_loss,
+            images_per_second=images_per_second,
+            seconds_left=left / images_per_second if images_per_second else None,
+            last_version=self.saver.last.name if self.saver.last else None,
+            last_version_age_s=now - self.saver.saved_at,
+            next_version_step=self.saver.next_step(state.step, optim.max_steps),
+        )

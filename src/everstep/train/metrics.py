@@ -1,0 +1,111 @@
+"""What each step measured: records/metrics.jsonl, one line a step, and the same in TensorBoard.
+
+Values stay on the device until they are wanted, so that a step never waits for its own loss.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from everstep.errors import NotFinite
+
+FILE = "metrics.jsonl"
+SMOOTHING_STEPS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One finished step whose loss may still be on its way."""
+
+    step: int
+    images_seen: int
+    first_example: int
+    learning_rate: float
+    loss: Tensor
+
+
+class Metrics:
+    """Appends every step to the records; on a resume the lines after the resumed step are dropped first."""
+
+    def __init__(self, records: Path, resumed_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._path = records / FILE
+        self.smoothed_loss = _keep_until(self._path, resumed_step)
+        self._file = self._path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(records / "tensorboard"), purge_step=resumed_step + 1)
+        self._pending: list[Measured] = []
+
+    def add(self, measured: Measured) -> None:
+        self._pending.append(measured)
+
+    def flush(self) -> None:
+        """Write all pending steps. Raises: NotFinite naming the first step whose loss is no number."""
+        if not self._pending:
+            return
+        losses = torch.stack([measured.loss for measured in self._pending]).tolist()
+        pending, self._pending = self._pending, []
+        for measured, loss in zip(pending, losses, strict=True):
+            self._write(measured, loss)
+            if not math.isfinite(loss):
+                raise NotFinite(
+                    f"The loss is {loss} at step {measured.step:,} (examples {measured.first_example:,} to "
+                    f"{measured.images_seen - 1:,}, learning rate {measured.learning_rate:g})."
+                )
+        self._file.flush()
+
+    def _write(self, measured: Measured, loss: float) -> None:
+        line = {
+            "step": measured.step,
+            "images_seen": measured.images_seen,
+            "first_example": measured.first_example,
+            "learning_rate": measured.learning_rate,
+            "loss": loss,
+        }
+        self._file.write(json.dumps(line) + "\n")
+        self._board.add_scalar("loss", loss, measured.step)
+        self._board.add_scalar("learning_rate", measured.learning_rate, measured.step)
+        self.smoothed_loss = _smooth(self.smoothed_loss, loss)
+
+    def rate(self, images_per_second: float, step: int) -> None:
+        self._board.add_scalar("images_per_second", images_per_second, step)
+
+    def picture(self, tag: str, pixels_HWC: Any, step: int) -> None:
+        self._board.add_image(tag, pixels_HWC, step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+def read_metrics(records: Path) -> list[dict[str, Any]]:
+    """All complete lines, in order; a line cut short by a crash is left out."""
+    path = records / FILE
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    measured = []
+    for line in lines:
+        try:
+            measured.append(json.loads(line))
+        except ValueError:
+            continue
+    return measured
+
+
+def _keep_until(path: Path, step: int) -> float | None:
+    kept = [line for line in read_metrics(path.parent) if line["step"] <= step]
+    beside = path.with_suffix(".jsonl.new")
+    beside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    beside.replace(path)
+    smoothed: float | None = None
+    for line in kept:
+        smoothed = _smooth(smoothed, line["loss"])
+    return smoothed
+
+
+def _smooth(before: float | None, loss: float) -> float:
+    return loss if before is None else before + (loss - before) / SMOOTHING_STEPS

@@ -1,0 +1,90 @@
+"""What a person sees while it trains: one line that moves on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+TERMINAL_PERIOD_S, PLAIN_PERIOD_S = 0.5, 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where training is now."""
+
+    step: int
+    max_steps: int
+    images_seen: int
+    loss: float | None
+    images_per_second: float | None
+    seconds_left: float | None
+    last_version: str | None
+    last_version_age_s: float
+    next_version_step: int | None
+
+    def text(self) -> str:
+        """The whole line: step, images, loss, rate, time left, last version and its age, the next one."""
+        parts = [f"step {self.step:,}/{self.max_steps:,}", f"{self.images_seen:,} images"]
+        parts += [] if self.loss is None else [f"loss {self.loss:.4f}"]
+        parts += [] if self.images_per_second is None else [f"{self.images_per_second:.1f} images/s"]
+        parts += [] if self.seconds_left is None else [f"{duration(self.seconds_left)} left"]
+        if self.last_version:
+            parts.append(f"{self.last_version} {duration(self.last_version_age_s)} ago")
+        parts += [] if self.next_version_step is None else [f"next at {self.next_version_step:,}"]
+        return " · ".join(parts)
+
+
+class Reporter:
+    """Prints sentences above the line, and the line itself."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._live: Live | None = None
+        self._shown_at = 0.0
+        self.period_s = TERMINAL_PERIOD_S if self.console.is_terminal else PLAIN_PERIOD_S
+
+    def say(self, text: str) -> None:
+        """One sentence that stays."""
+        self.console.print(text, markup=False)
+        if not self.console.is_terminal:
+            self.console.file.flush()
+
+    def show(self, progress: Progress, now: float | None = None) -> None:
+        """Move the line, as often as a person can read it."""
+        now = time.monotonic() if now is None else now
+        if now - self._shown_at < self.period_s:
+            return
+        self._shown_at = now
+        if not self.console.is_terminal:
+            self.say(progress.text())
+            return
+        if self._live is None:
+            self._live = Live(console=self.console, auto_refresh=False, transient=True)
+            self._live.start()
+        self._live.update(_line(progress), refresh=True)
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def _line(progress: Progress) -> Table:
+    line = Table.grid(padding=(0, 1))
+    line.add_row(ProgressBar(total=progress.max_steps, completed=progress.step, width=20), progress.text())
+    return line
+
+
+def duration(seconds: float) -> str:
+    """42 s, 3 min 20 s, 2 h 05 min."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

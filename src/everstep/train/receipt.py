@@ -1,0 +1,40 @@
+"""The receipt of a resume: what was restored, from which version, and what was not."""
+
+import json
+from importlib.metadata import version as installed
+
+import torch
+
+from everstep.train.facts import LIBRARIES
+from everstep.train.intent import Ready, describe
+from everstep.train.state import STATE, TrainState
+from everstep.versions import Version, read_small
+
+
+def receipt(ready: Ready, state: TrainState) -> str:
+    """Sentences for a person; the differences named are those that can change bits."""
+    version = ready.version
+    assert version is not None
+    lines = [
+        f"Resumed from {version.name} (step {version.step:,}, {version.images_seen:,} images seen), "
+        f"every digest verified: {version.path}",
+        f"  restored: {', '.join(state.restored)}",
+        "  not restored: nothing",
+    ]
+    differences = _differences(ready, version)
+    if differences:
+        lines.append(f"  different from then, so not bit for bit the same: {'; '.join(differences)}")
+    if ready.parent is not None and ready.parent.changes:
+        lines.append("  changed on purpose:\n" + describe(dict(ready.parent.changes)))
+    return "\n".join(lines)
+
+
+def _differences(ready: Ready, version: Version) -> list[str]:
+    then, found = version.manifest, []
+    threads = json.loads(read_small(version, STATE))["threads"]
+    if then["machine"]["device"] == "cpu" and threads != torch.get_num_threads():
+        found.append(f"{threads} threads then, {torch.get_num_threads()} now")
+    for name in LIBRARIES:
+        if then["libraries"].get(name) != installed(name):
+            found.append(f"{name} {then['libraries'].get(name)} then, {installed(name)} now")
+    return found

@@ -1,0 +1,171 @@
+"""One training put together: base, ControlNet, state, data and store, then the loop, then how it ended.
+
+Everything that can be wrong in the input was found before this; here weights are loaded.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from everstep.contracts import Batch, ParentRef
+from everstep.data import BatchStream, ExampleSettings, Split, fit, split
+from everstep.errors import DiskFull, ExitCode, NotFinite
+from everstep.evaluation.samples import Shown
+from everstep.models.arithmetic import arithmetic
+from everstep.models.sd import StableDiffusion
+from everstep.models.stored import load_weights
+from everstep.train.ema import Ema
+from everstep.train.facts import version_facts
+from everstep.train.intent import Ready, check_origin
+from everstep.train.loop import Loop
+from everstep.train.metrics import Metrics
+from everstep.train.optim import make_optimizer
+from everstep.train.progress import Reporter, duration
+from everstep.train.receipt import receipt
+from everstep.train.saving import Saver
+from everstep.train.state import TrainState
+from everstep.train.stop import StopSignals
+from everstep.versions import Run, Version
+
+
+def train(ready: Ready, reporter: Reporter) -> ExitCode:
+    """Build the training and run it to its end. Returns how the command shall end; says it in words too."""
+    with StopSignals(reporter.say) as signals, ExitStack() as closing:
+        closing.callback(reporter.close)
+        reporter.say(_opening(ready))
+        base_digest = ready.base.digest()
+        if ready.version is not None:
+            changed = ready.parent.changes if ready.parent else {}
+            check_origin(ready.version, base_digest, ready.source, any(key.startswith("data.") for key in changed))
+        arithmetic_ = arithmetic(ready.config.compute)
+        family = StableDiffusion(ready.base, arithmetic_, ready.config.compute)
+        state, origin = _state(family, ready, reporter)
+        pairs = split(ready.source, ready.config.data.held_out_pairs)
+        facts = version_facts(ready, base_digest, family, pairs, origin)
+        metrics = Metrics(ready.run.layout.records, state.step)
+        closing.callback(metrics.close)
+        batches = closing.enter_context(_batches(ready, family, state, pairs))
+        saver = Saver(
+            ready.run,
+            ready.config,
+            family,
+            facts,
+            _shown(ready, pairs),
+            reporter,
+            ready.version,
+            ready.parent or origin,
+        )
+        if ready.version is None:
+            saver.save(state, "start")
+        loop = Loop(ready.config, family, state, batches, saver, metrics, reporter, signals)
+        return _ended(ready, loop, reporter)
+
+
+def _opening(ready: Ready) -> str:
+    optim = ready.config.optim
+    per_step = optim.batch_size * optim.accumulation_steps
+    return (
+        f"{ready.run.name}: ControlNet on {ready.base.name}, {ready.source.description}\n"
+        f"{optim.max_steps:,} steps of {per_step} images at {ready.config.data.resolution} px; "
+        f"versions every {ready.config.versions.every} in {ready.run.path}"
+    )
+
+
+def _state(family: StableDiffusion, ready: Ready, reporter: Reporter) -> tuple[TrainState, ParentRef | None]:
+    """The state to train from, and the version whose weights it began with, if any."""
+    optim, compute = ready.config.optim, family.arithmetic
+    controlnet, origin = _controlnet(family, optim.start_from, optim.seed)
+    state = TrainState(
+        controlnet=controlnet,
+        optimizer=make_optimizer(controlnet, optim),
+        scaler=torch.amp.GradScaler(compute.device.type, enabled=compute.needs_loss_scaling),
+        ema=Ema(controlnet, optim.ema_decay) if optim.ema_decay else None,
+    )
+    if ready.version is not None:
+        state.restore(ready.version)
+        reporter.say(receipt(ready, state))
+    elif origin is not None:
+        reporter.say(f"Weights from {origin.run} version_{origin.version}; optimizer and data start anew.")
+    return state, origin
+
+
+def _controlnet(family: StableDiffusion, start_from: str | None, seed: int) -> tuple[Any, ParentRef | None]:
+    if start_from is None:
+        return family.new_controlnet(seed), None
+    folder, at, number = start_from.rpartition("@")
+    if not at:
+        return family.load_controlnet(start_from), None
+    version = Run.open(Path(folder)).find(number)
+    controlnet = family.load_controlnet(str(version.path / "controlnet"))
+    load_weights(controlnet, version)
+    return controlnet, ParentRef(str(version.path.parent), version.number, version.manifest_digest)
+
+
+@contextmanager
+def _batches(ready: Ready, family: StableDiffusion, state: TrainState, pairs: Split) -> Iterator[Iterator[Batch]]:
+    data, optim = ready.config.data, ready.config.optim
+    resolution = data.resolution or ready.base.native_resolution()
+    stream = BatchStream(
+        ready.source,
+        pairs.training,
+        first_example=state.images_seen,
+        batch_size=optim.batch_size,
+        settings=ExampleSettings(
+            seed=optim.seed,
+            resolution=resolution,
+            latent_shape=ready.base.latent_shape(resolution),
+            num_train_timesteps=family.num_train_timesteps,
+            prompt_dropout=data.prompt_dropout,
+            crop=data.crop,
+            flip_probability=data.flip_probability,
+            condition_resize=data.condition_resize,
+        ),
+        workers=data.workers,
+    )
+    try:
+        yield stream
+    finally:
+        stream.close()
+
+
+def _shown(ready: Ready, pairs: Split) -> list[Shown]:
+    """The held-out pairs of the contact sheets, cropped as they are for training."""
+    data = ready.config.data
+    shown = []
+    for number in pairs.held_out[: ready.config.sampling.pairs]:
+        pair = ready.source.load(number)
+        target_HWC, condition_HWC = fit(pair, data.resolution or 0, condition_resize=data.condition_resize)
+        shown.append(Shown(condition_HWC, pair.caption, target_HWC))
+    return shown
+
+
+def _ended(ready: Ready, loop: Loop, reporter: Reporter) -> ExitCode:
+    """Run the loop and say in words how it ended and what to do next."""
+    began, name = time.monotonic(), ready.run.path
+    try:
+        reason = loop.run()
+    except NotFinite as error:
+        reporter.say(
+            f"{error} Nothing of it was saved; {_last(loop.saver.last)} Next: a lower learning rate,\n"
+            f"  everstep resume {name} --set optim.learning_rate={ready.config.optim.learning_rate / 2:g}"
+        )
+        return ExitCode.NOT_FINITE
+    except DiskFull as error:
+        reporter.say(f"{error}\nFree some space, then go on: everstep resume {name}")
+        return ExitCode.DISK_FULL
+    took = duration(time.monotonic() - began)
+    if reason == "final":
+        reporter.say(f"Complete after {loop.state.step:,} steps, {took}: {_last(loop.saver.last)}")
+        return ExitCode.DONE
+    reporter.say(f"Stopped at step {loop.state.step:,}. {_last(loop.saver.last)}\nGo on: everstep resume {name}")
+    return ExitCode.STOPPED
+
+
+def _last(version: Version | None) -> str:
+    return (
+        "no version was made yet." if version is None else f"{version.name} (step {version.step:,}) is {version.path}"
+    )

@@ -1,0 +1,52 @@
+"""The store: a training kept as numbered, complete, verified versions on disk. Never imports torch.
+
+    run = Run.create(Path("runs/mine"), hparams_yaml)
+    with run.lock("my loop"):
+        run.recover()
+        version = run.newest_whole(print)      # None on the first start
+        run.commit(Draft(...))                 # a version, or nothing
+
+Knows tensor names, dtypes, shapes and bytes; not models. Settings are opaque to it.
+"""
+
+from everstep.versions.digests import digest
+from everstep.versions.live import (
+    LiveStatus,
+    Request,
+    clear_requests,
+    read_live,
+    read_requests,
+    write_live,
+    write_request,
+)
+from everstep.versions.lock import LockHolder
+from everstep.versions.records import Annotation, write_annotation
+from everstep.versions.status import RunStatus, rows, status
+from everstep.versions.store import Run, Version, describe_damage, read_small, read_tensors, verify
+from everstep.versions.tensorfile import LoadedTensor
+from everstep.versions.verify import Fault
+
+__all__ = [
+    "Annotation",
+    "Fault",
+    "LiveStatus",
+    "LoadedTensor",
+    "LockHolder",
+    "Request",
+    "Run",
+    "RunStatus",
+    "Version",
+    "clear_requests",
+    "describe_damage",
+    "digest",
+    "read_live",
+    "read_requests",
+    "read_small",
+    "read_tensors",
+    "rows",
+    "status",
+    "verify",
+    "write_annotation",
+    "write_live",
+    "write_request",
+]

@@ -1,0 +1,105 @@
+"""The commit: the one way in which a version begins to exist."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from everstep.contracts import Draft
+from everstep.errors import DiskFull
+from everstep.versions import fsops, manifest
+from everstep.versions.digests import ALGORITHM, digest
+from everstep.versions.layout import MANIFEST, RunLayout
+from everstep.versions.tensorfile import TensorImage
+
+
+def commit(layout: RunLayout, number: int, draft: Draft) -> Path:
+    """Write a version beside, make it durable, then let it appear under its name. Returns its folder.
+
+    Raises: DiskFull with the bytes needed and free, or OSError; what was written is removed, older versions are whole.
+    Crash: before the rename, a staging folder that nothing reads and the next start removes. Between the rename and
+        the flush of the run's folder, either that or the whole version. After it, the version, for good; a missing
+        line in the log is written again at the next start.
+    """
+    images = [TensorImage(file) for file in draft.tensor_files]
+    small_bytes = sum(len(content) for content in draft.small_files.values())
+    _refuse_if_full(layout, number, draft, sum(image.size_bytes for image in images) + small_bytes)
+    staging, final = layout.new_staging(number), layout.version(number)
+    try:
+        fsops.make_folder(staging)
+        folders = _make_folders(staging, [*(image.file.path for image in images), *draft.small_files])
+        for image in images:
+            fsops.write_file(staging / image.file.path, image.pieces(), image.size_bytes)
+        for path, content in draft.small_files.items():
+            fsops.write_file(staging / path, [content], len(content))
+        for folder in folders:
+            fsops.flush_folder(folder)
+        sealed = manifest.encode(_facts(number, draft, images))
+        fsops.write_file(staging / MANIFEST, [sealed], len(sealed))
+        fsops.flush_folder(staging)
+        fsops.rename(staging, final)
+    except OSError as error:
+        _abandon(staging)
+        if error.errno in fsops.NO_ROOM:
+            _refuse(layout, number, draft, sum(image.size_bytes for image in images) + small_bytes)
+        raise
+    fsops.flush_folder(layout.root)
+    append_log(layout, json.loads(sealed))
+    return final
+
+
+def append_log(layout: RunLayout, committed: Mapping[str, Any]) -> None:
+    """Note a committed version in the log, which can be rebuilt from the versions at any time."""
+    line = {key: committed[key] for key in ("version", "step", "images_seen", "created_at", "reason", "digest")}
+    try:
+        fsops.append_line(layout.log, json.dumps({"event": "commit", **line}))
+    except OSError:
+        return  # the version is there; the line is written again at the next start
+
+
+def _facts(number: int, draft: Draft, images: list[TensorImage]) -> dict[str, Any]:
+    files = {image.file.path: image.entry() for image in images}
+    files |= {path: {"size": len(text), "digest": digest(text)} for path, text in draft.small_files.items()}
+    return {
+        "format": manifest.FORMAT,
+        "version": number,
+        "step": draft.step,
+        "images_seen": draft.images_seen,
+        "created_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "reason": draft.reason,
+        "parent": None if draft.parent is None else asdict(draft.parent),
+        "digest_algorithm": ALGORITHM,
+        "files": files,
+        **draft.facts,
+    }
+
+
+def _make_folders(staging: Path, paths: list[str]) -> list[Path]:
+    """Make the folders that the paths need; returns all of them, innermost first, for flushing."""
+    inner = {parent for path in paths for parent in Path(path).parents if parent != Path()}
+    folders = [staging / folder for folder in sorted(inner, key=lambda folder: len(folder.parts))]
+    for folder in folders:
+        fsops.make_folder(folder)
+    return folders[::-1]
+
+
+def _abandon(staging: Path) -> None:
+    try:
+        fsops.remove_tree(staging)
+    except OSError:
+        return  # the next start removes it
+
+
+def _refuse_if_full(layout: RunLayout, number: int, draft: Draft, needed_bytes: int) -> None:
+    if fsops.free_bytes(layout.root) < needed_bytes:
+        _refuse(layout, number, draft, needed_bytes)
+
+
+def _refuse(layout: RunLayout, number: int, draft: Draft, needed_bytes: int) -> None:
+    free = fsops.free_bytes(layout.root)
+    raise DiskFull(
+        f"version_{number} (step {draft.step:,}) is not committed: it needs {needed_bytes / 1e9:,.3f} GB, "
+        f"{layout.root} has {free / 1e9:,.3f} GB free. Older versions are whole."
+    ) from None

@@ -1,0 +1,116 @@
+"""All effects that the store has on a disk, so that a test can record, fail and replay every one of them.
+
+Nothing else in `versions` may open a file for writing, rename, or remove. Errors are OSError, as the system gave them.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+CHUNK_BYTES = 32 << 20
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NOT_OFFERED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY)
+
+
+def make_folder(path: Path) -> None:
+    """Make one folder; its parent has to be there."""
+    path.mkdir()
+
+
+def ensure_folder(path: Path) -> None:
+    """Make a folder unless it is there."""
+    path.mkdir(exist_ok=True)
+
+
+def write_file(path: Path, pieces: Iterable[memoryview | bytes], size_bytes: int) -> None:
+    """Write a new file and flush it to the disk.
+
+    The space is taken first, so that a full disk shows before anything is written. After an error the file must not be
+    believed, nor flushed again: Linux reports a failed flush once and then forgets it.
+    Crash: a file of any length up to size_bytes, with any content.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        _take_space(descriptor, size_bytes)
+        for piece in pieces:
+            _write_all(descriptor, memoryview(piece))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put new content under a name at once. Crash: the old file or the new one, whole."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    beside.unlink(missing_ok=True)
+    write_file(beside, [content], len(content))
+    rename(beside, path)
+    flush_folder(path.parent)
+
+
+def replace_unflushed(path: Path, content: bytes) -> None:
+    """Put new content under a name at once, for readers; after a power cut it may be gone."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    beside.write_bytes(content)
+    rename(beside, path)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a log and flush it. Crash: the line, a part of it, or nothing of it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    try:
+        _write_all(descriptor, memoryview(line.encode() + b"\n"))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_folder(path: Path) -> None:
+    """Make the names in a folder durable, where the file system can."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NOT_OFFERED:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def rename(old: Path, new: Path) -> None:
+    """Rename within one file system; a file that is in the way is replaced, a folder is not."""
+    os.rename(old, new)
+
+
+def remove_file(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder and all in it. Crash: some of it."""
+    shutil.rmtree(path)
+
+
+def free_bytes(path: Path) -> int:
+    """What an ordinary user may still write."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def _take_space(descriptor: int, size_bytes: int) -> None:
+    if size_bytes == 0 or not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, size_bytes)
+    except OSError as error:
+        if error.errno not in NOT_OFFERED:
+            raise
+
+
+def _write_all(descriptor: int, piece: memoryview) -> None:
+    piece = piece.cast("B")
+    while piece:
+        written = os.write(descriptor, piece[:CHUNK_BYTES])
+        piece = piece[written:]

@@ -1,0 +1,85 @@
+"""Every name and path of a run on disk. No other module builds one."""
+
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+HPARAMS = "hparams.yaml"
+VERSION_NAME = re.compile(r"version_(0|[1-9]\d*)")
+NUMBERED = re.compile(r"version_(0|[1-9]\d*)(?:[.-].*)?")
+STAGING_NAME = re.compile(r"\.version_(?:0|[1-9]\d*)\.[0-9a-f]{8}\.part")
+
+
+@dataclass(frozen=True, slots=True)
+class RunLayout:
+    """Where things are in a run's folder."""
+
+    root: Path
+
+    @property
+    def hparams(self) -> Path:
+        return self.root / HPARAMS
+
+    @property
+    def readme(self) -> Path:
+        return self.root / "README.txt"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+    @property
+    def requests(self) -> Path:
+        return self.root / ".requests"
+
+    @property
+    def records(self) -> Path:
+        return self.root / "records"
+
+    @property
+    def samples(self) -> Path:
+        return self.records / "samples"
+
+    @property
+    def live(self) -> Path:
+        return self.records / "live.json"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.root / "quarantine"
+
+    @property
+    def trash(self) -> Path:
+        return self.root / ".trash"
+
+    def version(self, number: int) -> Path:
+        return self.root / f"version_{number}"
+
+    def annotation(self, number: int) -> Path:
+        return self.records / f"version_{number}.json"
+
+    def new_staging(self, number: int) -> Path:
+        """A name of its own for each try, so that a leftover never stands in the way."""
+        return self.root / f".version_{number}.{secrets.token_hex(4)}.part"
+
+
+def version_number(name: str) -> int | None:
+    """12 for "version_12", None for every other name."""
+    match = VERSION_NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def claimed_number(name: str) -> int | None:
+    """The number that a set-aside or discarded version had: 12 for "version_12" and "version_12-20260102T030405"."""
+    match = NUMBERED.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def is_staging(name: str) -> bool:
+    return STAGING_NAME.fullmatch(name) is not None

@@ -1,0 +1,84 @@
+"""What a running training tells other shells, and what they ask of it: two small files, no connection."""
+
+import json
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from everstep.versions import fsops
+from everstep.versions.layout import RunLayout
+
+
+@dataclass(frozen=True, slots=True)
+class LiveStatus:
+    """Where a training is; some tenths of a second old while it runs."""
+
+    pid: int
+    host: str
+    updated_at: float  # seconds since 1970
+    state: str  # running, stopped, complete
+    step: int
+    max_steps: int
+    images_seen: int
+    images_per_second: float | None
+    loss: float | None
+    last_version: str | None
+    next_version_step: int | None
+
+    @classmethod
+    def now(cls, **facts: Any) -> "LiveStatus":
+        return cls(pid=os.getpid(), host=platform.node(), updated_at=time.time(), **facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Something asked of a running training."""
+
+    kind: str
+    details: dict[str, Any]
+
+
+def write_live(layout: RunLayout, status: LiveStatus) -> None:
+    """Replace the live file. Not flushed: it means nothing after a crash. A disk that refuses it costs nothing."""
+    try:
+        fsops.replace_unflushed(layout.live, json.dumps(asdict(status)).encode())
+    except OSError:
+        return
+
+
+def read_live(layout: RunLayout) -> LiveStatus | None:
+    try:
+        return LiveStatus(**json.loads(layout.live.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_request(layout: RunLayout, kind: str, **details: Any) -> None:
+    """Ask. The newest request of a kind counts."""
+    fsops.ensure_folder(layout.requests)
+    fsops.replace_file(layout.requests / f"{kind}.json", json.dumps(details).encode())
+
+
+def read_requests(layout: RunLayout) -> list[Request]:
+    """All that was asked; cheap enough for every step."""
+    found = []
+    try:
+        names = sorted(name for name in os.listdir(layout.requests) if not name.startswith("."))
+    except FileNotFoundError:
+        return []
+    for name in names:
+        try:
+            details = json.loads((layout.requests / name).read_bytes())
+        except (OSError, ValueError):
+            details = {}
+        found.append(Request(name.removesuffix(".json"), details))
+    return found
+
+
+def clear_requests(layout: RunLayout, kind: str | None = None) -> None:
+    """Forget what was asked: all of it at a start, one kind when it was done."""
+    for request in read_requests(layout):
+        if kind in (None, request.kind):
+            fsops.remove_file(layout.requests / f"{request.kind}.json")

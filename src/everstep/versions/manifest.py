@@ -1,0 +1,63 @@
+"""The manifest: the one file that says that a version exists, and everything that it holds.
+
+Its own digest is over its canonical JSON; one that does not match does not count.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from everstep.errors import DamageFound
+from everstep.versions.digests import digest
+from everstep.versions.layout import MANIFEST
+
+FORMAT = 1
+REQUIRED = {
+    "format": int,
+    "version": int,
+    "step": int,
+    "images_seen": int,
+    "created_at": str,
+    "reason": str,
+    "files": dict,
+}
+
+
+class NewerFormat(DamageFound):
+    """Not damage at all: a later Everstep wrote it, and this one must not touch it."""
+
+
+class NoManifest(DamageFound):
+    """A folder that is named like a version and is none."""
+
+
+def encode(facts: dict[str, Any]) -> bytes:
+    """Seal facts into a manifest's bytes."""
+    sealed = {**facts, "digest": digest(canonical(facts))}
+    return (json.dumps(sealed, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def canonical(facts: dict[str, Any]) -> bytes:
+    """The same facts always as the same bytes."""
+    return json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Read a version's manifest. Raises: DamageFound in words without the path, if it is not whole."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        raise NoManifest("has no manifest") from None
+    except (OSError, ValueError) as error:
+        raise DamageFound(f"has a manifest that cannot be read ({error})") from None
+    if not isinstance(manifest, dict):
+        raise DamageFound("has a manifest that is no table")
+    if isinstance(manifest.get("format"), int) and manifest["format"] > FORMAT:
+        raise NewerFormat(f"was written by a newer Everstep: format {manifest['format']}, this one reads {FORMAT}")
+    facts = {key: value for key, value in manifest.items() if key != "digest"}
+    if manifest.get("digest") != digest(canonical(facts)):
+        raise DamageFound("has a manifest that does not match its own digest")
+    for key, kind in REQUIRED.items():
+        if not isinstance(manifest.get(key), kind):
+            raise DamageFound(f"has a manifest without {key}")
+    return manifest

@@ -1,0 +1,101 @@
+"""What can be said of a run from outside: alive or not, where it is, and what would be lost now."""
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from everstep.versions import fsops
+from everstep.versions.live import LiveStatus, read_live
+from everstep.versions.store import Run, Version
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """The answer of `everstep status`. State: running, stopped, complete, died, or empty."""
+
+    run: str
+    state: str
+    pid: int | None
+    host: str | None
+    step: int
+    max_steps: int
+    images_seen: int
+    images_per_second: float | None
+    loss: float | None
+    last_version: str | None
+    last_version_path: str | None
+    last_version_age_s: float | None
+    next_version_step: int | None
+    steps_at_risk: int
+    version_bytes: int
+    free_bytes: int
+
+
+def status(run: Run, max_steps: int) -> RunStatus:
+    """Assemble it from the lock, the live file and the versions; nothing is written or taken."""
+    held, live, versions = run.holder(), read_live(run.layout), run.versions()
+    last = versions[-1] if versions else None
+    is_running = held is not None
+    step, images_seen = _position(live, last, is_running)
+    return RunStatus(
+        run=run.name,
+        state=_state(is_running, live, last, max_steps),
+        pid=held.pid if held else None,
+        host=held.host if held else None,
+        step=step,
+        max_steps=max_steps,
+        images_seen=images_seen,
+        images_per_second=live.images_per_second if live and is_running else None,
+        loss=live.loss if live else None,
+        last_version=last.name if last else None,
+        last_version_path=str(last.path) if last else None,
+        last_version_age_s=_age_s(last) if last else None,
+        next_version_step=live.next_version_step if live and is_running else None,
+        steps_at_risk=max(0, step - last.step) if last and is_running else 0,
+        version_bytes=sum(version.size_bytes for version in versions),
+        free_bytes=fsops.free_bytes(run.path),
+    )
+
+
+def rows(run: Run) -> list[dict[str, Any]]:
+    """One row for each version, oldest first: what `everstep list --json` prints."""
+    return [_row(run, version) for version in run.versions()]
+
+
+def _row(run: Run, version: Version) -> dict[str, Any]:
+    note = run.annotation(version.number)
+    return {
+        "version": version.number,
+        "step": version.step,
+        "images_seen": version.images_seen,
+        "path": str(version.path),
+        "reason": version.reason,
+        "size_bytes": version.size_bytes,
+        "resumable": version.resumable,
+        "parent": None if version.parent is None else f"{version.parent.run}@{version.parent.version}",
+        "labels": list(note.labels),
+        "pinned": note.pinned,
+        "scores": note.scores,
+    }
+
+
+def _position(live: LiveStatus | None, last: Version | None, is_running: bool) -> tuple[int, int]:
+    """A dead process's live file may be ahead of what was kept; then the last version is where the run is."""
+    if is_running and live is not None and (last is None or live.step >= last.step):
+        return live.step, live.images_seen
+    return (last.step, last.images_seen) if last else (0, 0)
+
+
+def _state(is_running: bool, live: LiveStatus | None, last: Version | None, max_steps: int) -> str:
+    if is_running:
+        return "running"
+    if last is None:
+        return "empty"
+    if last.step >= max_steps:
+        return "complete"
+    return "died" if live is not None and live.state == "running" else "stopped"
+
+
+def _age_s(version: Version) -> float:
+    return max(0.0, time.time() - datetime.fromisoformat(version.created_at).timestamp())

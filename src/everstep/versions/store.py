@@ -1,0 +1,306 @@
+"""A run and its versions, as everything else sees them.
+
+Readers trust manifests and nothing else: not folder names, not times, not the log.
+"""
+
+import difflib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from everstep.contracts import Draft, ParentRef
+from everstep.errors import DamageFound, UserError
+from everstep.versions import commit as committing
+from everstep.versions import fsops, manifest
+from everstep.versions.layout import RunLayout, claimed_number, version_number
+from everstep.versions.live import clear_requests
+from everstep.versions.lock import LockHolder, holder, locked
+from everstep.versions.records import Annotation, read_annotation
+from everstep.versions.recovery import read_log, recover
+from everstep.versions.tensorfile import LoadedTensor
+from everstep.versions.verify import Fault, faults, load_small, load_tensors
+
+Report = Callable[[str], None]
+
+README = """\
+This folder is one training of a ControlNet, kept by Everstep.
+
+version_N/        a complete, verified state of the training: N counts versions, not steps
+  controlnet/     the trained network; diffusers loads it: ControlNetModel.from_pretrained(".../controlnet")
+  training/       what an exact resume needs: optimizer, counters
+  manifest.json   step, settings, parent, and a digest of every tensor; without it a version does not count
+hparams.yaml      every setting of the training
+records/          curves, samples, labels, scores: about versions, never inside them
+quarantine/       versions that were found damaged; nothing is ever deleted from it
+log.jsonl         what happened
+
+Go on:            everstep resume {name}            See:  everstep list {name}
+Check the disk:   everstep verify {name}            One version whole:  everstep show {name}@latest
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A committed version. Its bytes never change."""
+
+    number: int
+    path: Path
+    manifest: dict[str, Any] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return f"version_{self.number}"
+
+    @property
+    def step(self) -> int:
+        return int(self.manifest["step"])
+
+    @property
+    def images_seen(self) -> int:
+        return int(self.manifest["images_seen"])
+
+    @property
+    def reason(self) -> str:
+        return str(self.manifest["reason"])
+
+    @property
+    def created_at(self) -> str:
+        return str(self.manifest["created_at"])
+
+    @property
+    def manifest_digest(self) -> str:
+        return str(self.manifest["digest"])
+
+    @property
+    def files(self) -> dict[str, Any]:
+        """Path inside the version -> size and digests."""
+        return dict(self.manifest["files"])
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(int(entry["size"]) for entry in self.files.values())
+
+    @property
+    def resumable(self) -> bool:
+        """Whether what an exact resume needs is on disk; slim removes it."""
+        needed = [path for path in self.files if path.startswith("training/")]
+        return bool(needed) and all((self.path / path).is_file() for path in needed)
+
+    @property
+    def parent(self) -> ParentRef | None:
+        found = self.manifest.get("parent")
+        return None if found is None else ParentRef(**found)
+
+
+class Run:
+    """A run's folder. Reading needs no lock; writing does."""
+
+    def __init__(self, root: Path) -> None:
+        self.layout = RunLayout(root)
+
+    # --- finding and making --------------------------------------------------------------------------------
+
+    @classmethod
+    def exists(cls, root: Path) -> bool:
+        return RunLayout(root).hparams.is_file()
+
+    @classmethod
+    def open(cls, root: Path) -> "Run":
+        """Raises: UserError with the nearest name, if no run is there."""
+        if not cls.exists(root):
+            raise UserError(f"There is no run {root}{_near(root)}. Nothing was started.")
+        return cls(root.resolve())
+
+    @classmethod
+    def create(cls, root: Path, hparams_yaml: str) -> "Run":
+        """Make a run's folder. hparams.yaml comes last: with it, the run begins to exist.
+
+        Raises: UserError if the folder holds something else.
+        """
+        if root.exists() and any(root.iterdir()):
+            raise UserError(f"{root} is not empty, but no run either. Nothing was changed; --run takes another name.")
+        layout = RunLayout(root.resolve())
+        layout.root.mkdir(parents=True, exist_ok=True)
+        fsops.ensure_folder(layout.records)
+        readme = README.format(name=layout.root.name).encode()
+        fsops.replace_file(layout.readme, readme)
+        fsops.replace_file(layout.hparams, hparams_yaml.encode())
+        fsops.flush_folder(layout.root.parent)
+        return cls(layout.root)
+
+    @property
+    def name(self) -> str:
+        return self.layout.root.name
+
+    @property
+    def path(self) -> Path:
+        return self.layout.root
+
+    # --- writing -------------------------------------------------------------------------------------------
+
+    def lock(self, command: str) -> AbstractContextManager[None]:
+        """Hold the run for writing. Raises: UserError saying who holds it."""
+        return locked(self.layout.lock, self.name, command)
+
+    def recover(self) -> list[str]:
+        """Clear what a crash left, and requests that nobody waits for; the lock has to be held."""
+        clear_requests(self.layout)
+        return recover(self.layout)
+
+    def commit(self, draft: Draft) -> Version:
+        """Make the next version; the lock has to be held. Raises: DiskFull, OSError; older versions are whole."""
+        number = self.next_number()
+        path = committing.commit(self.layout, number, draft)
+        return Version(number, path, manifest.read(path))
+
+    def next_number(self) -> int:
+        """One more than any number ever used here: numbers of damaged or removed versions are not used again."""
+        used = [number for number, _ in self._folders()]
+        for aside in (self.layout.quarantine, self.layout.trash):
+            entries = aside.iterdir() if aside.is_dir() else ()
+            used += [n for entry in entries if (n := claimed_number(entry.name)) is not None]
+        used += [int(line["version"]) for line in read_log(self.layout) if isinstance(line.get("version"), int)]
+        return max(used, default=-1) + 1
+
+    def replace_hparams(self, hparams_yaml: str) -> None:
+        """Record settings that were changed on purpose."""
+        fsops.replace_file(self.layout.hparams, hparams_yaml.encode())
+
+    # --- reading -------------------------------------------------------------------------------------------
+
+    def versions(self) -> list[Version]:
+        """All versions with a whole manifest, by number. Reads manifests only."""
+        return [found for _, found in self._read() if isinstance(found, Version)]
+
+    def damaged(self) -> list[tuple[Path, str]]:
+        """Folders that are named as versions but do not count, with the reason."""
+        return [(path, str(found)) for path, found in self._read() if isinstance(found, DamageFound)]
+
+    def annotation(self, number: int) -> Annotation:
+        return read_annotation(self.layout, number)
+
+    def holder(self) -> LockHolder | None:
+        """Who writes the run now, asked from another process than that one."""
+        return holder(self.layout.lock)
+
+    def find(self, spec: str) -> Version:
+        """A version by "latest", its number, "version_12", "-2", "best" or a label. Raises: UserError."""
+        versions = self.versions()
+        if not versions:
+            raise UserError(f"{self.name} has no version yet.")
+        found = self._by_number(spec, versions) or self._by_word(spec, versions)
+        if found is None:
+            raise UserError(f"{self.name} has no version {spec}. It has {_span(versions)}; everstep list {self.name}.")
+        return found
+
+    def newest_whole(self, report: Report) -> Version | None:
+        """The newest resumable version whose every digest holds; damaged ones are set aside on the way.
+
+        The lock has to be held. Raises: UserError at a version of a newer format.
+        Crash: a damaged version is where it was or in quarantine/, with all its files.
+        """
+        for path, found in reversed(list(self._read())):
+            if isinstance(found, manifest.NewerFormat):
+                raise UserError(f"{path} {found}. Nothing was changed.")
+            if isinstance(found, manifest.NoManifest):
+                report(f"{path.name} {found}, so it is no version; it was left as it is.")
+                continue
+            if isinstance(found, DamageFound):
+                self._set_aside(path, str(found), report)
+                continue
+            if not found.resumable and not self._has_lost_files(found):
+                continue
+            wrong = verify(found)
+            if not wrong:
+                return found
+            self._set_aside(path, describe_damage(found, wrong), report)
+        return None
+
+    def _has_lost_files(self, version: Version) -> bool:
+        """Slim removes training/ as a whole; a part of it missing is damage."""
+        return (version.path / "training").exists()
+
+    def _set_aside(self, path: Path, why: str, report: Report) -> None:
+        fsops.ensure_folder(self.layout.quarantine)
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        target = self.layout.quarantine / f"{path.name}-{stamp}"
+        fsops.rename(path, target)
+        fsops.flush_folder(self.layout.quarantine)
+        fsops.flush_folder(self.path)
+        report(f"{path.name} is damaged: it {why}. It was set aside as {target}; nothing was deleted.")
+
+    def _folders(self) -> list[tuple[int, Path]]:
+        entries = ((version_number(entry.name), entry) for entry in self.path.iterdir())
+        return sorted((number, entry) for number, entry in entries if number is not None and entry.is_dir())
+
+    def _read(self) -> Iterator[tuple[Path, Version | DamageFound]]:
+        for number, path in self._folders():
+            try:
+                read = manifest.read(path)
+            except DamageFound as damage:
+                yield path, damage
+                continue
+            if read["version"] == number:
+                yield path, Version(number, path, read)
+            else:
+                yield path, DamageFound(f"holds the manifest of version_{read['version']}")
+
+    def _by_number(self, spec: str, versions: list[Version]) -> Version | None:
+        if spec == "latest":
+            return versions[-1]
+        if spec.startswith("-") and spec[1:].isdigit() and 0 < int(spec[1:]) <= len(versions):
+            return versions[-int(spec[1:])]
+        number = int(spec) if spec.isdigit() else version_number(spec)
+        return next((version for version in versions if version.number == number), None)
+
+    def _by_word(self, spec: str, versions: list[Version]) -> Version | None:
+        notes = [(version, self.annotation(version.number)) for version in versions]
+        labelled = [version for version, note in notes if spec in note.labels]
+        return labelled[-1] if labelled else None
+
+
+def verify(version: Version) -> list[Fault]:
+    """Read a version whole and compare every digest. An empty list means that it is what was committed."""
+    return list(faults(version.path, version.files))
+
+
+def read_tensors(version: Version, path: str) -> dict[str, LoadedTensor]:
+    """A tensor file of a version, read once and verified on the way. Raises: DamageFound naming the tensor."""
+    return load_tensors(version.path, path, _entry(version, path))
+
+
+def read_small(version: Version, path: str) -> bytes:
+    """A small file of a version, verified. Raises: DamageFound."""
+    return load_small(version.path, path, _entry(version, path))
+
+
+def describe_damage(version: Version, wrong: list[Fault]) -> str:
+    """One clause: how many tensors or files fail, and the first one's name."""
+    tensors = [fault for fault in wrong if fault.tensor is not None]
+    if not tensors or len(tensors) < len(wrong):
+        return "has damage: " + "; ".join(str(fault) for fault in wrong[:3])
+    total = sum(len(entry.get("tensors", ())) for entry in version.files.values())
+    verb = "fails its digest" if len(tensors) == 1 else "fail their digests"
+    return f"has damage: {len(tensors)} of {total} tensors {verb} ({tensors[0].tensor} in {tensors[0].file})"
+
+
+def _entry(version: Version, path: str) -> Any:
+    if path not in version.files:
+        raise DamageFound(f"{version.name} holds no {path}.")
+    return version.files[path]
+
+
+def _span(versions: list[Version]) -> str:
+    first, last = versions[0].name, versions[-1].name
+    return first if len(versions) == 1 else f"{len(versions)} versions from {first} to {last}"
+
+
+def _near(root: Path) -> str:
+    siblings = [entry.name for entry in root.parent.iterdir() if Run.exists(entry)] if root.parent.is_dir() else []
+    near = difflib.get_close_matches(root.name, siblings, n=1, cutoff=0.4)
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; there are {', '.join(sorted(siblings)[:8])}" if siblings else ""

@@ -1,0 +1,178 @@
+"""safetensors files, built and taken apart without the library: a header of constant length, then plain bytes.
+
+The header is padded so that data starts on a 4,096-byte boundary, and holds nothing that changes from step to step: it
+can be written once for a whole run. Knows names, dtypes, shapes and bytes; not what they mean.
+"""
+
+import json
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from everstep.contracts import TensorFile
+from everstep.errors import DamageFound
+from everstep.versions.digests import digest
+
+PAGE_BYTES = 4096
+LARGEST_HEADER_BYTES = 100_000_000
+ITEM_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
+    "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPlace:
+    """Where a tensor is in its file. Units: begin and end in bytes from the start of the data."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A parsed header: the tensors in the order of their bytes."""
+
+    data_start: int
+    tensors: Mapping[str, TensorPlace]
+    metadata: Mapping[str, str]
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the whole file."""
+        return self.data_start + max((place.end for place in self.tensors.values()), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedTensor:
+    """A tensor read from disk and found to be what its manifest says; the buffer is writable."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    buffer: memoryview
+
+
+# --- writing -----------------------------------------------------------------------------------------------
+
+
+class TensorImage:
+    """A file about to be written: its header is known, its tensors are asked for one after the other."""
+
+    def __init__(self, file: TensorFile) -> None:
+        self.file = file
+        # Largest items first, so that every tensor is aligned to its items without holes.
+        self._names = sorted(file.tensors, key=lambda name: -ITEM_BYTES[file.tensors[name].dtype])
+        self.places: dict[str, TensorPlace] = {}
+        offset = 0
+        for name in self._names:
+            source = file.tensors[name]
+            size = math.prod(source.shape) * ITEM_BYTES[source.dtype]
+            self.places[name] = TensorPlace(source.dtype, tuple(source.shape), offset, offset + size)
+            offset += size
+        self.header = encode_header(self.places, file.metadata)
+        self.size_bytes = len(self.header) + offset
+        self.digests: dict[str, str] = {}
+
+    def pieces(self) -> Iterator[memoryview | bytes]:
+        """The file's bytes in order; each tensor's digest is taken as it passes."""
+        yield self.header
+        for name in self._names:
+            place, buffer = self.places[name], self.file.tensors[name].buffer()
+            assert buffer.nbytes == place.end - place.begin, f"{name}: {buffer.nbytes} bytes"
+            self.digests[name] = digest(buffer)
+            yield buffer
+
+    def entry(self) -> dict[str, Any]:
+        """What the manifest says of the file, once its pieces have passed."""
+        tensors = {
+            name: {"dtype": place.dtype, "shape": list(place.shape), "digest": self.digests[name]}
+            for name, place in self.places.items()
+        }
+        return {"size": self.size_bytes, "header_digest": digest(self.header), "tensors": tensors}
+
+
+def encode_header(places: Mapping[str, TensorPlace], metadata: Mapping[str, str]) -> bytes:
+    """Eight bytes of length, then JSON, padded with spaces to the end of a page."""
+    table: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    for name, place in places.items():
+        table[name] = {"dtype": place.dtype, "shape": place.shape, "data_offsets": [place.begin, place.end]}
+    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+    padded = text.ljust(math.ceil((len(text) + 8) / PAGE_BYTES) * PAGE_BYTES - 8)
+    return struct.pack("<Q", len(padded)) + padded
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+
+
+def read_header(file: BinaryIO, file_bytes: int) -> tuple[Header, bytes]:
+    """Parse and check a header: no hole, no overlap, no surplus. Raises: DamageFound in words without the path."""
+    length_bytes = file.read(8)
+    if len(length_bytes) < 8:
+        raise DamageFound("is cut short before its header")
+    length = struct.unpack("<Q", length_bytes)[0]
+    if length > min(LARGEST_HEADER_BYTES, file_bytes - 8):
+        raise DamageFound("has a header longer than the file")
+    text = file.read(length)
+    header = _parse_header(text)
+    if header.size_bytes != file_bytes:
+        raise DamageFound(f"is {file_bytes:,} bytes long, but its header describes {header.size_bytes:,}")
+    return header, length_bytes + text
+
+
+def _parse_header(text: bytes) -> Header:
+    try:
+        table = json.loads(text)
+        metadata = table.pop("__metadata__", {})
+        places = {
+            name: TensorPlace(entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"])
+            for name, entry in table.items()
+        }
+        ordered = dict(sorted(places.items(), key=lambda item: (item[1].begin, item[1].end)))
+        _check_places(ordered)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamageFound(f"has a header that cannot be read ({error!r})") from None
+    return Header(8 + len(text), ordered, metadata)
+
+
+def _check_places(places: Mapping[str, TensorPlace]) -> None:
+    offset = 0
+    for name, place in places.items():
+        size = math.prod(place.shape) * ITEM_BYTES[place.dtype]
+        if place.begin != offset or place.end - place.begin != size:
+            raise ValueError(f"{name} lies at {place.begin}..{place.end}, not {offset}..{offset + size}")
+        offset = place.end
+
+
+def read_file(path: Path) -> tuple[Header, bytes, Iterator[tuple[str, memoryview]]]:
+    """Open a file whole: its header, the header's bytes, and its tensors as they are read, one after the other."""
+    file = path.open("rb", buffering=0)
+    try:
+        header, raw = read_header(file, path.stat().st_size)
+    except BaseException:
+        file.close()
+        raise
+    return header, raw, _tensors(file, header)
+
+
+def _tensors(file: BinaryIO, header: Header) -> Iterator[tuple[str, memoryview]]:
+    with file:
+        for name, place in header.tensors.items():
+            buffer = np.empty(place.end - place.begin, dtype=np.uint8).data
+            _read_all(file, buffer)
+            yield name, buffer
+
+
+def _read_all(file: BinaryIO, buffer: memoryview) -> None:
+    filled = 0
+    while filled < buffer.nbytes:
+        count = file.readinto(buffer[filled:])  # type: ignore[attr-defined]
+        if not count:
+            raise DamageFound("is cut short")
+        filled += count

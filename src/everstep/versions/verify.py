@@ -1,0 +1,85 @@
+"""Whether a version is what its manifest says: every byte of every file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from everstep.errors import DamageFound
+from everstep.versions.digests import digest
+from everstep.versions.tensorfile import Header, LoadedTensor, read_file
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is not as it was committed."""
+
+    file: str
+    tensor: str | None
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}" if self.tensor is None else f"{self.file}: {self.tensor} {self.what}"
+
+
+def faults(folder: Path, files: dict[str, Any]) -> Iterator[Fault]:
+    """Check all files against the manifest's entries. Files that no entry names are none of our business."""
+    for path, entry in files.items():
+        if not (folder / path).is_file():
+            yield Fault(path, None, "is missing")
+        elif "tensors" in entry:
+            yield from _tensor_faults(folder, path, entry)
+        elif (found := _small_fault(folder / path, entry)) is not None:
+            yield Fault(path, None, found)
+
+
+def load_tensors(folder: Path, path: str, entry: dict[str, Any]) -> dict[str, LoadedTensor]:
+    """Read a tensor file once, checking every digest on the way. Raises: DamageFound naming the tensor."""
+    loaded: dict[str, LoadedTensor] = {}
+    try:
+        header, raw, tensors = read_file(folder / path)
+        _check_header(header, raw, entry)
+        for name, buffer in tensors:
+            if digest(buffer) != entry["tensors"][name]["digest"]:
+                raise DamageFound(f"fails its digest in tensor {name}")
+            place = header.tensors[name]
+            loaded[name] = LoadedTensor(place.dtype, place.shape, buffer)
+    except DamageFound as damage:
+        raise DamageFound(f"{folder / path} {damage}. Nothing was changed.") from None
+    return loaded
+
+
+def load_small(folder: Path, path: str, entry: dict[str, Any]) -> bytes:
+    """Read a small file and check it. Raises: DamageFound."""
+    content = (folder / path).read_bytes()
+    if digest(content) != entry["digest"]:
+        raise DamageFound(f"{folder / path} fails its digest. Nothing was changed.")
+    return content
+
+
+def _tensor_faults(folder: Path, path: str, entry: dict[str, Any]) -> Iterator[Fault]:
+    try:
+        header, raw, tensors = read_file(folder / path)
+        _check_header(header, raw, entry)
+        for name, buffer in tensors:
+            if digest(buffer) != entry["tensors"][name]["digest"]:
+                yield Fault(path, name, "fails its digest")
+    except DamageFound as damage:
+        yield Fault(path, None, str(damage))
+    except OSError as error:
+        yield Fault(path, None, f"cannot be read ({error.strerror})")
+
+
+def _check_header(header: Header, raw: bytes, entry: dict[str, Any]) -> None:
+    if digest(raw) != entry["header_digest"] or header.size_bytes != entry["size"]:
+        raise DamageFound("has a header that fails its digest")
+
+
+def _small_fault(path: Path, entry: dict[str, Any]) -> str | None:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if len(content) != entry["size"]:
+        return f"is {len(content):,} bytes long, not {entry['size']:,}"
+    return None if digest(content) == entry["digest"] else "fails its digest"

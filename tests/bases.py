@@ -1,0 +1,79 @@
+"""Bases with random weights in the layouts of real families: every part real, as small as it can be."""
+
+import json
+import sys
+from pathlib import Path
+
+import everstep.models.libraries  # noqa: F401
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+from make_base import write_tokenizer
+
+CAPTIONS = ("red circle with blue background", "a photo of a cat", "green lime teal navy white black")
+# What tells SD 2.1's networks from SD 1.5's: linear projections, heads of a fixed width, and v-prediction.
+SHAPES = {
+    "sd15": {"unet": {"attention_head_dim": 2}, "prediction_type": "epsilon"},
+    "sd21": {
+        "unet": {"attention_head_dim": (2, 4), "use_linear_projection": True},
+        "prediction_type": "v_prediction",
+    },
+}
+
+
+def write_base(folder: Path, like: str) -> Path:
+    """Write a base of 16 px with a VAE of factor 2, and return its folder."""
+    torch.manual_seed(0)
+    shape = SHAPES[like]
+    tokenizer = write_tokenizer(folder / "tokenizer", CAPTIONS)
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        projection_dim=16,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    CLIPTextModel(text).save_pretrained(folder / "text_encoder")
+    UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=16,
+        norm_num_groups=4,
+        **shape["unet"],
+    ).save_pretrained(folder / "unet")
+    AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        sample_size=16,
+    ).save_pretrained(folder / "vae")
+    DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        clip_sample=False,
+        prediction_type=shape["prediction_type"],
+    ).save_pretrained(folder / "scheduler")
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "feature_extractor": [None, None],
+        "safety_checker": [None, None],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder

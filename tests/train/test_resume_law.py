@@ -1,0 +1,112 @@
+"""N steps straight are the same as k steps, an end of any kind, and N - k steps: bit for bit."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import Ended, Program
+from everstep.train.metrics import read_metrics
+from everstep.versions import Run, read_requests, verify
+
+STEPS = 40
+SETTINGS = (
+    *("--optim.max-steps", STEPS, "--optim.batch-size", 2, "--optim.accumulation-steps", 2, "--optim.seed", 7),
+    *("--optim.learning-rate", 1e-3, "--optim.schedule", "cosine", "--optim.warmup-steps", 5),
+    *("--optim.ema-decay", 0.9, "--data.crop", "random", "--data.flip-probability", 0.5),
+    *("--versions.every", 10, "--sampling.pairs", 0),
+)
+EXACT_FILES = ("controlnet/diffusion_pytorch_model.safetensors", "training/optimizer.safetensors", "training/ema.safetensors")
+
+
+def outcome(run: Path) -> tuple[list[object], list[dict[str, object]], dict[str, object]]:
+    """All that the law speaks of: tensors by digest; losses, rates and examples of every step; the counters."""
+    last = Run.open(run).find("latest")
+    assert last.step == STEPS
+    assert verify(last) == []
+    state = json.loads((last.path / "training/state.json").read_text())
+    return [last.files[path] for path in EXACT_FILES], read_metrics(run / "records"), state
+
+
+@pytest.fixture(scope="module")
+def straight(tiny_base: Path, pairs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> object:
+    """The uninterrupted run, in a process of its own like all others."""
+    folder = tmp_path_factory.mktemp("straight")
+    program = Program(("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *SETTINGS), folder)
+    assert program.wait() == 0, program.output
+    return outcome(folder / "runs/a")
+
+
+def kill_after(step: int, number: signal.Signals) -> None:
+    """Let the process end itself by a signal right after a step: the moment is exact."""
+    from everstep.train.loop import Loop
+
+    original = Loop._step
+
+    def stepped(self: Loop) -> None:
+        original(self)
+        if self.state.step == step:
+            os.kill(os.getpid(), number)
+
+    Loop._step = stepped  # type: ignore[method-assign]
+
+
+class KillAfter:
+    """Can be sent to another process."""
+
+    def __init__(self, step: int, number: signal.Signals) -> None:
+        self.step, self.number = step, number
+
+    def __call__(self) -> None:
+        kill_after(self.step, self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_stops_at_7_19_and_31_change_nothing(
+    number: signal.Signals, straight: object, tiny_base: Path, pairs_folder: Path, start: Callable[..., Program], workplace: Path
+) -> None:
+    words = ("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *SETTINGS)
+    for step in (7, 19, 31):
+        program = start(*words, prepare=KillAfter(step, number))
+        code = program.wait()
+        assert code == (-signal.SIGKILL if number == signal.SIGKILL else 3), program.output
+        if number != signal.SIGKILL:
+            assert Run.open(workplace / "runs/a").find("latest").step == step
+            assert "Go on: everstep resume" in program.output
+    program = start(*words)
+    assert program.wait() == 0, program.output
+    assert "not restored: nothing" in program.output
+    assert outcome(workplace / "runs/a") == straight
+
+
+def test_the_settings_written_before_the_first_step_repeat_the_run(
+    straight: object, tiny_base: Path, pairs_folder: Path, start: Callable[..., Program], workplace: Path
+) -> None:
+    program = start("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *SETTINGS, prepare=KillAfter(1, signal.SIGKILL))
+    program.wait()
+    assert start("train", "--config", "runs/a/hparams.yaml", "--run", "b").wait() == 0
+    assert outcome(workplace / "runs/b") == straight
+
+
+def test_every_example_is_trained_once_in_an_epoch_and_held_out_ones_never(straight: object) -> None:
+    _, metrics, _ = straight  # type: ignore[misc]
+    assert [line["first_example"] for line in metrics] == [4 * step for step in range(STEPS)]
+
+
+def test_stop_from_another_shell_commits_and_ends(
+    tiny_base: Path, pairs_folder: Path, start: Callable[..., Program], everstep: Callable[..., Ended], workplace: Path
+) -> None:
+    many = ("--optim.max-steps", 100_000)
+    program = start("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, "--sampling.pairs", 0, *many)
+    program.wait_for(lambda: (workplace / "runs/a/records/live.json").exists())
+    ended = everstep("stop", "a")
+    assert ended.code == 0, ended.out
+    assert program.wait() == 3
+    run = Run.open(workplace / "runs/a")
+    assert run.find("latest").reason == "asked"
+    assert f"({run.find('latest').step:,})" in ended.out or f"step {run.find('latest').step:,}" in ended.out
+    assert program.output.count("Stopped at step") == 1
+    assert [request.kind for request in read_requests(run.layout)] == ["stop"]  # forgotten at the next start

@@ -4,10 +4,11 @@ import json
 import sys
 from pathlib import Path
 
-import everstep.models.libraries  # noqa: F401
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
+
+import everstep.models.libraries  # noqa: F401
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 from make_base import write_tokenizer

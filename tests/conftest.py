@@ -18,7 +18,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["bases", "everstep.cli.training", "everstep.train.session", "torch.utils.tensorboard"])
+PROCESSES.set_forkserver_preload(
+    ["bases", "everstep.cli.training", "everstep.train.session", "torch.utils.tensorboard"]
+)
 
 
 @pytest.fixture(autouse=True)

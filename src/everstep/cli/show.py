@@ -50,7 +50,7 @@ def _facts(version: Version) -> dict[str, str]:
 
 def _tensors(entry: dict[str, object]) -> str:
     tensors = entry.get("tensors")
-    return str(len(tensors)) if isinstance(tensors, dict) else ""
+    return "" if tensors is None else str(tensors)
 
 
 def _short(value: object) -> str:

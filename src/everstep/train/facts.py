@@ -58,7 +58,9 @@ def _revision() -> str | None:
     root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return None
-    asked = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
+    asked = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "--verify", "-q", "HEAD"], capture_output=True, text=True
+    )
     return asked.stdout.strip() or None
 
 

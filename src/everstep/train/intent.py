@@ -78,12 +78,23 @@ def refuse_changes(run: Run, config: Config, other_run: Callable[[str], str]) ->
     found = changes(read_hparams(run.layout.hparams), config)
     if not found:
         return
-    assignments = " ".join(f"--set {key}={_plain(after)}" for key, (_, after) in found.items())
-    raise UserError(
-        f"{run.name} exists with other settings. Nothing was changed.\n{describe(found)}\n"
-        f"To change them under way:  everstep resume {run.name} {assignments}\n"
-        f"To start another training: {other_run(f'{run.name}-2')}"
-    )
+    fixed = {key: why for key, values in found.items() if (why := why_fixed(key, *values))}
+    assignments = " ".join(f"--set {key}={_plain(after)}" for key, (_, after) in found.items() if key not in fixed)
+    lines = [f"{run.name} exists with other settings. Nothing was changed.", describe(found)]
+    lines += [f"{key} cannot change within a run: {why}." for key, why in fixed.items()]
+    if assignments:
+        lines.append(
+            f"To change {'the others' if fixed else 'them'} under way: everstep resume {run.name} {assignments}"
+        )
+    lines.append(f"To start another training: {other_run(f'{run.name}-2')}")
+    raise UserError("\n".join(lines))
+
+
+def why_fixed(key: str, before: Any, after: Any) -> str | None:
+    """Why a setting cannot change within a run, or None where it can."""
+    if key == "optim.ema_decay" and not (before and after):
+        return "the averaged weights are kept from step 0 on, or not at all"
+    return FIXED.get(key) or FIXED.get(key.partition(".")[0])
 
 
 def describe(found: Changes) -> str:
@@ -139,9 +150,7 @@ def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _refuse_fixed(run: Run, key: str, old: Any, new: Any) -> None:
-    why = FIXED.get(key) or FIXED.get(key.partition(".")[0])
-    if key == "optim.ema_decay" and not (old and new):
-        why = "the averaged weights are kept from step 0 on, or not at all"
+    why = why_fixed(key, old, new)
     if why:
         raise UserError(
             f"{key} cannot change within a run: {why}. Nothing was changed.\n"

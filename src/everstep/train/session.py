@@ -27,7 +27,7 @@ from everstep.train.optim import make_optimizer
 from everstep.train.progress import Reporter, duration
 from everstep.train.receipt import receipt
 from everstep.train.saving import Saver
-from everstep.train.state import TrainState
+from everstep.train.state import TrainState, seed_process
 from everstep.train.stop import StopSignals
 from everstep.versions import Run, Version
 
@@ -85,6 +85,7 @@ def _state(family: StableDiffusion, ready: Ready, reporter: Reporter) -> tuple[T
         scaler=torch.amp.GradScaler(compute.device.type, enabled=compute.needs_loss_scaling),
         ema=Ema(controlnet, optim.ema_decay) if optim.ema_decay else None,
     )
+    seed_process(optim.seed)
     if ready.version is not None:
         state.restore(ready.version)
         reporter.say(receipt(ready, state))

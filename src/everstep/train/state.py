@@ -89,6 +89,13 @@ def _json(facts: Any) -> bytes:
     return (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode()
 
 
+def seed_process(seed: int) -> None:
+    """Begin the process's own generators anew, so that even what user code draws from them can be repeated."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 def _rng_states() -> dict[str, Any]:
     """States of the process's own generators, which training does not use but the user's code may."""
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)

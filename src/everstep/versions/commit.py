@@ -11,7 +11,7 @@ from everstep.contracts import Draft
 from everstep.errors import DiskFull
 from everstep.versions import fsops, manifest
 from everstep.versions.digests import ALGORITHM, digest
-from everstep.versions.layout import MANIFEST, RunLayout
+from everstep.versions.layout import DIGESTS, MANIFEST, RunLayout
 from everstep.versions.tensorfile import TensorImage
 
 
@@ -32,11 +32,12 @@ def commit(layout: RunLayout, number: int, draft: Draft) -> Path:
         folders = _make_folders(staging, [*(image.file.path for image in images), *draft.small_files])
         for image in images:
             fsops.write_file(staging / image.file.path, image.pieces(), image.size_bytes)
-        for path, content in draft.small_files.items():
+        small_files = {**draft.small_files, DIGESTS: _digests(images)}
+        for path, content in small_files.items():
             fsops.write_file(staging / path, [content], len(content))
         for folder in folders:
             fsops.flush_folder(folder)
-        sealed = manifest.encode(_facts(number, draft, images))
+        sealed = manifest.encode(_facts(number, draft, images, small_files))
         fsops.write_file(staging / MANIFEST, [sealed], len(sealed))
         fsops.flush_folder(staging)
         fsops.rename(staging, final)
@@ -59,9 +60,14 @@ def append_log(layout: RunLayout, committed: Mapping[str, Any]) -> None:
         return  # the version is there; the line is written again at the next start
 
 
-def _facts(number: int, draft: Draft, images: list[TensorImage]) -> dict[str, Any]:
+def _digests(images: list[TensorImage]) -> bytes:
+    """Every tensor's digest, by file and name."""
+    return json.dumps({image.file.path: image.digests for image in images}, indent=1).encode()
+
+
+def _facts(number: int, draft: Draft, images: list[TensorImage], small_files: Mapping[str, bytes]) -> dict[str, Any]:
     files = {image.file.path: image.entry() for image in images}
-    files |= {path: {"size": len(text), "digest": digest(text)} for path, text in draft.small_files.items()}
+    files |= {path: {"size": len(text), "digest": digest(text)} for path, text in small_files.items()}
     return {
         "format": manifest.FORMAT,
         "version": number,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 MANIFEST = "manifest.json"
 HPARAMS = "hparams.yaml"
+DIGESTS = "digests.json"  # of every tensor; apart from the manifest, which a listing has to read whole
 VERSION_NAME = re.compile(r"version_(0|[1-9]\d*)")
 NUMBERED = re.compile(r"version_(0|[1-9]\d*)(?:[.-].*)?")
 STAGING_NAME = re.compile(r"\.version_(?:0|[1-9]\d*)\.[0-9a-f]{8}\.part")

@@ -111,7 +111,7 @@ class Run:
     def open(cls, root: Path) -> "Run":
         """Raises: UserError with the nearest name, if no run is there."""
         if not cls.exists(root):
-            raise UserError(f"There is no run {root}{_near(root)}. Nothing was started.")
+            raise UserError(f"There is no run {root}{_near(root)}.")
         return cls(root.resolve())
 
     @classmethod
@@ -269,7 +269,8 @@ def verify(version: Version) -> list[Fault]:
 
 def read_tensors(version: Version, path: str) -> dict[str, LoadedTensor]:
     """A tensor file of a version, read once and verified on the way. Raises: DamageFound naming the tensor."""
-    return load_tensors(version.path, path, _entry(version, path))
+    _entry(version, path)
+    return load_tensors(version.path, path, version.files)
 
 
 def read_small(version: Version, path: str) -> bytes:
@@ -282,7 +283,7 @@ def describe_damage(version: Version, wrong: list[Fault]) -> str:
     tensors = [fault for fault in wrong if fault.tensor is not None]
     if not tensors or len(tensors) < len(wrong):
         return "has damage: " + "; ".join(str(fault) for fault in wrong[:3])
-    total = sum(len(entry.get("tensors", ())) for entry in version.files.values())
+    total = sum(entry.get("tensors", 0) for entry in version.files.values())
     verb = "fails its digest" if len(tensors) == 1 else "fail their digests"
     return f"has damage: {len(tensors)} of {total} tensors {verb} ({tensors[0].tensor} in {tensors[0].file})"
 
@@ -303,4 +304,4 @@ def _near(root: Path) -> str:
     near = difflib.get_close_matches(root.name, siblings, n=1, cutoff=0.4)
     if near:
         return f"; did you mean {near[0]}?"
-    return f"; there are {', '.join(sorted(siblings)[:8])}" if siblings else ""
+    return f"; {root.parent} holds {', '.join(sorted(siblings)[:8])}" if siblings else ""

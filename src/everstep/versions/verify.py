@@ -1,12 +1,14 @@
 """Whether a version is what its manifest says: every byte of every file."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from everstep.errors import DamageFound
 from everstep.versions.digests import digest
+from everstep.versions.layout import DIGESTS
 from everstep.versions.tensorfile import Header, LoadedTensor, read_file
 
 
@@ -22,25 +24,36 @@ class Fault:
         return f"{self.file}: {self.what}" if self.tensor is None else f"{self.file}: {self.tensor} {self.what}"
 
 
-def faults(folder: Path, files: dict[str, Any]) -> Iterator[Fault]:
+def faults(folder: Path, files: Mapping[str, Any]) -> Iterator[Fault]:
     """Check all files against the manifest's entries. Files that no entry names are none of our business."""
+    try:
+        digests = load_digests(folder, files)
+    except (DamageFound, OSError):
+        digests = {}  # said below, where its turn comes
     for path, entry in files.items():
         if not (folder / path).is_file():
             yield Fault(path, None, "is missing")
         elif "tensors" in entry:
-            yield from _tensor_faults(folder, path, entry)
+            yield from _tensor_faults(folder, path, entry, digests.get(path, {}))
         elif (found := _small_fault(folder / path, entry)) is not None:
             yield Fault(path, None, found)
 
 
-def load_tensors(folder: Path, path: str, entry: dict[str, Any]) -> dict[str, LoadedTensor]:
+def load_digests(folder: Path, files: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Every tensor's digest, by file and name. Raises: DamageFound if they are not those that were committed."""
+    found: dict[str, dict[str, str]] = json.loads(load_small(folder, DIGESTS, files[DIGESTS]))
+    return found
+
+
+def load_tensors(folder: Path, path: str, files: Mapping[str, Any]) -> dict[str, LoadedTensor]:
     """Read a tensor file once, checking every digest on the way. Raises: DamageFound naming the tensor."""
     loaded: dict[str, LoadedTensor] = {}
+    digests = load_digests(folder, files)[path]
     try:
         header, raw, tensors = read_file(folder / path)
-        _check_header(header, raw, entry)
+        _check_header(header, raw, files[path])
         for name, buffer in tensors:
-            if digest(buffer) != entry["tensors"][name]["digest"]:
+            if digest(buffer) != digests[name]:
                 raise DamageFound(f"fails its digest in tensor {name}")
             place = header.tensors[name]
             loaded[name] = LoadedTensor(place.dtype, place.shape, buffer)
@@ -49,7 +62,7 @@ def load_tensors(folder: Path, path: str, entry: dict[str, Any]) -> dict[str, Lo
     return loaded
 
 
-def load_small(folder: Path, path: str, entry: dict[str, Any]) -> bytes:
+def load_small(folder: Path, path: str, entry: Mapping[str, Any]) -> bytes:
     """Read a small file and check it. Raises: DamageFound."""
     content = (folder / path).read_bytes()
     if digest(content) != entry["digest"]:
@@ -57,12 +70,12 @@ def load_small(folder: Path, path: str, entry: dict[str, Any]) -> bytes:
     return content
 
 
-def _tensor_faults(folder: Path, path: str, entry: dict[str, Any]) -> Iterator[Fault]:
+def _tensor_faults(folder: Path, path: str, entry: Mapping[str, Any], digests: Mapping[str, str]) -> Iterator[Fault]:
     try:
         header, raw, tensors = read_file(folder / path)
         _check_header(header, raw, entry)
         for name, buffer in tensors:
-            if digest(buffer) != entry["tensors"][name]["digest"]:
+            if digests and digest(buffer) != digests[name]:
                 yield Fault(path, name, "fails its digest")
     except DamageFound as damage:
         yield Fault(path, None, str(damage))
@@ -70,12 +83,12 @@ def _tensor_faults(folder: Path, path: str, entry: dict[str, Any]) -> Iterator[F
         yield Fault(path, None, f"cannot be read ({error.strerror})")
 
 
-def _check_header(header: Header, raw: bytes, entry: dict[str, Any]) -> None:
+def _check_header(header: Header, raw: bytes, entry: Mapping[str, Any]) -> None:
     if digest(raw) != entry["header_digest"] or header.size_bytes != entry["size"]:
         raise DamageFound("has a header that fails its digest")
 
 
-def _small_fault(path: Path, entry: dict[str, Any]) -> str | None:
+def _small_fault(path: Path, entry: Mapping[str, Any]) -> str | None:
     try:
         content = path.read_bytes()
     except OSError as error:

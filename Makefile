@@ -1,0 +1,44 @@
+# Two commands do everything on a fresh machine with Python 3.11 or later:
+#   make quickstart   trains a ControlNet on the built-in base and data, in a few minutes on two CPU cores
+#   make test         lint, types and tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test lint types tests crash bench format clean
+
+quickstart: $(VENV)/.installed
+	$(BIN)/everstep train circles --run quickstart
+
+test: lint types tests
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check src tests tools bench examples
+	$(BIN)/ruff format --check src tests tools bench examples
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+tests: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+# The long crash suite: many more moments to die at.
+crash: $(VENV)/.installed
+	EVERSTEP_CRASH_ROUNDS=200 $(BIN)/python -m pytest tests/crash --timeout 3600
+
+bench: $(VENV)/.installed
+	$(BIN)/python bench/start.py
+	$(BIN)/python bench/loop.py
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix src tests tools bench examples
+	$(BIN)/ruff format src tests tools bench examples
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -13,7 +13,7 @@ class ExitCode(IntEnum):
     FAULT_FOUND = 1  # a check found a fault
     WRONG_INPUT = 2  # what the user asked for cannot be done as asked
     STOPPED = 3  # stopped on request or by a signal; resumable
-    DISK_FULL = 4  # stopped by a full disk; resumable
+    DISK_FULL = 4  # stopped by a disk that is full, or fails; resumable
     NOT_FINITE = 5  # training became non-finite; the last good version is named
     BUG = 70  # ours
 
@@ -34,10 +34,14 @@ class DamageFound(EverstepError):
     exit_code = ExitCode.FAULT_FOUND
 
 
-class DiskFull(EverstepError):
-    """There is no room for what has to be written; nothing older was touched."""
+class NotCommitted(EverstepError):
+    """A version could not be written: the disk is full, or fails. Older versions are whole."""
 
     exit_code = ExitCode.DISK_FULL
+
+
+class DiskFull(NotCommitted):
+    """There is no room for the version."""
 
 
 class NotFinite(EverstepError):

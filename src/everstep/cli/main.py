@@ -26,7 +26,7 @@ VERBS = {
 EPILOGUE = (
     "RUN is a name in runs/, or a path. RUN@N is its version N; RUN@latest and RUN@-2 count from the end.\n\n"
     "Exit codes: 0 done or already complete, 1 a check found a fault, 2 wrong input, 3 stopped and resumable, "
-    "4 stopped by a full disk and resumable, 5 training became non-finite, 70 a bug of ours."
+    "4 stopped by a full or failing disk and resumable, 5 training became non-finite, 70 a bug of ours."
 )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from everstep.config.schema import Config
 from everstep.contracts import Batch
-from everstep.errors import DiskFull
+from everstep.errors import NotCommitted
 from everstep.models.sd import StableDiffusion
 from everstep.train.metrics import Measured, Metrics
 from everstep.train.optim import learning_rate, set_learning_rate
@@ -48,7 +48,7 @@ class Loop:
         """Train until the last step or a request to stop; returns the reason: final, signal or asked.
 
         Everything up to the last whole step is in a version when this returns.
-        Raises: DiskFull if the last version could not be written; NotFinite if the loss is no number any more.
+        Raises: NotCommitted if the last version could not be written; NotFinite if the loss is no number any more.
         """
         optim = self.config.optim
         reason = None
@@ -97,12 +97,12 @@ class Loop:
     # --- versions, progress, stopping ----------------------------------------------------------------------
 
     def _save(self, reason: str) -> None:
-        """Commit a version. A full disk costs the version, not the training, unless it is the last one."""
+        """Commit a version. A disk that refuses it costs the version, not the training, unless it is the last."""
         self.metrics.flush()
         with self.rate.paused():
             try:
                 self.saver.save(self.state, reason, self.metrics)
-            except DiskFull as error:
+            except NotCommitted as error:
                 if reason != "interval":
                     raise
                 self.reporter.say(str(error))

@@ -53,7 +53,7 @@ class Saver:
         return None if every.steps is None else min((step // every.steps + 1) * every.steps, max_steps)
 
     def save(self, state: TrainState, reason: str, metrics: Metrics | None = None) -> Version:
-        """Commit the state as the next version, then draw its pictures. Raises: DiskFull; older versions are whole."""
+        """Commit the state as the next version, then draw its pictures. Raises: NotCommitted; older ones are whole."""
         began = time.monotonic()
         version = self.run.commit(self._draft(state, reason))
         self.last, self.saved_at = version, time.monotonic()

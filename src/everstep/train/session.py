@@ -13,7 +13,7 @@ import torch
 
 from everstep.contracts import Batch, ParentRef
 from everstep.data import BatchStream, ExampleSettings, Split, fit, split
-from everstep.errors import DiskFull, ExitCode, NotFinite
+from everstep.errors import ExitCode, NotCommitted, NotFinite
 from everstep.evaluation.samples import Shown
 from everstep.models.arithmetic import arithmetic
 from everstep.models.sd import StableDiffusion
@@ -155,9 +155,9 @@ def _ended(ready: Ready, loop: Loop, reporter: Reporter) -> ExitCode:
             f"  everstep resume {name} --set optim.learning_rate={ready.config.optim.learning_rate / 2:g}"
         )
         return ExitCode.NOT_FINITE
-    except DiskFull as error:
-        reporter.say(f"{error}\nFree some space, then go on: everstep resume {name}")
-        return ExitCode.DISK_FULL
+    except NotCommitted as error:
+        reporter.say(f"{error}\nOnce the disk takes it: everstep resume {name}")
+        return error.exit_code
     took = duration(time.monotonic() - began)
     if reason == "final":
         reporter.say(f"Complete after {loop.state.step:,} steps, {took}: {_last(loop.saver.last)}")

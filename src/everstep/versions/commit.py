@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from everstep.contracts import Draft
-from everstep.errors import DiskFull
+from everstep.errors import DiskFull, NotCommitted
 from everstep.versions import fsops, manifest
 from everstep.versions.digests import ALGORITHM, digest
 from everstep.versions.layout import DIGESTS, MANIFEST, RunLayout
@@ -18,7 +18,7 @@ from everstep.versions.tensorfile import TensorImage
 def commit(layout: RunLayout, number: int, draft: Draft) -> Path:
     """Write a version beside, make it durable, then let it appear under its name. Returns its folder.
 
-    Raises: DiskFull with the bytes needed and free, or OSError; what was written is removed, older versions are whole.
+    Raises: DiskFull with the bytes needed and free, or NotCommitted with what the disk said; older versions are whole.
     Crash: before the rename, a staging folder that nothing reads and the next start removes. Between the rename and
         the flush of the run's folder, either that or the whole version. After it, the version, for good; a missing
         line in the log is written again at the next start.
@@ -41,12 +41,14 @@ def commit(layout: RunLayout, number: int, draft: Draft) -> Path:
         fsops.write_file(staging / MANIFEST, [sealed], len(sealed))
         fsops.flush_folder(staging)
         fsops.rename(staging, final)
+        fsops.flush_folder(layout.root)
     except OSError as error:
         _abandon(staging)
         if error.errno in fsops.NO_ROOM:
             _refuse(layout, number, draft, sum(image.size_bytes for image in images) + small_bytes)
-        raise
-    fsops.flush_folder(layout.root)
+        raise NotCommitted(
+            f"version_{number} (step {draft.step:,}) is not committed: {error}. Older versions are whole."
+        ) from error
     append_log(layout, json.loads(sealed))
     return final
 

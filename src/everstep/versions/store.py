@@ -151,7 +151,7 @@ class Run:
         return recover(self.layout)
 
     def commit(self, draft: Draft) -> Version:
-        """Make the next version; the lock has to be held. Raises: DiskFull, OSError; older versions are whole."""
+        """Make the next version; the lock has to be held. Raises: NotCommitted; older versions are whole."""
         number = self.next_number()
         path = committing.commit(self.layout, number, draft)
         return Version(number, path, manifest.read(path))

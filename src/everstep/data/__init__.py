@@ -3,7 +3,7 @@
 Never imports torch.
 """
 
-from everstep.data.check import CheckReport, check
+from everstep.data.faults import CheckReport, check
 from everstep.data.held_out import Split, split
 from everstep.data.loader import BatchStream, ExampleSettings
 from everstep.data.sources import Source, describe, listed, open_source

@@ -1,6 +1,6 @@
 """A folder of pairs as its list describes it: metadata.jsonl, or the prompt.json of the ControlNet tutorial.
 
-Reads the list only; whether the images are there and can be used is for `check` to find.
+Reads the list only; whether the images are there and can be used is for `faults` to find.
 """
 
 import json

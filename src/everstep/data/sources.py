@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from everstep.contracts import Pair
 from everstep.data import circles
-from everstep.data.check import CheckReport, Progress, check
+from everstep.data.faults import CheckReport, Progress, check
 from everstep.data.images import BLACK, WHITE, read_rgb
 from everstep.errors import UserError
 

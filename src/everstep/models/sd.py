@@ -219,7 +219,7 @@ class StableDiffusion:
 def _load(network: Any, folder: Path, dtype: torch.dtype) -> Any:
     if network is CLIPTextModel:
         return network.from_pretrained(folder, dtype=dtype)
-    return network.from_pretrained(folder, torch_dtype=dtype, low_cpu_mem_usage=False)
+    return network.from_pretrained(folder, dtype=dtype, low_cpu_mem_usage=False)
 
 
 def _vae_class(base: BaseFolder) -> Any:

@@ -1,7 +1,6 @@
 """Bases with random weights in the layouts of real families: every part real, as small as it can be."""
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -9,8 +8,6 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import everstep.models.libraries  # noqa: F401
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 from make_base import write_tokenizer
 
 CAPTIONS = ("red circle with blue background", "a photo of a cat", "green lime teal navy white black")

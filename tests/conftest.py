@@ -3,24 +3,16 @@
 import contextlib
 import io
 import json
-import multiprocessing
 import os
-import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parent))
+from program import Ended, Program
 
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(
-    ["bases", "everstep.cli.training", "everstep.train.session", "torch.utils.tensorboard"]
-)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -61,14 +53,6 @@ def pairs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended, and all that it printed."""
-
-    code: int
-    out: str
-
-
 @pytest.fixture
 def everstep(workplace: Path) -> Callable[..., Ended]:
     """Run the program in this process, as if its words were typed."""
@@ -87,54 +71,6 @@ def everstep(workplace: Path) -> Callable[..., Ended]:
         return Ended(int(code), printed.getvalue())
 
     return call
-
-
-class Program:
-    """The program in a process of its own, which can be killed."""
-
-    def __init__(self, words: tuple[object, ...], folder: Path, prepare: Callable[[], None] | None = None) -> None:
-        self.log = folder / f"program-{time.monotonic_ns()}.log"
-        self.process = PROCESSES.Process(target=_run, args=(list(map(str, words)), folder, self.log, prepare))
-        self.process.start()
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self.process.pid is not None
-        os.kill(self.process.pid, number)
-
-    def wait(self, timeout_s: float = 60) -> int:
-        """Its exit code; minus the signal's number where one ended it."""
-        self.process.join(timeout_s)
-        assert self.process.exitcode is not None, self.output
-        return self.process.exitcode
-
-    @property
-    def output(self) -> str:
-        return self.log.read_text() if self.log.exists() else ""
-
-    def wait_for(self, is_there: Callable[[], object], timeout_s: float = 60) -> None:
-        until = time.monotonic() + timeout_s
-        while not is_there():
-            assert self.process.is_alive(), self.output
-            assert time.monotonic() < until, self.output
-            time.sleep(0.005)
-
-
-def _run(words: list[str], folder: Path, log: Path, prepare: Callable[[], None] | None) -> None:
-    os.chdir(folder)
-    with log.open("w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    import torch
-
-    torch.set_num_threads(1)
-    from everstep.cli.main import run
-
-    if prepare is not None:
-        prepare()
-    sys.argv = ["everstep", *words]
-    code = run(words)
-    sys.stdout.flush()
-    os._exit(code)
 
 
 @pytest.fixture

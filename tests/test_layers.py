@@ -51,12 +51,16 @@ def test_a_module_imports_from_lower_levels_only(path: Path) -> None:
         assert theirs == mine or LEVELS[theirs] < LEVELS[mine], f"{mine} imports {name}"
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if room(p) in TORCH_FREE], ids=lambda p: str(p.relative_to(SOURCE)))
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if room(p) in TORCH_FREE], ids=lambda p: str(p.relative_to(SOURCE))
+)
 def test_config_versions_data_and_verbs_name_no_torch(path: Path) -> None:
     assert not {name.split(".")[0] for name in imported(path)} & {"torch", "diffusers", "transformers"}
 
 
-@pytest.mark.parametrize("verb", ["--help", "list a", "status a", "show a@0", "verify a", "train --help", "resume --help"])
+@pytest.mark.parametrize(
+    "verb", ["--help", "list a", "status a", "show a@0", "verify a", "train --help", "resume --help"]
+)
 def test_verbs_that_only_look_do_not_load_torch(verb: str, tmp_path: Path) -> None:
     from everstep.config import dump, resolve
     from everstep.versions import Run

@@ -1,7 +1,4 @@
-import sys
 from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "versions")]
 
 import pytest
 from drafts import draft

@@ -65,7 +65,7 @@ def kill_at(nth: int) -> None:
     """Let the nth operation on the disk, counted from now, be the last thing the process does."""
     count = 0
 
-    def dying(real):  # noqa: ANN001, ANN202
+    def dying(real):
         def call(*arguments: object) -> None:
             nonlocal count
             count += 1
@@ -79,7 +79,7 @@ def kill_at(nth: int) -> None:
         setattr(fsops, name, dying(getattr(fsops, name)))
 
 
-def in_child(action) -> int:  # noqa: ANN001
+def in_child(action) -> int:
     """Run it in a forked process; returns how that ended, as waitpid says."""
     child = os.fork()
     if child == 0:
@@ -131,7 +131,7 @@ class Failing:
         else:
             monkeypatch.setattr(fsops.os, self.call, self._failing(getattr(os, self.call)))
 
-    def _failing(self, real):  # noqa: ANN001, ANN202
+    def _failing(self, real):
         def call(*arguments: object, **named: object) -> object:
             self.count += 1
             if self.count == self.nth or (self.for_good and self.count > self.nth):

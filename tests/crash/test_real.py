@@ -55,7 +55,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 256 kB."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", folder], capture_output=True, text=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "none", folder], capture_output=True, text=True
+    )
     if mounted.returncode != 0:
         pytest.skip(f"mounting is refused: {mounted.stderr.strip()}")
     yield folder
@@ -65,10 +67,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_is_really_full_costs_the_new_version_only(small_disk: Path) -> None:
     run = Run.create(small_disk / "r", "a: 1\n")
     known = set()
-    with pytest.raises(DiskFull, match="is not committed: it needs"):
-        for step in range(100):
-            known.add(run.commit(draft(step)).number)
-    assert len(known) > 2
+    while run.next_number() < 100:
+        try:
+            known.add(run.commit(draft(10)).number)
+        except DiskFull:
+            break
+    assert 2 < len(known) < 100
     assert {version.number for version in run.versions()} == known
     shutil.rmtree(run.find("0").path)
     opens_with(run.path, known - {0})

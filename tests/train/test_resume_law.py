@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Ended, Program
 from everstep.train.metrics import read_metrics
 from everstep.versions import Run, read_requests, verify
+from program import Ended, Program
 
 STEPS = 40
 SETTINGS = (

@@ -1,9 +1,7 @@
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
+from drafts import draft
 
 from everstep.versions import Run
 
@@ -11,8 +9,6 @@ from everstep.versions import Run
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """A run with three versions, at steps 0, 10 and 20."""
-    from drafts import draft
-
     made = Run.create(tmp_path / "runs" / "r", "a: 1\n")
     for step in (0, 10, 20):
         made.commit(draft(step))

@@ -221,6 +221,8 @@ def test_a_second_writer_is_refused_and_told_who_the_first_is(run: Run, tmp_path
 
 
 def test_the_store_loads_neither_torch_nor_any_model_library() -> None:
-    asked = "import sys, everstep.versions; print([m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules])"
+    asked = (
+        "import sys, everstep.versions; print([m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules])"
+    )
     answer = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

@@ -1,18 +1,6 @@
 """Where RUN and RUN@N are on disk."""
 
-from pathlib import Path
-
-from everstep.errors import UserError
-from everstep.versions import Run, Version
-
-RUNS_DIR = Path("runs")
-
-
-def run_folder(name: str) -> Path:
-    """A bare name is a folder in runs/; anything with a slash is a path."""
-    if not name.strip() or "@" in name:
-        raise UserError(f"{name!r} is no name for a run; RUN@N names a version, not a run.")
-    return Path(name).expanduser() if "/" in name else RUNS_DIR / name
+from everstep.versions import Run, Version, run_folder
 
 
 def open_run(name: str) -> Run:

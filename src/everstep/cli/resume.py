@@ -17,7 +17,7 @@ def resume_(run: str, *, set: Annotated[tuple[str, ...], Parameter(negative=())]
     set
         key=value, a setting to change; may be given several times. What changes is recorded in the next version.
     """
-    from everstep.cli.training import go_on
+    from everstep.train.start import go_on
 
     name, version = split_spec(run)
     return go_on(open_run(name), version, set)

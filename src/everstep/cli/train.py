@@ -7,9 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from everstep.cli.place import run_folder
 from everstep.config import Config, resolve
 from everstep.errors import UserError
+from everstep.versions import run_folder
 
 
 def train_(
@@ -33,7 +33,7 @@ def train_(
     overlay = {} if settings is None else settings.model_dump(mode="json", exclude_unset=True)
     resolved = resolve(config, overlay, set)
     name = run or _default_name(resolved)
-    from everstep.cli.training import start
+    from everstep.train.start import start
 
     return start(run_folder(name), resolved, _other_run)
 

@@ -18,15 +18,13 @@ LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pill
 SECRETS = ("token", "key", "secret", "password")
 
 
-def version_facts(
-    ready: Ready, base_digest: str, family: StableDiffusion, pairs: Split, origin: ParentRef | None
-) -> dict[str, Any]:
+def version_facts(ready: Ready, family: StableDiffusion, pairs: Split, origin: ParentRef | None) -> dict[str, Any]:
     """Facts for the manifest, all JSON."""
     return {
         "base": {
             "name": ready.base.name,
             "revision": ready.base.revision,
-            "digest": base_digest,
+            "digest": ready.base_digest,
             "family": family.name,
             "prediction_type": family.prediction_type,
         },

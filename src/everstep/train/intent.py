@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from everstep.config import Config, changes, dump, flatten, read_hparams
+from everstep.config import Config, changes, flatten, read_hparams
 from everstep.config.load import parse_assignments, validate
 from everstep.contracts import ParentRef
 from everstep.data import Source, open_source
 from everstep.errors import UserError
 from everstep.models.base import BaseFolder, locate
-from everstep.versions import Run, Version
+from everstep.versions import Run, Version, run_folder
 
 Report = Callable[[str], None]
 Changes = dict[str, tuple[Any, Any]]
@@ -35,6 +35,7 @@ class Ready:
     run: Run
     config: Config
     base: BaseFolder
+    base_digest: str
     source: Source
     version: Version | None  # to go on from; None to begin at step 0
     parent: ParentRef | None
@@ -63,7 +64,7 @@ def _start_from(spec: str | None) -> str | None:
         return None
     folder, at, version = spec.rpartition("@")
     if at:
-        found = Run.open(Path(folder)).find(version)
+        found = Run.open(run_folder(folder)).find(version)
         return f"{found.path.parent}@{found.number}"
     if not (Path(spec) / "config.json").is_file():
         raise UserError(f"--from {spec}: neither RUN@VERSION nor a folder with a ControlNet's config.json.")
@@ -113,11 +114,6 @@ def open_data(config: Config, report: Report) -> Source:
     return open_source(config.data.path, config.data.resolution, config.data.bad_pairs, report=report)
 
 
-def begin(folder: Path, config: Config) -> Run:
-    """Make the run's folder with its settings; called only after everything was checked."""
-    return Run.create(folder, dump(config))
-
-
 # --- change on purpose -------------------------------------------------------------------------------------
 
 
@@ -162,18 +158,21 @@ def _refuse_fixed(run: Run, key: str, old: Any, new: Any) -> None:
 # --- what a version was made from, against what is there now -----------------------------------------------
 
 
-def check_origin(version: Version, base_digest: str, source: Source, may_change_data: bool) -> None:
-    """Raises: UserError if base or data are not those the version was trained on."""
+def check_origin(version: Version, base_digest: str, source: Source, accepts_data: bool) -> Changes:
+    """Returns the data's change if it is accepted. Raises: UserError if base or data are not the version's."""
     was = version.manifest["base"]["digest"]
     if was != base_digest:
         raise UserError(
             f"The base is not the one that {version.name} was trained on: {base_digest}, but it was {was}. "
             "Nothing was changed."
         )
-    was = version.manifest["data"]["fingerprint"]
-    if was != source.fingerprint() and not may_change_data:
-        path = version.manifest["data"]["path"]
-        raise UserError(
-            f"The pairs in {path} have changed since {version.name} was made. Nothing was changed.\n"
-            f"To go on with them as they are now: everstep resume {version.path.parent} --set data.path={path}"
-        )
+    was, now = version.manifest["data"]["fingerprint"], source.fingerprint()
+    if was == now:
+        return {}
+    if accepts_data:
+        return {"data.fingerprint": (was, now)}
+    path = version.manifest["data"]["path"]
+    raise UserError(
+        f"The pairs in {path} have changed since {version.name} was made. Nothing was changed.\n"
+        f"To go on with them as they are now: everstep resume {version.path.parent} --set data.path={path}"
+    )

@@ -62,7 +62,7 @@ class Loop:
         reason = reason or "final"
         if self.saver.last_step != self.state.step:
             self._save(reason)
-        self._tell(is_over=True)
+        self._tell("complete" if reason == "final" else "stopped")
         return reason
 
     # --- one optimizer step --------------------------------------------------------------------------------
@@ -112,16 +112,16 @@ class Loop:
             return "signal"
         return "asked" if self.saver.is_stop_requested() else None
 
-    def _tell(self, is_over: bool = False) -> None:
+    def _tell(self, state: str = "running") -> None:
         """Let the line, the live file and the records know; at most twice a second."""
         now = time.monotonic()
-        if now - self._told_at < TELL_PERIOD_S and not is_over:
+        if now - self._told_at < TELL_PERIOD_S and state == "running":
             return
         self._told_at = now
         self.metrics.flush()
         progress = self._progress(now)
         self.reporter.show(progress, now)
-        self.saver.tell(progress)
+        self.saver.tell(progress, state)
 
     def _progress(self, now: float) -> Progress:
         state, optim = self.state, self.config.optim

@@ -113,7 +113,7 @@ class Saver:
     def is_stop_requested(self) -> bool:
         return any(request.kind == "stop" for request in read_requests(self.run.layout))
 
-    def tell(self, progress: Progress, state: str = "running") -> None:
+    def tell(self, progress: Progress, state: str) -> None:
         """Write the live file that `everstep status` reads."""
         write_live(
             self.run.layout,

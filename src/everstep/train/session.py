@@ -20,7 +20,7 @@ from everstep.models.sd import StableDiffusion
 from everstep.models.stored import load_weights
 from everstep.train.ema import Ema
 from everstep.train.facts import version_facts
-from everstep.train.intent import Ready, check_origin
+from everstep.train.intent import Ready
 from everstep.train.loop import Loop
 from everstep.train.metrics import Metrics
 from everstep.train.optim import make_optimizer
@@ -37,15 +37,11 @@ def train(ready: Ready, reporter: Reporter) -> ExitCode:
     with StopSignals(reporter.say) as signals, ExitStack() as closing:
         closing.callback(reporter.close)
         reporter.say(_opening(ready))
-        base_digest = ready.base.digest()
-        if ready.version is not None:
-            changed = ready.parent.changes if ready.parent else {}
-            check_origin(ready.version, base_digest, ready.source, any(key.startswith("data.") for key in changed))
         arithmetic_ = arithmetic(ready.config.compute)
         family = StableDiffusion(ready.base, arithmetic_, ready.config.compute)
         state, origin = _state(family, ready, reporter)
         pairs = split(ready.source, ready.config.data.held_out_pairs)
-        facts = version_facts(ready, base_digest, family, pairs, origin)
+        facts = version_facts(ready, family, pairs, origin)
         metrics = Metrics(ready.run.layout.records, state.step)
         closing.callback(metrics.close)
         batches = closing.enter_context(_batches(ready, family, state, pairs))

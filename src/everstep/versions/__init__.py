@@ -10,6 +10,7 @@ Knows tensor names, dtypes, shapes and bytes; not models. Settings are opaque to
 """
 
 from everstep.versions.digests import digest
+from everstep.versions.layout import run_folder
 from everstep.versions.live import (
     LiveStatus,
     Request,
@@ -44,6 +45,7 @@ __all__ = [
     "read_small",
     "read_tensors",
     "rows",
+    "run_folder",
     "status",
     "verify",
     "write_annotation",

@@ -5,6 +5,9 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from everstep.errors import UserError
+
+RUNS = Path("runs")
 MANIFEST = "manifest.json"
 HPARAMS = "hparams.yaml"
 DIGESTS = "digests.json"  # of every tensor; apart from the manifest, which a listing has to read whole
@@ -68,6 +71,16 @@ class RunLayout:
     def new_staging(self, number: int) -> Path:
         """A name of its own for each try, so that a leftover never stands in the way."""
         return self.root / f".version_{number}.{secrets.token_hex(4)}.part"
+
+
+def run_folder(name: str) -> Path:
+    """Where the run of this name is: a bare name is a folder in runs/, anything with a slash is a path.
+
+    Raises: UserError for what can be no run's name.
+    """
+    if not name.strip() or "@" in name:
+        raise UserError(f"{name!r} is no name for a run; RUN@N names a version, not a run.")
+    return Path(name).expanduser() if "/" in name else RUNS / name
 
 
 def version_number(name: str) -> int | None:

@@ -13,6 +13,7 @@ import xxhash
 from PIL import Image
 
 Colour = tuple[int, int, int]
+Cover = npt.NDArray[np.float32]
 PALETTE: dict[str, Colour] = {
     "black": (0, 0, 0),
     "gray": (128, 128, 128),
@@ -77,18 +78,21 @@ def circle(number: int, colours: tuple[tuple[str, str], ...] | None = None) -> C
     return Circle(colour, background, float(draws.uniform(low, high)), float(draws.uniform(low, high)), radius)
 
 
+def pictures(drawn: Circle, side_px: int) -> tuple[Image.Image, Image.Image]:
+    """Target, the filled circle, and condition, its white outline on black; both antialiased RGB."""
+    inner = drawn.radius * side_px - _distance(drawn, side_px)  # how far inside of the edge, in pixels
+    half = LINE_WIDTH / 2 * side_px
+    return _filled(drawn, _cover(inner)), _outlined(_cover(inner + half) - _cover(inner - half))
+
+
 def target(drawn: Circle, side_px: int) -> Image.Image:
-    """The filled circle, antialiased, RGB."""
-    cover = _smooth_disk(drawn, side_px, drawn.radius)[..., None]
-    inside, outside = np.array(PALETTE[drawn.colour]), np.array(PALETTE[drawn.background])
-    return Image.fromarray((cover * inside + (1 - cover) * outside).round().astype(np.uint8))
+    """The filled circle alone."""
+    return pictures(drawn, side_px)[0]
 
 
 def condition(drawn: Circle, side_px: int) -> Image.Image:
-    """The white outline on black, antialiased, RGB."""
-    half = LINE_WIDTH / 2
-    ring = _smooth_disk(drawn, side_px, drawn.radius + half) - _smooth_disk(drawn, side_px, drawn.radius - half)
-    return Image.fromarray((ring * 255).round().astype(np.uint8)).convert("RGB")
+    """The outline alone."""
+    return pictures(drawn, side_px)[1]
 
 
 def disk_mask(drawn: Circle, side_px: int) -> npt.NDArray[np.bool_]:
@@ -96,16 +100,26 @@ def disk_mask(drawn: Circle, side_px: int) -> npt.NDArray[np.bool_]:
     return _distance(drawn, side_px) <= drawn.radius * side_px
 
 
-def _smooth_disk(drawn: Circle, side_px: int, radius: float) -> npt.NDArray[np.float64]:
-    """Share of each pixel that the disk covers, to within a tenth: the distance to its edge, cut to 0..1."""
-    cover: npt.NDArray[np.float64] = np.clip(radius * side_px - _distance(drawn, side_px) + 0.5, 0, 1)
+def _filled(drawn: Circle, cover: Cover) -> Image.Image:
+    inside, outside = (np.array(PALETTE[name], dtype=np.float32) for name in (drawn.colour, drawn.background))
+    return Image.fromarray((outside + cover[..., None] * (inside - outside) + 0.5).astype(np.uint8))
+
+
+def _outlined(cover: Cover) -> Image.Image:
+    return Image.fromarray((cover * 255 + 0.5).astype(np.uint8)).convert("RGB")
+
+
+def _cover(inner_px: Cover) -> Cover:
+    """Share of each pixel inside of an edge, from its distance to it: exact to a tenth for a circle's curve."""
+    cover: Cover = np.clip(inner_px + np.float32(0.5), 0, 1)
     return cover
 
 
-def _distance(drawn: Circle, side_px: int) -> npt.NDArray[np.float64]:
-    centres = np.arange(side_px) + 0.5
-    across, down = centres - drawn.centre_x * side_px, centres - drawn.centre_y * side_px
-    distance: npt.NDArray[np.float64] = np.hypot(down[:, None], across[None, :])
+def _distance(drawn: Circle, side_px: int) -> Cover:
+    """Of each pixel's centre from the circle's, in pixels, [H,W] float32."""
+    centres = np.arange(side_px, dtype=np.float32) + 0.5
+    across, down = centres - np.float32(drawn.centre_x * side_px), centres - np.float32(drawn.centre_y * side_px)
+    distance: Cover = np.sqrt(down[:, None] ** 2 + across[None, :] ** 2)
     return distance
 
 

@@ -51,7 +51,7 @@ class CircleSource:
 
     def load(self, pair: int) -> Pair:
         drawn = circles.circle(pair)
-        return Pair(circles.target(drawn, self.resolution), circles.condition(drawn, self.resolution), drawn.caption)
+        return Pair(*circles.pictures(drawn, self.resolution), drawn.caption)
 
     def fingerprint(self) -> str:
         return f"builtin:circles:1:{NUM_CIRCLES}:{self.resolution}"

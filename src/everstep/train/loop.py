@@ -54,16 +54,20 @@ class Loop:
         reason = None
         self.rate.start(self.state.images_seen)
         while self.state.step < optim.max_steps and reason is None:
-            self._step()
-            if self.saver.is_due(self.state.step):
-                self._save("interval")
-            self._tell()
-            reason = self._asked_to_stop()
+            self.advance()
+            reason = self.asked_to_stop()
         reason = reason or "final"
         if self.saver.last_step != self.state.step:
             self._save(reason)
         self._tell("complete" if reason == "final" else "stopped")
         return reason
+
+    def advance(self) -> None:
+        """One step, with all that goes with it: the version that may be due, and the news."""
+        self._step()
+        if self.saver.is_due(self.state.step):
+            self._save("interval")
+        self._tell()
 
     # --- one optimizer step --------------------------------------------------------------------------------
 
@@ -107,7 +111,8 @@ class Loop:
                     raise
                 self.reporter.say(str(error))
 
-    def _asked_to_stop(self) -> str | None:
+    def asked_to_stop(self) -> str | None:
+        """The reason to stop after this step, or None to go on."""
         if self.signals.received is not None:
             return "signal"
         return "asked" if self.saver.is_stop_requested() else None

@@ -4,14 +4,13 @@ Everything that can be wrong in the input was found before this; here weights ar
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from everstep.contracts import Batch, ParentRef
+from everstep.contracts import ParentRef
 from everstep.data import BatchStream, ExampleSettings, Split, fit, split
 from everstep.errors import ExitCode, NotCommitted, NotFinite
 from everstep.evaluation.samples import Shown
@@ -37,28 +36,25 @@ def train(ready: Ready, reporter: Reporter) -> ExitCode:
     with StopSignals(reporter.say) as signals, ExitStack() as closing:
         closing.callback(reporter.close)
         reporter.say(_opening(ready))
-        arithmetic_ = arithmetic(ready.config.compute)
-        family = StableDiffusion(ready.base, arithmetic_, ready.config.compute)
-        state, origin = _state(family, ready, reporter)
-        pairs = split(ready.source, ready.config.data.held_out_pairs)
-        facts = version_facts(ready, family, pairs, origin)
-        metrics = Metrics(ready.run.layout.records, state.step)
-        closing.callback(metrics.close)
-        batches = closing.enter_context(_batches(ready, family, state, pairs))
-        saver = Saver(
-            ready.run,
-            ready.config,
-            family,
-            facts,
-            _shown(ready, pairs),
-            reporter,
-            ready.version,
-            ready.parent or origin,
-        )
-        if ready.version is None:
-            saver.save(state, "start")
-        loop = Loop(ready.config, family, state, batches, saver, metrics, reporter, signals)
+        loop = build(ready, reporter, signals, closing)
         return _ended(ready, loop, reporter)
+
+
+def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitStack) -> Loop:
+    """Load the base, make or restore the state, commit version_0 if there is none; `closing` ends what was opened."""
+    family = StableDiffusion(ready.base, arithmetic(ready.config.compute), ready.config.compute)
+    state, origin = _state(family, ready, reporter)
+    pairs = split(ready.source, ready.config.data.held_out_pairs)
+    metrics = Metrics(ready.run.layout.records, state.step)
+    closing.callback(metrics.close)
+    batches = _batches(ready, family, state, pairs)
+    closing.callback(batches.close)
+    facts = version_facts(ready, family, pairs, origin)
+    shown, parent = _shown(ready, pairs), ready.parent or origin
+    saver = Saver(ready.run, ready.config, family, facts, shown, reporter, ready.version, parent)
+    if ready.version is None:
+        saver.save(state, "start")
+    return Loop(ready.config, family, state, batches, saver, metrics, reporter, signals)
 
 
 def _opening(ready: Ready) -> str:
@@ -102,11 +98,11 @@ def _controlnet(family: StableDiffusion, start_from: str | None, seed: int) -> t
     return controlnet, ParentRef(str(version.path.parent), version.number, version.manifest_digest)
 
 
-@contextmanager
-def _batches(ready: Ready, family: StableDiffusion, state: TrainState, pairs: Split) -> Iterator[Iterator[Batch]]:
+def _batches(ready: Ready, family: StableDiffusion, state: TrainState, pairs: Split) -> BatchStream:
+    """Batches from the example on that the state has come to."""
     data, optim = ready.config.data, ready.config.optim
     resolution = data.resolution or ready.base.native_resolution()
-    stream = BatchStream(
+    return BatchStream(
         ready.source,
         pairs.training,
         first_example=state.images_seen,
@@ -123,10 +119,6 @@ def _batches(ready: Ready, family: StableDiffusion, state: TrainState, pairs: Sp
         ),
         workers=data.workers,
     )
-    try:
-        yield stream
-    finally:
-        stream.close()
 
 
 def _shown(ready: Ready, pairs: Split) -> list[Shown]:

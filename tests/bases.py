@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import everstep.models.libraries  # noqa: F401
-from make_base import write_tokenizer
+from small_base.tokenizer import write_tokenizer
 
 CAPTIONS = ("red circle with blue background", "a photo of a cat", "green lime teal navy white black")
 # What tells SD 2.1's networks from SD 1.5's: linear projections, heads of a fixed width, and v-prediction.

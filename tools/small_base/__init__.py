@@ -1,0 +1,1 @@
+"""The parts of tools/make_base.py, in the order in which they are used."""

@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +88,13 @@ def score_circles(folder: Path, recipe: Recipe) -> str:
         pixels = (drawn * 255).round().astype(np.uint8)
         right += sum(circles.shows_named_colours(p, c) for p, c in zip(pixels, some, strict=True))
     kept = np.mean([kept_iou(pipeline.vae, circle, recipe.resolution) for circle in asked])
-    return (
+    paragraphs = (
         f"{right} of {SCORED} samples without any control show the two named colours in their roles "
         f"(`everstep.data.circles.shows_named_colours`), for captions whose combination of colours was never trained "
-        f"on; UniPC, {SAMPLER_STEPS} steps, guidance {GUIDANCE:g}.\nEncoded and decoded, a circle keeps an "
-        f"intersection over union of {kept:.3f} with itself (mean of {SCORED})."
+        f"on; UniPC, {SAMPLER_STEPS} steps, guidance {GUIDANCE:g}.",
+        f"Encoded and decoded, a circle keeps an intersection over union of {kept:.3f} with itself (mean of {SCORED}).",
     )
+    return "\n\n".join(textwrap.fill(paragraph, 120) for paragraph in paragraphs)
 
 
 def kept_iou(vae: Any, circle: circles.Circle, resolution: int) -> float:

@@ -53,9 +53,10 @@ def run(arguments: list[str]) -> int:
     """Run one command; returns its exit code. Whatever is not an EverstepError is a bug and shows its trace."""
     try:
         code = build_app()(
-            _with_short_paths(arguments), exit_on_error=False, print_error=True, result_action="return_value"
+            _with_short_paths(arguments), exit_on_error=False, print_error=False, result_action="return_value"
         )
-    except CycloptsError:
+    except CycloptsError as error:
+        print(_in_words(error), file=sys.stderr)
         return ExitCode.WRONG_INPUT
     except EverstepError as error:
         sys.stdout.flush()
@@ -73,6 +74,15 @@ def run(arguments: list[str]) -> int:
         print("\nThis is a bug in Everstep; versions on disk are whole.", file=sys.stderr)
         return ExitCode.BUG
     return int(code or 0)
+
+
+def _in_words(error: CycloptsError) -> str:
+    """What is wrong with a command line."""
+    if type(error.__cause__).__name__ == "ValidationError":  # pydantic's; importing it here would slow every command
+        from everstep.config.load import explain
+
+        return f"{explain(error.__cause__)}\nNothing was started."  # type: ignore[arg-type]
+    return str(error)
 
 
 def _with_short_paths(arguments: list[str]) -> list[str]:

@@ -44,8 +44,12 @@ def validate(settings: Settings, origin: str) -> Config:
     try:
         return Config.model_validate(settings)
     except ValidationError as error:
-        lines = [_explain(fault) for fault in error.errors()]
-        raise UserError(f"{origin}: " + "\n".join(lines)) from None
+        raise UserError(f"{origin}: {explain(error)}") from None
+
+
+def explain(error: ValidationError) -> str:
+    """One line for each wrong setting: its key, the value found, and what it should be."""
+    return "\n".join(_explain(fault) for fault in error.errors())
 
 
 def read_file(name: str) -> Layer:
@@ -160,5 +164,7 @@ def _by_last_part(key: str, keys: list[str]) -> list[str]:
 
 def _explain(fault: Any) -> str:
     key = ".".join(str(part) for part in fault["loc"])
-    reason = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if fault["type"] == "value_error":
+        return f"{key}: {fault['ctx']['error']}."
+    reason = fault["msg"].removeprefix("Input should be ")
     return f"{key} is {fault['input']!r}, but should be {reason}."

@@ -1,1 +1,8 @@
 """Families of base models: how each is loaded, encoded, trained on and sampled from."""
+
+import os
+
+# Read by the libraries while they are imported; what they say then (optional parts missing) helps nobody.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -1,13 +1,4 @@
-"""Quietens the libraries: what they would say at loading (optional parts missing, progress of seconds) helps nobody.
-
-Imported before diffusers, some of whose messages come while it is imported.
-"""
-
-import os
-
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+"""Quietens the libraries: their bars for loads of a second, and warnings about what is not used here."""
 
 import diffusers
 import transformers

@@ -21,7 +21,7 @@ from diffusers import (
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-import everstep.models.libraries  # noqa: F401  (first: it quietens the others)
+import everstep.models.libraries  # noqa: F401  (quietens the others)
 from everstep.config.schema import Compute
 from everstep.contracts import Batch, Uint8Array
 from everstep.errors import UserError

@@ -1,37 +1,63 @@
 """The commit: the one way in which a version begins to exist."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from everstep.contracts import Draft
-from everstep.errors import DiskFull, NotCommitted
+from everstep.errors import DamageFound, DiskFull, NotCommitted
 from everstep.versions import fsops, manifest
 from everstep.versions.digests import ALGORITHM, digest
 from everstep.versions.layout import DIGESTS, MANIFEST, RunLayout
 from everstep.versions.tensorfile import TensorImage
 
 
-def commit(layout: RunLayout, number: int, draft: Draft) -> Path:
+class Image(Protocol):
+    """A tensor file about to be written."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """Of every tensor; known once the file was written."""
+        ...
+
+    def write(self, path: Path) -> None:
+        """Write and flush it. Raises: OSError; DamageFound if the bytes are not those that were meant."""
+        ...
+
+    def entry(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        ...
+
+
+def commit(layout: RunLayout, number: int, draft: Draft, images: Sequence[Image] | None = None) -> Path:
     """Write a version beside, make it durable, then let it appear under its name. Returns its folder.
 
-    Raises: DiskFull with the bytes needed and free, or NotCommitted with what the disk said; older versions are whole.
+    The tensor files are the draft's, or the images where those are given.
+
+    Raises: DiskFull with the bytes needed and free, or NotCommitted with what the disk said; DamageFound if an image
+        is not what it was sealed as. Older versions are whole.
     Crash: before the rename, a staging folder that nothing reads and the next start removes. Between the rename and
         the flush of the run's folder, either that or the whole version. After it, the version, for good; a missing
         line in the log is written again at the next start.
     """
-    images = [TensorImage(file) for file in draft.tensor_files]
+    images = [TensorImage(file) for file in draft.tensor_files] if images is None else images
     small_bytes = sum(len(content) for content in draft.small_files.values())
     _refuse_if_full(layout, number, draft, sum(image.size_bytes for image in images) + small_bytes)
     staging, final = layout.new_staging(number), layout.version(number)
     try:
         fsops.make_folder(staging)
-        folders = _make_folders(staging, [*(image.file.path for image in images), *draft.small_files])
+        folders = _make_folders(staging, [*(image.path for image in images), *draft.small_files])
         for image in images:
-            fsops.write_file(staging / image.file.path, image.pieces(), image.size_bytes)
+            image.write(staging / image.path)
         small_files = {**draft.small_files, DIGESTS: _digests(images)}
         for path, content in small_files.items():
             fsops.write_file(staging / path, [content], len(content))
@@ -49,6 +75,9 @@ def commit(layout: RunLayout, number: int, draft: Draft) -> Path:
         raise NotCommitted(
             f"version_{number} (step {draft.step:,}) is not committed: {error}. Older versions are whole."
         ) from error
+    except DamageFound:
+        _abandon(staging)
+        raise
     append_log(layout, json.loads(sealed))
     return final
 
@@ -62,13 +91,13 @@ def append_log(layout: RunLayout, committed: Mapping[str, Any]) -> None:
         return  # the version is there; the line is written again at the next start
 
 
-def _digests(images: list[TensorImage]) -> bytes:
+def _digests(images: Sequence[Image]) -> bytes:
     """Every tensor's digest, by file and name."""
-    return json.dumps({image.file.path: image.digests for image in images}, indent=1).encode()
+    return json.dumps({image.path: dict(image.digests) for image in images}, indent=1).encode()
 
 
-def _facts(number: int, draft: Draft, images: list[TensorImage], small_files: Mapping[str, bytes]) -> dict[str, Any]:
-    files = {image.file.path: image.entry() for image in images}
+def _facts(number: int, draft: Draft, images: Sequence[Image], small_files: Mapping[str, bytes]) -> dict[str, Any]:
+    files = {image.path: image.entry() for image in images}
     files |= {path: {"size": len(text), "digest": digest(text)} for path, text in small_files.items()}
     return {
         "format": manifest.FORMAT,

@@ -52,7 +52,7 @@ def status(run: Run, max_steps: int) -> RunStatus:
         last_version_path=str(last.path) if last else None,
         last_version_age_s=_age_s(last) if last else None,
         next_version_step=live.next_version_step if live and is_running else None,
-        steps_at_risk=max(0, step - last.step) if last and is_running else 0,
+        steps_at_risk=_at_risk(step, last, live) if is_running else 0,
         version_bytes=sum(version.size_bytes for version in versions),
         free_bytes=fsops.free_bytes(run.path),
     )
@@ -85,6 +85,12 @@ def _position(live: LiveStatus | None, last: Version | None, is_running: bool) -
     if is_running and live is not None and (last is None or live.step >= last.step):
         return live.step, live.images_seen
     return (last.step, last.images_seen) if last else (0, 0)
+
+
+def _at_risk(step: int, last: Version | None, live: LiveStatus | None) -> int:
+    """Steps that are lost if the trainer dies now."""
+    kept = [0 if last is None else last.step, (live.snapshot_step if live else None) or 0]
+    return max(0, step - max(kept))
 
 
 def _state(is_running: bool, live: LiveStatus | None, last: Version | None, max_steps: int) -> str:

@@ -4,7 +4,7 @@ Readers trust manifests and nothing else: not folder names, not times, not the l
 """
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -86,8 +86,7 @@ class Version:
     @property
     def resumable(self) -> bool:
         """Whether what an exact resume needs is on disk; slim removes it."""
-        needed = [path for path in self.files if path.startswith("training/")]
-        return bool(needed) and all((self.path / path).is_file() for path in needed)
+        return all((self.path / path).is_file() for path in self.files if path.startswith("training/"))
 
     @property
     def parent(self) -> ParentRef | None:
@@ -150,10 +149,13 @@ class Run:
         clear_requests(self.layout)
         return recover(self.layout)
 
-    def commit(self, draft: Draft) -> Version:
-        """Make the next version; the lock has to be held. Raises: NotCommitted; older versions are whole."""
+    def commit(self, draft: Draft, images: Sequence[committing.Image] | None = None) -> Version:
+        """Make the next version; the lock has to be held. Raises: NotCommitted; older versions are whole.
+
+        The tensor files are the draft's, or the images where those are given.
+        """
         number = self.next_number()
-        path = committing.commit(self.layout, number, draft)
+        path = committing.commit(self.layout, number, draft, images)
         return Version(number, path, manifest.read(path))
 
     def next_number(self) -> int:
@@ -174,6 +176,11 @@ class Run:
     def versions(self) -> list[Version]:
         """All versions with a whole manifest, by number. Reads manifests only."""
         return [found for _, found in self._read() if isinstance(found, Version)]
+
+    def version(self, number: int) -> Version:
+        """The version of this number, with nothing else read. Raises: DamageFound."""
+        path = self.layout.version(number)
+        return Version(number, path, manifest.read(path))
 
     def damaged(self) -> list[tuple[Path, str]]:
         """Folders that are named as versions but do not count, with the reason."""

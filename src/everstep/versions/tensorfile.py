@@ -16,6 +16,7 @@ import numpy as np
 
 from everstep.contracts import TensorFile
 from everstep.errors import DamageFound
+from everstep.versions import fsops
 from everstep.versions.digests import digest
 
 PAGE_BYTES = 4096
@@ -79,6 +80,15 @@ class TensorImage:
         self.header = encode_header(self.places, file.metadata)
         self.size_bytes = len(self.header) + offset
         self.digests: dict[str, str] = {}
+
+    @property
+    def path(self) -> str:
+        """Inside the version."""
+        return self.file.path
+
+    def write(self, path: Path) -> None:
+        """Write the file and flush it. Raises: OSError."""
+        fsops.write_file(path, self.pieces(), self.size_bytes)
 
     def pieces(self) -> Iterator[memoryview | bytes]:
         """The file's bytes in order; each tensor's digest is taken as it passes."""

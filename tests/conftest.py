@@ -1,10 +1,10 @@
 """Small real bases, a small real folder of pairs, and the program run as a user runs it."""
 
 import contextlib
-import io
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -53,6 +53,18 @@ def pairs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def captured() -> Iterator[list[str]]:
+    """All that is printed inside, by this process and by those that it forks; there afterwards."""
+    printed: list[str] = []
+    with tempfile.TemporaryFile("w+") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        try:
+            yield printed
+        finally:
+            file.seek(0)
+            printed.append(file.read())
+
+
 @pytest.fixture
 def everstep(workplace: Path) -> Callable[..., Ended]:
     """Run the program in this process, as if its words were typed."""
@@ -60,15 +72,14 @@ def everstep(workplace: Path) -> Callable[..., Ended]:
     def call(*words: object) -> Ended:
         from everstep.cli.main import run
 
-        printed = io.StringIO()
         before = sys.argv
         sys.argv = ["everstep", *map(str, words)]
         try:
-            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            with captured() as printed:
                 code = run(sys.argv[1:])
         finally:
             sys.argv = before
-        return Ended(int(code), printed.getvalue())
+        return Ended(int(code), "".join(printed))
 
     return call
 

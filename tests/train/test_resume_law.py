@@ -75,11 +75,14 @@ def test_stops_at_7_19_and_31_change_nothing(
     words = ("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *SETTINGS)
     for step in (7, 19, 31):
         program = start(*words, prepare=KillAfter(step, number))
-        code = program.wait()
-        assert code == (-signal.SIGKILL if number == signal.SIGKILL else 3), program.output
-        if number != signal.SIGKILL:
-            assert Run.open(workplace / "runs/a").find("latest").step == step
-            assert "Go on: everstep resume" in program.output
+        assert program.wait() == 3, program.output
+        assert "Go on: everstep resume" in program.output
+        last = Run.open(workplace / "runs/a").find("latest")
+        if number == signal.SIGKILL:
+            assert last.reason in ("rescue", "interval")
+            assert step - 5 <= last.step <= step
+        else:
+            assert last.step == step
     program = start(*words)
     assert program.wait() == 0, program.output
     assert "not restored: nothing" in program.output

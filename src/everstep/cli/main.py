@@ -20,6 +20,7 @@ VERBS = {
     "show": "One version whole: how it was made, and what is in it.",
     "verify": "Read a version, or all of a run, and check every digest.",
     "sample": "Draw a picture with a version.",
+    "save": "Let a running training commit a version now.",
     "stop": "Let a running training finish its step, commit and end.",
     "check": "Check a folder of pairs before it is trained on.",
 }

@@ -125,6 +125,27 @@ class Versions(Section):
         return Cadence.parse(value) if isinstance(value, str | int) else value
 
 
+class Keeper(Section):
+    """How the training is watched and kept in memory. Nothing of it changes what is trained."""
+
+    snapshots: Annotated[int, Field(ge=1)] | Literal["auto", "off"] = "auto"
+    """Copies into memory that survives the trainer: every so many steps, as often as `overhead` allows, or off."""
+    overhead: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Share of training time that snapshots may cost where they are automatic."""
+    copying: Literal["auto", "blocking", "background"] = "auto"
+    """Copy while training waits or during the next forward and backward; auto is what costs less here, measured."""
+    ram_dir: Annotated[str | None, Parameter(name=("--keeper.ram-dir", "--ram-dir"))] = None
+    """Folder in memory for the snapshots; left out, /dev/shm where it has room, else a nameless memory file."""
+    restarts: Annotated[int, Field(ge=0), Parameter(name=("--keeper.restarts", "--restarts"))] = 0
+    """How often a trainer that died is started again by itself."""
+    hang_minutes: Annotated[float, Field(gt=0)] = 15.0
+    """Minutes without a step after which the last snapshot is committed and the hang reported."""
+    unattended_minutes: Annotated[
+        float | None, Field(ge=0), Parameter(name=("--keeper.unattended-minutes", "--unattended"))
+    ] = None
+    """Minutes of a disk refusing every version after which training ends with exit code 4; left out, it goes on."""
+
+
 class Sampling(Section):
     """The pictures that are drawn at each version."""
 
@@ -150,4 +171,5 @@ class Config(Section):
     optim: Optim = Optim()
     compute: Compute = Compute()
     versions: Versions = Versions()
+    keeper: Keeper = Keeper()
     sampling: Sampling = Sampling()

@@ -27,6 +27,8 @@ FIXED = {
     "data.held_out_pairs": "pairs held out so far would be trained on",
 }
 
+FREE = ("keeper",)  # sections that change nothing of what is trained: any start may have its own
+
 
 @dataclass(frozen=True, slots=True)
 class Ready:
@@ -77,6 +79,7 @@ def _start_from(spec: str | None) -> str | None:
 def refuse_changes(run: Run, config: Config, other_run: Callable[[str], str]) -> None:
     """Raises: UserError with the differences and the two commands that would do it on purpose."""
     found = changes(read_hparams(run.layout.hparams), config)
+    found = {key: values for key, values in found.items() if key.partition(".")[0] not in FREE}
     if not found:
         return
     fixed = {key: why for key, values in found.items() if (why := why_fixed(key, *values))}

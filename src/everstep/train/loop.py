@@ -17,7 +17,7 @@ from everstep.train.metrics import Measured, Metrics
 from everstep.train.optim import learning_rate, set_learning_rate
 from everstep.train.progress import Progress, Reporter
 from everstep.train.rate import Rate
-from everstep.train.saving import Saver
+from everstep.train.saving import KeeperGone, Saver
 from everstep.train.state import TrainState
 from everstep.train.stop import StopSignals
 
@@ -45,28 +45,43 @@ class Loop:
         self._told_at = 0.0
 
     def run(self) -> str:
-        """Train until the last step or a request to stop; returns the reason: final, signal or asked.
+        """Train until the last step or a request to stop; returns the reason: final, signal, asked, or rescue where
+        the keeper died.
 
         Everything up to the last whole step is in a version when this returns.
-        Raises: NotCommitted if the last version could not be written; NotFinite if the loss is no number any more.
+        Raises: NotCommitted if the last version could not be written; NotFinite if loss, gradients or weights are no
+        numbers any more.
         """
-        optim = self.config.optim
+        try:
+            return self._until_the_end()
+        except KeeperGone:
+            self.reporter.say("The keeper is gone: saving without it, then ending.")
+            self.metrics.flush()
+            self.saver.go_alone(self.state, self.metrics)
+            self._tell("stopped")
+            return "rescue"
+
+    def _until_the_end(self) -> str:
         reason = None
         self.rate.start(self.state.images_seen)
-        while self.state.step < optim.max_steps and reason is None:
+        while self.state.step < self.config.optim.max_steps and reason is None:
             self.advance()
             reason = self.asked_to_stop()
         reason = reason or "final"
         if self.saver.last_step != self.state.step:
             self._save(reason)
+        self.saver.finish(self.metrics)
         self._tell("complete" if reason == "final" else "stopped")
         return reason
 
     def advance(self) -> None:
-        """One step, with all that goes with it: the version that may be due, and the news."""
+        """One step, with all that goes with it: the version or snapshot that may be due, and the news."""
         self._step()
+        self.saver.hear(self.metrics, self.state.step)
         if self.saver.is_due(self.state.step):
             self._save("interval")
+        else:
+            self.saver.snapshot(self.state, self.metrics)
         self._tell()
 
     # --- one optimizer step --------------------------------------------------------------------------------
@@ -77,9 +92,10 @@ class Loop:
         set_learning_rate(state.optimizer, rate)
         first_example = state.images_seen
         loss = self._accumulate(optim.accumulation_steps)
+        norm = None
         if optim.max_grad_norm is not None:
             state.scaler.unscale_(state.optimizer)
-            torch.nn.utils.clip_grad_norm_(state.controlnet.parameters(), optim.max_grad_norm)
+            norm = torch.nn.utils.clip_grad_norm_(state.controlnet.parameters(), optim.max_grad_norm)
         state.scaler.step(state.optimizer)
         state.scaler.update()
         state.optimizer.zero_grad(set_to_none=True)
@@ -87,7 +103,7 @@ class Loop:
         state.images_seen += optim.batch_size * optim.accumulation_steps
         if state.ema is not None:
             state.ema.update(state.step)
-        self.metrics.add(Measured(state.step, state.images_seen, first_example, rate, loss))
+        self.metrics.add(Measured(state.step, state.images_seen, first_example, rate, loss, norm))
 
     def _accumulate(self, passes: int) -> Tensor:
         """Forward and backward of all passes of a step; returns their mean loss, still on the device."""
@@ -100,22 +116,27 @@ class Loop:
 
     # --- versions, progress, stopping ----------------------------------------------------------------------
 
-    def _save(self, reason: str) -> None:
-        """Commit a version. A disk that refuses it costs the version, not the training, unless it is the last."""
+    def _save(self, reason: str, label: str | None = None) -> None:
+        """Make a version. A disk that refuses it costs the version, not the training, unless it is the last."""
         self.metrics.flush()
         with self.rate.paused():
             try:
-                self.saver.save(self.state, reason, self.metrics)
+                self.saver.save(self.state, reason, self.metrics, label)
             except NotCommitted as error:
                 if reason != "interval":
                     raise
                 self.reporter.say(str(error))
 
     def asked_to_stop(self) -> str | None:
-        """The reason to stop after this step, or None to go on."""
-        if self.signals.received is not None:
-            return "signal"
-        return "asked" if self.saver.is_stop_requested() else None
+        """The reason to stop after this step, or None to go on. What else was asked is done."""
+        reason = "signal" if self.signals.received is not None else None
+        for request in self.saver.requests():
+            if request.kind == "save":
+                self._save("asked", request.details.get("label"))
+                self.saver.done(request)
+            elif request.kind == "stop":
+                reason = reason or "asked"
+        return reason
 
     def _tell(self, state: str = "running") -> None:
         """Let the line, the live file and the records know; at most twice a second."""

@@ -27,12 +27,17 @@ class Measured:
     first_example: int
     learning_rate: float
     loss: Tensor
+    grad_norm: Tensor | None = None  # before it was clipped; None where gradients are not clipped
 
 
 class Metrics:
     """Appends every step to the records; on a resume the lines after the resumed step are dropped first."""
 
-    def __init__(self, records: Path, resumed_step: int) -> None:
+    def __init__(self, records: Path, resumed_step: int, scales_losses: bool = False) -> None:
+        """
+        Args:
+            scales_losses: gradients may overflow now and then (fp16); the step is skipped then, and all is well.
+        """
         from torch.utils.tensorboard import SummaryWriter
 
         self._path = records / FILE
@@ -40,35 +45,39 @@ class Metrics:
         self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(records / "tensorboard"), purge_step=resumed_step + 1)
         self._pending: list[Measured] = []
+        self._scales_losses = scales_losses
 
     def add(self, measured: Measured) -> None:
         self._pending.append(measured)
 
     def flush(self) -> None:
-        """Write all pending steps. Raises: NotFinite naming the first step whose loss is no number."""
+        """Write all pending steps. Raises: NotFinite naming the first step whose loss or gradients are no numbers."""
         if not self._pending:
             return
         losses = torch.stack([measured.loss for measured in self._pending]).tolist()
+        norms = _numbers([measured.grad_norm for measured in self._pending])
         pending, self._pending = self._pending, []
-        for measured, loss in zip(pending, losses, strict=True):
-            self._write(measured, loss)
+        for measured, loss, norm in zip(pending, losses, norms, strict=True):
+            self._write(measured, loss, norm)
             if not math.isfinite(loss):
-                raise NotFinite(
-                    f"The loss is {loss} at step {measured.step:,} (examples {measured.first_example:,} to "
-                    f"{measured.images_seen - 1:,}, learning rate {measured.learning_rate:g})."
-                )
+                raise _not_finite(f"The loss is {loss}", measured)
+            if norm is not None and not math.isfinite(norm) and not self._scales_losses:
+                raise _not_finite(f"The gradients' norm is {norm}", measured)
         self._file.flush()
 
-    def _write(self, measured: Measured, loss: float) -> None:
+    def _write(self, measured: Measured, loss: float, norm: float | None) -> None:
         line = {
             "step": measured.step,
             "images_seen": measured.images_seen,
             "first_example": measured.first_example,
             "learning_rate": measured.learning_rate,
             "loss": loss,
+            "grad_norm": norm,
         }
         self._file.write(json.dumps(line) + "\n")
         self._board.add_scalar("loss", loss, measured.step)
+        if norm is not None:
+            self._board.add_scalar("grad_norm", norm, measured.step)
         self._board.add_scalar("learning_rate", measured.learning_rate, measured.step)
         self.smoothed_loss = _smooth(self.smoothed_loss, loss)
 
@@ -81,6 +90,20 @@ class Metrics:
     def close(self) -> None:
         self._file.close()
         self._board.close()
+
+
+def _numbers(values: list[Tensor | None]) -> list[float | None]:
+    """All on the host at once."""
+    there = [value for value in values if value is not None]
+    numbers = iter(torch.stack(there).tolist() if there else [])
+    return [None if value is None else next(numbers) for value in values]
+
+
+def _not_finite(what: str, measured: Measured) -> NotFinite:
+    return NotFinite(
+        f"{what} at step {measured.step:,} (examples {measured.first_example:,} to {measured.images_seen - 1:,}, "
+        f"learning rate {measured.learning_rate:g})."
+    )
 
 
 def read_metrics(records: Path) -> list[dict[str, Any]]:

@@ -1,26 +1,56 @@
-"""From the live state to committed versions: when they are due, what goes into them, and their pictures.
+"""From the live state to versions: when they are due, what goes into them, their pictures, and snapshots between.
 
-The one place where training meets the store while it runs.
+The one place where training meets the store while it runs. With a keeper, versions are copies in memory that the
+keeper writes while training goes on; without, they are written here while it waits.
 """
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from everstep.config import Config, dump
-from everstep.contracts import Draft, ParentRef
+from everstep.contracts import Draft, ParentRef, Uint8Array
+from everstep.errors import NotCommitted
 from everstep.evaluation.samples import Shown, contact_sheet, draw
 from everstep.models.sd import StableDiffusion
+from everstep.train.channel import Channel, Gone
 from everstep.train.metrics import Metrics
 from everstep.train.progress import Progress, Reporter, duration
+from everstep.train.snapshots import Snapshots
 from everstep.train.state import HPARAMS, TrainState
-from everstep.versions import LiveStatus, Run, Version, read_requests, write_annotation, write_live
+from everstep.versions import (
+    LiveStatus,
+    Request,
+    Run,
+    Version,
+    clear_requests,
+    read_requests,
+    write_annotation,
+    write_live,
+)
+
+INTERVAL = "interval"  # the one reason for which training does not wait
+
+
+@dataclass(slots=True)
+class Pending:
+    """A version that the keeper has been given and has not committed yet."""
+
+    step: int
+    label: str | None
+    loss: float | None
+    drawn: list[Uint8Array] | None = None
+
+
+class KeeperGone(Exception):
+    """The keeper died; what it held has to be saved by the trainer itself."""
 
 
 class Saver:
-    """Commits versions of one training and draws the contact sheet of each."""
+    """Makes the versions of one training, and draws the contact sheet of each."""
 
     def __init__(
         self,
@@ -32,19 +62,25 @@ class Saver:
         reporter: Reporter,
         last: Version | None,
         parent: ParentRef | None,
+        snapshots: Snapshots | None = None,
+        channel: Channel | None = None,
     ) -> None:
         self.run, self.config, self.family, self.facts = run, config, family, facts
         self.shown, self.reporter, self.last, self._parent = shown, reporter, last, parent
+        self.snapshots, self._channel, self._pending = snapshots, channel, list[Pending]()
         self.saved_at = time.monotonic()
+        self.last_step = None if last is None else last.step  # of the newest version, made or on its way
+        self._hparams = dump(config).encode()
 
-    @property
-    def last_step(self) -> int | None:
-        return None if self.last is None else self.last.step
+    # --- when ----------------------------------------------------------------------------------------------
 
     def is_due(self, step: int) -> bool:
+        """Whether a version is to be made after this step; a disk that is far behind puts it off."""
+        if step == self.last_step or (self.snapshots is not None and self.snapshots.is_full):
+            return False
         every = self.config.versions.every
-        if every.steps is not None and step % every.steps == 0:
-            return step != self.last_step
+        if every.steps is not None and step // every.steps > (self.last_step or 0) // every.steps:
+            return True
         return every.seconds is not None and time.monotonic() - self.saved_at >= every.seconds
 
     def next_step(self, step: int, max_steps: int) -> int | None:
@@ -52,21 +88,42 @@ class Saver:
         every = self.config.versions.every
         return None if every.steps is None else min((step // every.steps + 1) * every.steps, max_steps)
 
-    def save(self, state: TrainState, reason: str, metrics: Metrics | None = None) -> Version:
-        """Commit the state as the next version, then draw its pictures. Raises: NotCommitted; older ones are whole."""
+    # --- making versions -----------------------------------------------------------------------------------
+
+    def save(self, state: TrainState, reason: str, metrics: Metrics | None = None, label: str | None = None) -> None:
+        """Make the state the next version, with its pictures. Returns when it is committed, or, for one that is made
+        at an interval under a keeper, when its copy is.
+
+        Raises: NotCommitted if the disk refuses it; NotFinite if the weights are no numbers. Older versions are whole.
+        """
+        pending = Pending(state.step, label, metrics.smoothed_loss if metrics else None)
+        if self.snapshots is None:
+            self._commit_here(state, reason, pending, metrics)
+            return
+        self.snapshots.take(self._draft(state, reason), claimed=True, label=label)
+        self._pending.append(pending)
+        self.last_step, self.saved_at = state.step, time.monotonic()
+        if reason != INTERVAL:
+            self._await(metrics)
+            self._draw(state, pending)
+            self._file(pending, metrics)
+        else:
+            self._draw(state, pending)
+
+    def _commit_here(self, state: TrainState, reason: str, pending: Pending, metrics: Metrics | None) -> None:
         began = time.monotonic()
+        state.check_finite()
         version = self.run.commit(self._draft(state, reason))
-        self.last, self.saved_at = version, time.monotonic()
-        self._parent = ParentRef(self.run.name, version.number, version.manifest_digest)
-        megabytes = version.size_bytes / 1e6
-        self.reporter.say(
-            f"{version.name}: step {version.step:,}, {version.images_seen:,} images, {megabytes:,.1f} MB in "
-            f"{duration(time.monotonic() - began)} -> {version.path}"
-        )
-        if metrics is not None and metrics.smoothed_loss is not None:
-            write_annotation(self.run.layout, version.number, scores={"loss": metrics.smoothed_loss})
-        self._draw(state, version, metrics)
-        return version
+        self.last_step, self.saved_at = state.step, time.monotonic()
+        self._committed(version, time.monotonic() - began, pending)
+        self._draw(state, pending)
+        self._file(pending, metrics)
+
+    def snapshot(self, state: TrainState, metrics: Metrics) -> None:
+        """Copy the state into memory that outlives this process, where that is due. Raises: NotFinite."""
+        if self.snapshots is not None and self.snapshots.is_due(state.step):
+            metrics.flush()
+            self.snapshots.take(self._draft(state, "rescue"), claimed=False)
 
     def _draft(self, state: TrainState, reason: str) -> Draft:
         return Draft(
@@ -74,44 +131,145 @@ class Saver:
             images_seen=state.images_seen,
             reason=reason,
             parent=self._parent,
-            tensor_files=state.tensor_files(),
-            small_files={HPARAMS: dump(self.config).encode(), **state.small_files()},
+            tensor_files=state.tensor_files() if self.snapshots is None else (),
+            small_files={HPARAMS: self._hparams, **state.small_files()},
             facts=self.facts,
         )
 
-    def _draw(self, state: TrainState, version: Version, metrics: Metrics | None) -> None:
-        """The contact sheet, under records/samples/. Whatever fails here is said, and training goes on."""
+    # --- what the keeper says ------------------------------------------------------------------------------
+
+    def hear(self, metrics: Metrics | None, step: int) -> None:
+        """Note what the keeper has done since. Raises: KeeperGone, NotCommitted, NotFinite."""
+        if self.snapshots is None or self._channel is None:
+            return
+        self.snapshots.beat(step)
+        if self.snapshots.fault is not None:
+            raise self.snapshots.fault
+        try:
+            while self._channel.is_waiting():
+                self._understand(self._channel.receive(), metrics)
+        except Gone:
+            raise KeeperGone from None
+
+    def _understand(self, message: dict[str, Any], metrics: Metrics | None, waits: bool = False) -> None:
+        if message["kind"] == "committed":
+            pending = self._pending.pop(0)
+            self._committed(self.run.version(message["number"]), message["seconds"], pending)
+            if not waits:
+                self._file(pending, metrics)
+        elif message["kind"] == "refused":
+            self._refused(message, waits)
+        elif message["kind"] == "give_up":
+            raise NotCommitted(f"The disk has refused every version for {duration(message['after_s'])}.")
+
+    def _refused(self, message: dict[str, Any], waits: bool) -> None:
+        is_tried_again, has_time = message["is_tried_again"], self.config.keeper.unattended_minutes is not None
+        if not is_tried_again:
+            self._pending.pop(0)
+            self.reporter.say(f"A version was refused: it {message['why']}.")
+            return
+        if waits and not has_time and not self.reporter.console.is_terminal:
+            raise NotCommitted(message["why"])
+        doing = "waiting" if waits else "training goes on"
+        self.reporter.say(f"{message['why']} It is tried again every {message['retry_s']:g} s; {doing}.")
+
+    def _await(self, metrics: Metrics | None) -> None:
+        """Until everything that was handed over is committed, or refused for good."""
+        assert self.snapshots is not None
+        assert self._channel is not None
+        while self._pending:
+            if self.snapshots.fault is not None:
+                raise self.snapshots.fault
+            is_last = len(self._pending) == 1
+            try:
+                if self._channel.is_waiting(0.2):
+                    self._understand(self._channel.receive(), metrics, waits=is_last)
+            except Gone:
+                raise KeeperGone from None
+            self.snapshots.beat(self.last_step or 0)
+
+    def finish(self, metrics: Metrics | None) -> None:
+        """Everything that is on its way is committed. Raises: NotCommitted."""
+        last = self._pending[-1:]
+        if last:
+            self._await(metrics)
+            self._file(last[0], metrics)
+
+    def go_alone(self, state: TrainState, metrics: Metrics) -> None:
+        """The keeper is gone: save here what it can no longer save. Raises: UserError if another holds the run now."""
+        snapshots, self.snapshots, self._pending = self.snapshots, None, []
+        assert snapshots is not None
+        with self.run.lock("a trainer whose keeper died"):
+            versions = self.run.versions()
+            self.last = versions[-1] if versions else None
+            if self.last is not None:
+                self._parent = ParentRef(self.run.name, self.last.number, self.last.manifest_digest)
+            if self.last is None or self.last.step != state.step:
+                self.facts = {**self.facts, **snapshots.facts}
+                self.save(state, "rescue", metrics)
+            snapshots.release()
+
+    def _committed(self, version: Version, seconds: float, pending: Pending) -> None:
+        self.last = version
+        self._parent = ParentRef(self.run.name, version.number, version.manifest_digest)
+        megabytes = version.size_bytes / 1e6
+        self.reporter.say(
+            f"{version.name}: step {version.step:,}, {version.images_seen:,} images, {megabytes:,.1f} MB in "
+            f"{seconds:.1f} s -> {version.path}"
+        )
+        notes: dict[str, Any] = {} if pending.loss is None else {"scores": {"loss": pending.loss}}
+        if pending.label is not None:
+            notes["labels"] = (pending.label,)
+        if notes:
+            write_annotation(self.run.layout, version.number, **notes)
+
+    # --- pictures ------------------------------------------------------------------------------------------
+
+    def _draw(self, state: TrainState, pending: Pending) -> None:
+        """The pictures of the state as it is now. Whatever fails here is said, and training goes on."""
         if not self.shown:
             return
         try:
-            self._draw_sheet(state, version, metrics)
+            if state.ema is None:
+                pending.drawn = draw(self.family, state.controlnet, self.shown, self.config.sampling)
+            else:
+                with state.ema.swapped_in():
+                    pending.drawn = draw(self.family, state.controlnet, self.shown, self.config.sampling)
         except Exception as error:  # a picture must never cost a training
-            reason = " ".join(str(error).split()) or type(error).__name__
-            self.reporter.say(f"{version.name}: its pictures could not be drawn ({reason}); training goes on.")
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            self._no_pictures(pending.step, error)
 
-    def _draw_sheet(self, state: TrainState, version: Version, metrics: Metrics | None) -> None:
+    def _file(self, pending: Pending, metrics: Metrics | None) -> None:
+        """The contact sheet of the last version, under records/samples/."""
+        if pending.drawn is None or self.last is None:
+            return
         import numpy as np
 
-        controlnet = state.controlnet
-        if state.ema is None:
-            drawn = draw(self.family, controlnet, self.shown, self.config.sampling)
-        else:
-            with state.ema.swapped_in():
-                drawn = draw(self.family, controlnet, self.shown, self.config.sampling)
+        version = self.last
         title = f"{self.run.name} · {version.name} · step {version.step:,} · {version.images_seen:,} images"
-        sheet = contact_sheet(title, self.shown, drawn)
-        path = self.run.layout.samples / f"{version.name}.png"
-        path.parent.mkdir(exist_ok=True)
-        sheet.save(path)
-        if metrics is not None:
-            metrics.picture("samples", np.asarray(sheet), version.step)
+        try:
+            sheet = contact_sheet(title, self.shown, pending.drawn)
+            path = self.run.layout.samples / f"{version.name}.png"
+            path.parent.mkdir(exist_ok=True)
+            sheet.save(path)
+            if metrics is not None:
+                metrics.picture("samples", np.asarray(sheet), version.step)
+        except Exception as error:
+            self._no_pictures(pending.step, error)
+
+    def _no_pictures(self, step: int, error: Exception) -> None:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        self.reporter.say(f"The pictures of step {step:,} could not be drawn ({reason}); training goes on.")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     # --- what other shells see and ask ---------------------------------------------------------------------
 
-    def is_stop_requested(self) -> bool:
-        return any(request.kind == "stop" for request in read_requests(self.run.layout))
+    def requests(self) -> list[Request]:
+        """What was asked of this training and not done yet."""
+        return read_requests(self.run.layout)
+
+    def done(self, request: Request) -> None:
+        clear_requests(self.run.layout, request.kind)
 
     def tell(self, progress: Progress, state: str) -> None:
         """Write the live file that `everstep status` reads."""
@@ -126,5 +284,6 @@ class Saver:
                 loss=progress.loss,
                 last_version=progress.last_version,
                 next_version_step=progress.next_version_step,
+                snapshot_step=None if self.snapshots is None else self.snapshots.sealed_step,
             ),
         )

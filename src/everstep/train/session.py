@@ -3,6 +3,7 @@
 Everything that can be wrong in the input was found before this; here weights are loaded.
 """
 
+import json
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from everstep.config import dump
 from everstep.contracts import ParentRef
 from everstep.data import BatchStream, ExampleSettings, Split, fit, split
 from everstep.errors import ExitCode, NotCommitted, NotFinite
@@ -17,6 +19,7 @@ from everstep.evaluation.samples import Shown
 from everstep.models.arithmetic import arithmetic
 from everstep.models.sd import StableDiffusion
 from everstep.models.stored import load_weights
+from everstep.train.channel import Channel
 from everstep.train.ema import Ema
 from everstep.train.facts import version_facts
 from everstep.train.intent import Ready
@@ -26,32 +29,45 @@ from everstep.train.optim import make_optimizer
 from everstep.train.progress import Reporter, duration
 from everstep.train.receipt import receipt
 from everstep.train.saving import Saver
+from everstep.train.snapshots import open_snapshots
 from everstep.train.state import TrainState, seed_process
 from everstep.train.stop import StopSignals
 from everstep.versions import Run, Version
 
 
-def train(ready: Ready, reporter: Reporter) -> ExitCode:
+def train(ready: Ready, reporter: Reporter, channel: Channel | None = None) -> ExitCode:
     """Build the training and run it to its end. Returns how the command shall end; says it in words too."""
     with StopSignals(reporter.say) as signals, ExitStack() as closing:
         closing.callback(reporter.close)
         reporter.say(_opening(ready))
-        loop = build(ready, reporter, signals, closing)
+        loop = build(ready, reporter, signals, closing, channel)
         return _ended(ready, loop, reporter)
 
 
-def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitStack) -> Loop:
-    """Load the base, make or restore the state, commit version_0 if there is none; `closing` ends what was opened."""
+def build(
+    ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitStack, channel: Channel | None = None
+) -> Loop:
+    """Load the base, make or restore the state, commit version_0 if there is none; `closing` ends what was opened.
+
+    Without a channel to a keeper, versions are written while training waits.
+    """
     family = StableDiffusion(ready.base, arithmetic(ready.config.compute), ready.config.compute)
     state, origin = _state(family, ready, reporter)
     pairs = split(ready.source, ready.config.data.held_out_pairs)
-    metrics = Metrics(ready.run.layout.records, state.step)
+    metrics = Metrics(ready.run.layout.records, state.step, state.scaler.is_enabled())
     closing.callback(metrics.close)
     batches = _batches(ready, family, state, pairs)
     closing.callback(batches.close)
     facts = version_facts(ready, family, pairs, origin)
     shown, parent = _shown(ready, pairs), ready.parent or origin
-    saver = Saver(ready.run, ready.config, family, facts, shown, reporter, ready.version, parent)
+    snapshots = None
+    if channel is not None:
+        small_bytes = len(dump(ready.config)) + len(json.dumps(facts)) + sum(map(len, state.small_files().values()))
+        snapshots = open_snapshots(state, small_bytes, channel, ready.config.keeper, reporter.say)
+    if snapshots is not None:
+        closing.callback(snapshots.close)
+    last = ready.version
+    saver = Saver(ready.run, ready.config, family, facts, shown, reporter, last, parent, snapshots, channel)
     if ready.version is None:
         saver.save(state, "start")
     return Loop(ready.config, family, state, batches, saver, metrics, reporter, signals)
@@ -139,7 +155,7 @@ def _ended(ready: Ready, loop: Loop, reporter: Reporter) -> ExitCode:
         reason = loop.run()
     except NotFinite as error:
         reporter.say(
-            f"{error} Nothing of it was saved; {_last(loop.saver.last)} Next: a lower learning rate,\n"
+            f"{error} Nothing of it was saved. Next: a lower learning rate,\n"
             f"  everstep resume {name} --set optim.learning_rate={ready.config.optim.learning_rate / 2:g}"
         )
         return ExitCode.NOT_FINITE

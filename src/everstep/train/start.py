@@ -8,6 +8,7 @@ from pathlib import Path
 from everstep.config import Config, dump
 from everstep.contracts import ParentRef
 from everstep.errors import ExitCode
+from everstep.train.channel import Channel
 from everstep.train.intent import (
     Changes,
     Ready,
@@ -17,8 +18,10 @@ from everstep.train.intent import (
     open_data,
     refuse_changes,
 )
+from everstep.train.keeper import Keeper
 from everstep.train.progress import Reporter
 from everstep.versions import Run, Version
+from everstep.versions.memory import recover_arenas
 
 
 def start(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
@@ -47,7 +50,7 @@ def _locked(
 ) -> int:
     """With the run held for writing: mend it, find the version to go on from, check everything, train."""
     with run.lock(shlex.join(sys.argv)):
-        for sentence in run.recover():
+        for sentence in [*run.recover(), *recover_arenas(run, config.keeper.ram_dir)]:
             reporter.say(sentence)
         version = run.find(spec) if spec else run.newest_whole(reporter.say)
         if version is not None and spec is None and version.step >= config.optim.max_steps:
@@ -61,10 +64,16 @@ def _locked(
             parent = ParentRef(run.name, version.number, version.manifest_digest, changes)
         if changes:
             run.replace_hparams(dump(config))
-        reporter.say("Loading PyTorch and the base ...")
-        from everstep.train.session import train
+        ready = Ready(run, config, base, base_digest, source, version, parent)
+        return Keeper(ready, reporter, _trainer).run()
 
-        return train(Ready(run, config, base, base_digest, source, version, parent), reporter)
+
+def _trainer(ready: Ready, reporter: Reporter, channel: Channel) -> int:
+    """In the trainer's own process."""
+    reporter.say("Loading PyTorch and the base ...")
+    from everstep.train.session import train
+
+    return train(ready, reporter, channel)
 
 
 def _already_complete(run: Run, version: Version, config: Config) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from everstep.contracts import TensorFile
+from everstep.errors import NotFinite
 from everstep.models.stored import AVERAGED, WEIGHTS, TorchTensor, fill
 from everstep.train.ema import Ema
 from everstep.versions import Version, read_small, read_tensors
@@ -23,6 +24,7 @@ OPTIMIZER = "training/optimizer.safetensors"
 STATE = "training/state.json"
 HPARAMS = "hparams.yaml"
 
+METADATA = {WEIGHTS: {"format": "pt"}, AVERAGED: {"format": "pt"}}
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -38,15 +40,25 @@ class TrainState:
     images_seen: int = 0
     restored: list[str] = field(default_factory=list)
 
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """All live tensors, by file and name, the weights first."""
+        live = {WEIGHTS: self.controlnet.state_dict(), OPTIMIZER: dict(self._moments())}
+        if self.ema is not None:
+            live[AVERAGED] = self.ema.shadow
+        return live
+
     def tensor_files(self) -> list[TensorFile]:
         """The version's tensors, read from this state only when they are written."""
-        weights = {name: TorchTensor(tensor) for name, tensor in self.controlnet.state_dict().items()}
-        moments = {name: TorchTensor(tensor) for name, tensor in self._moments()}
-        files = [TensorFile(WEIGHTS, weights, {"format": "pt"}), TensorFile(OPTIMIZER, moments)]
-        if self.ema is not None:
-            averaged = {name: TorchTensor(tensor) for name, tensor in self.ema.shadow.items()}
-            files.append(TensorFile(AVERAGED, averaged, {"format": "pt"}))
-        return files
+        return [
+            TensorFile(path, {name: TorchTensor(tensor) for name, tensor in live.items()}, METADATA.get(path, {}))
+            for path, live in self.tensors().items()
+        ]
+
+    def check_finite(self) -> None:
+        """Raises: NotFinite naming the first weight that is no number."""
+        for name, tensor in self.controlnet.state_dict().items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise NotFinite(f"{name} is not finite after step {self.step:,}.")
 
     def small_files(self) -> dict[str, bytes]:
         """The version's small files that come from the state: the network's config and the counters."""

@@ -36,12 +36,16 @@ class Recorder:
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root, self.operations = root, []
-        for name in (*NAMING, "flush_folder", "append_line", "remove_tree", "remove_file"):
+        for name in (*NAMING, "write_image", "flush_folder", "append_line", "remove_tree", "remove_file"):
             monkeypatch.setattr(fsops, name, self._noting(name, getattr(fsops, name)))
 
     def _noting(self, name: str, real: Any) -> Any:
         def call(*arguments: Any) -> None:
             paths = tuple(str(a.relative_to(self.root)) for a in arguments if isinstance(a, Path))
+            if name == "write_image":
+                real(*arguments)
+                self.operations.append(Operation("write_file", paths, bytes(arguments[1][: arguments[2]])))
+                return
             if name == "write_file":
                 content = b"".join(bytes(piece) for piece in arguments[1])
                 real(arguments[0], [content], arguments[2])

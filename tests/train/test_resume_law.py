@@ -1,6 +1,5 @@
 """N steps straight are the same as k steps, an end of any kind, and N - k steps: bit for bit."""
 
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -8,26 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from everstep.train.metrics import read_metrics
-from everstep.versions import Run, read_requests, verify
+from everstep.versions import Run, read_requests
+from law import SETTINGS, STEPS, outcome
 from program import Ended, Program
-
-STEPS = 40
-SETTINGS = (
-    *("--optim.max-steps", STEPS, "--optim.batch-size", 2, "--optim.accumulation-steps", 2, "--optim.seed", 7),
-    *("--optim.learning-rate", 1e-3, "--optim.schedule", "cosine", "--optim.warmup-steps", 5),
-    *("--optim.ema-decay", 0.9, "--data.crop", "random", "--data.flip-probability", 0.5),
-    *("--versions.every", 10, "--sampling.pairs", 0),
-)
-
-
-def outcome(run: Path) -> tuple[dict[str, object], list[dict[str, object]], dict[str, object]]:
-    """All that the law speaks of: tensors by digest; losses, rates and examples of every step; the counters."""
-    last = Run.open(run).find("latest")
-    assert last.step == STEPS
-    assert verify(last) == []
-    state = json.loads((last.path / "training/state.json").read_text())
-    return json.loads((last.path / "digests.json").read_text()), read_metrics(run / "records"), state
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,9 @@
 """everstep list"""
 
 from everstep.cli.place import open_run
-from everstep.cli.printing import print_json, print_table, size
+from everstep.cli.printing import print_json, print_table
 from everstep.versions import rows
+from everstep.versions.units import size
 
 
 def list_(run: str, *, json: bool = False) -> int:

@@ -7,8 +7,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-UNITS = ("B", "kB", "MB", "GB", "TB")
-
 
 def print_json(facts: Any) -> None:
     print(json.dumps(facts, indent=2, ensure_ascii=False))
@@ -30,12 +28,3 @@ def print_facts(facts: Mapping[str, str]) -> None:
     width = max(len(name) for name in facts)
     for name, value in facts.items():
         print(f"{name:<{width}}  {value}")
-
-
-def size(size_bytes: float) -> str:
-    """1_230_000 -> 1.2 MB; units of a thousand, as disks are sold."""
-    for unit in UNITS:
-        if size_bytes < 1000 or unit == UNITS[-1]:
-            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    raise AssertionError

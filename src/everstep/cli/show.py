@@ -1,8 +1,9 @@
 """everstep show"""
 
 from everstep.cli.place import open_version
-from everstep.cli.printing import print_facts, print_json, print_table, size
+from everstep.cli.printing import print_facts, print_json, print_table
 from everstep.versions import Version
+from everstep.versions.units import size
 
 
 def show_(version: str, *, json: bool = False) -> int:

@@ -1,9 +1,10 @@
 """everstep verify"""
 
 from everstep.cli.place import open_run, split_spec
-from everstep.cli.printing import print_json, size
+from everstep.cli.printing import print_json
 from everstep.errors import ExitCode
 from everstep.versions import verify
+from everstep.versions.units import size
 
 
 def verify_(run: str, *, json: bool = False) -> int:

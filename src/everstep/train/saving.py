@@ -147,20 +147,23 @@ class Saver:
             raise self.snapshots.fault
         try:
             while self._channel.is_waiting():
-                self._understand(self._channel.receive(), metrics)
+                committed = self._understand(self._channel.receive(), waits=False)
+                if committed is not None:
+                    self._file(committed, metrics)
         except Gone:
             raise KeeperGone from None
 
-    def _understand(self, message: dict[str, Any], metrics: Metrics | None, waits: bool = False) -> None:
+    def _understand(self, message: dict[str, Any], waits: bool) -> Pending | None:
+        """Returns what was committed, if that is what the message says. Raises: NotCommitted."""
         if message["kind"] == "committed":
             pending = self._pending.pop(0)
             self._committed(self.run.version(message["number"]), message["seconds"], pending)
-            if not waits:
-                self._file(pending, metrics)
-        elif message["kind"] == "refused":
+            return pending
+        if message["kind"] == "refused":
             self._refused(message, waits)
         elif message["kind"] == "give_up":
             raise NotCommitted(f"The disk has refused every version for {duration(message['after_s'])}.")
+        return None
 
     def _refused(self, message: dict[str, Any], waits: bool) -> None:
         is_tried_again, has_time = message["is_tried_again"], self.config.keeper.unattended_minutes is not None
@@ -174,16 +177,17 @@ class Saver:
         self.reporter.say(f"{message['why']} It is tried again every {message['retry_s']:g} s; {doing}.")
 
     def _await(self, metrics: Metrics | None) -> None:
-        """Until everything that was handed over is committed, or refused for good."""
+        """Until all that was handed over is committed, or refused for good; the pictures of the last are left."""
         assert self.snapshots is not None
         assert self._channel is not None
         while self._pending:
             if self.snapshots.fault is not None:
                 raise self.snapshots.fault
-            is_last = len(self._pending) == 1
             try:
                 if self._channel.is_waiting(0.2):
-                    self._understand(self._channel.receive(), metrics, waits=is_last)
+                    committed = self._understand(self._channel.receive(), waits=True)
+                    if committed is not None and self._pending:
+                        self._file(committed, metrics)
             except Gone:
                 raise KeeperGone from None
             self.snapshots.beat(self.last_step or 0)

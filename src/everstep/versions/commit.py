@@ -13,6 +13,7 @@ from everstep.versions import fsops, manifest
 from everstep.versions.digests import ALGORITHM, digest
 from everstep.versions.layout import DIGESTS, MANIFEST, RunLayout
 from everstep.versions.tensorfile import TensorImage
+from everstep.versions.units import size
 
 
 class Image(Protocol):
@@ -137,6 +138,6 @@ def _refuse_if_full(layout: RunLayout, number: int, draft: Draft, needed_bytes: 
 def _refuse(layout: RunLayout, number: int, draft: Draft, needed_bytes: int) -> None:
     free = fsops.free_bytes(layout.root)
     raise DiskFull(
-        f"version_{number} (step {draft.step:,}) is not committed: it needs {needed_bytes / 1e9:,.3f} GB, "
-        f"{layout.root} has {free / 1e9:,.3f} GB free. Older versions are whole."
+        f"version_{number} (step {draft.step:,}) is not committed: it needs {size(needed_bytes)}, "
+        f"{layout.root} has {size(free)} free. Older versions are whole."
     ) from None

@@ -15,6 +15,7 @@ from everstep.errors import DamageFound
 from everstep.versions.arena import Arena, ArenaPlan
 from everstep.versions.slots import rescue
 from everstep.versions.store import Run
+from everstep.versions.units import size
 
 SHARED_MEMORY = Path("/dev/shm")
 PREFIX = "everstep-"
@@ -44,7 +45,7 @@ def take_memory(plan_for: PlanFor, ram_dir: Path | None, slots: tuple[int, ...] 
         plan = plan_for(count)
         room = available_bytes()
         if room is not None and plan.size_bytes > room:
-            reasons.append(f"{count} slots need {_gigabytes(plan.size_bytes)}, memory has {_gigabytes(room)} to spare")
+            reasons.append(f"{count} slots need {size(plan.size_bytes)}, memory has {size(room)} to spare")
             continue
         for folder in (ram_dir, SHARED_MEMORY):
             if folder is None or not folder.is_dir():
@@ -155,12 +156,8 @@ def _group_bytes() -> tuple[int, int] | None:
 
 
 def _words(plan: ArenaPlan) -> str:
-    return f"{plan.slots} slots, {_gigabytes(plan.size_bytes)}"
+    return f"{plan.slots} slots, {size(plan.size_bytes)}"
 
 
 def _because(reasons: list[str]) -> str:
     return f" ({'; '.join(reasons)})" if reasons else ""
-
-
-def _gigabytes(size_bytes: float) -> str:
-    return f"{size_bytes / 1e9:.3g} GB"

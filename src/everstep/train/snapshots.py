@@ -140,10 +140,9 @@ class Snapshots:
         self._generation += 1
         slot.begin(self._generation)
         cost = self._cost = self._pace.begin()
-        counters = self._counters()
 
-        def seal() -> None:
-            self._seal(slot, draft, claimed, label, counters, cost)
+        def seal(is_torn: bool) -> None:
+            self._seal(slot, draft, claimed, label, is_torn, cost)
 
         targets = self._targets[slot.number]
         if self._stream is not None:
@@ -155,7 +154,7 @@ class Snapshots:
         else:
             for target, source in zip(targets, self._sources, strict=True):
                 target.copy_(source.detach())
-            self._sealing = self._worker.submit(seal)
+            self._sealing = self._worker.submit(seal, False)
         self.last_step = draft.step
         cost.stall_s += time.perf_counter() - began
 
@@ -195,16 +194,17 @@ class Snapshots:
             time.sleep(0.001)
 
     def _copy_beside(
-        self, targets: list[Tensor], copied: threading.Event, cost: Cost, seal: Callable[[], None]
+        self, targets: list[Tensor], copied: threading.Event, cost: Cost, seal: Callable[[bool], None]
     ) -> None:
-        began = time.thread_time()
+        began, counters, is_torn = time.thread_time(), self._counters(), True
         try:
             for target, source in zip(targets, self._sources, strict=True):
                 np.copyto(_bytes(target), _bytes(source.detach()))
+            is_torn = self._counters() != counters
         finally:
             copied.set()
         cost.beside_s += time.thread_time() - began
-        seal()
+        seal(is_torn)
 
     def _copy_on_stream(self, targets: list[Tensor]) -> torch.cuda.Event:
         """On a stream of its own, behind what was computed so far; the next step waits for it on the stream."""
@@ -218,9 +218,9 @@ class Snapshots:
         return copied
 
     @staticmethod
-    def _seal_after(copied: torch.cuda.Event, seal: Callable[[], None]) -> None:
+    def _seal_after(copied: torch.cuda.Event, seal: Callable[[bool], None]) -> None:
         copied.synchronize()
-        seal()
+        seal(False)
 
     def _let_step(self) -> None:
         """Before the optimizer changes anything: until the copy beside has been made."""
@@ -234,11 +234,9 @@ class Snapshots:
 
     # --- sealing, in the second thread ---------------------------------------------------------------------
 
-    def _seal(
-        self, slot: Slot, draft: Draft, claimed: bool, label: str | None, counters: list[int], cost: Cost
-    ) -> None:
+    def _seal(self, slot: Slot, draft: Draft, claimed: bool, label: str | None, is_torn: bool, cost: Cost) -> None:
         began = time.thread_time()
-        if self._counters_differ(counters, cost.mode):
+        if is_torn:
             slot.set_state(SlotState.FREE)
             self._pace.only("blocking")
             self._report(f"The snapshot of step {draft.step:,} was refused: the state changed while it was copied.")
@@ -268,10 +266,6 @@ class Snapshots:
     def _counters(self) -> list[int]:
         """PyTorch counts the changes in place of every tensor."""
         return [source._version for source in self._sources]
-
-    def _counters_differ(self, before: list[int], mode: str) -> bool:
-        """Asked after a copy beside, while nothing may have changed yet."""
-        return mode == "background" and self._copying is not None and self._counters() != before
 
     def _not_finite(self, slot: Slot) -> str | None:
         """The first weight that holds something that is no number."""

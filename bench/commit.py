@@ -1,0 +1,343 @@
+"""What saving costs: ours, the limits of this machine, and what trainers use today, in one run.
+
+    pip install accelerate lightning        # the peers; without them their rows are left out
+    python bench/commit.py [--folder ON_THE_DISK_TO_MEASURE] [--parts limits,ours,peers]
+
+A ControlNet of Stable Diffusion 1.5's shape with AdamW, random weights: 4.34 GB. Stall is how long the training thread
+waits; durable is from the start of the save until the disk has it.
+"""
+
+import argparse
+import gc
+import json
+import mmap
+import os
+import shutil
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ControlNetModel
+
+from everstep.config.schema import Keeper, Optim
+from everstep.contracts import Draft
+from everstep.train.channel import Channel
+from everstep.train.committer import Committer
+from everstep.train.optim import make_optimizer
+from everstep.train.snapshots import Snapshots
+from everstep.train.state import TrainState
+from everstep.versions import Run, read_tensors
+from everstep.versions.arena import Arena, PlannedFile, plan_arena
+from everstep.versions.memory import release, take_memory
+from everstep.versions.tensorfile import TensorImage
+from machine import record
+
+CHUNK_BYTES = 64 << 20
+ROUNDS = 5
+RATIOS = {"copy ratio": ("blocking", "bare"), "write ratio": ("raw", "durable"), "read ratio": ("raw read", "load")}
+SIDE = 32  # of the latents of the overlapped steps
+
+
+def main() -> None:
+    """Measure, and write RESULTS.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("build/bench"))
+    parser.add_argument("--parts", default="ours,peers")
+    parser.add_argument("--small", action="store_true", help="a small network, to try the script")
+    asked = parser.parse_args()
+    shutil.rmtree(asked.folder, ignore_errors=True)
+    asked.folder.mkdir(parents=True)
+    state = make_state(asked.small)
+    size = sum(TensorImage(file).size_bytes for file in state.tensor_files())
+    print(f"{size / 1e9:.2f} GB of state", flush=True)
+    rows: list[tuple[str, float | None, float | None]] = []
+    text = ""
+    if "ours" in asked.parts:
+        found = measure_ours(state, asked.folder, size)
+        text += ours_table(found)
+        rows += [
+            ("Everstep, blocking copy", found["blocking"], found["durable"]),
+            ("Everstep, copy during the next forward and backward", found["background"], None),
+        ]
+    if "peers" in asked.parts:
+        rows += measure_peers(state, asked.folder)
+    text += "\n| | stall | until durable |\n| --- | --- | --- |\n"
+    text += "".join(f"| {name} | {seconds(stall)} | {seconds(durable)} |\n" for name, stall, durable in rows)
+    record(f"Saving {size / 1e9:.2f} GB (bench/commit.py)", text)
+    shutil.rmtree(asked.folder)
+
+
+def seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f} s"
+
+
+def make_state(is_small: bool) -> TrainState:
+    """A ControlNet of Stable Diffusion 1.5's shape with AdamW, all of it random numbers."""
+    torch.manual_seed(0)
+    widths = (32, 64, 64, 64) if is_small else (320, 640, 1280, 1280)
+    controlnet = ControlNetModel(cross_attention_dim=768, block_out_channels=widths)
+    optimizer = make_optimizer(controlnet, Optim())
+    for moments in optimizer.state.values():
+        for moment in moments.values():
+            if moment.numel() > 1:
+                moment.copy_(torch.randn_like(moment).abs_())
+    return TrainState(controlnet, optimizer, torch.amp.GradScaler("cpu", enabled=False), None)
+
+
+# --- ours, and the limits ----------------------------------------------------------------------------------
+
+
+def measure_ours(state: TrainState, folder: Path, size: int) -> dict[str, Any]:
+    """Copies and commits, taking turns with the bare copy and the raw write of the same bytes."""
+    run = Run.create(folder / "ours", "a: 1\n")
+    files, live = state.tensor_files(), state.tensors()
+    planned = [PlannedFile(file.path, TensorImage(file).size_bytes) for file in files]
+    before = resident_bytes()
+    began = time.perf_counter()
+    taken = take_memory(lambda slots: plan_arena(run.path, planned, 1 << 20, slots), None)
+    arena = taken.arena
+    assert arena is not None
+    print(f"arena: {taken.where}, made in {time.perf_counter() - began:.1f} s", flush=True)
+    keeper, trainer = Channel.pair()
+    wake = threading.Event()
+    committer = Committer(run, arena, wake.set)
+    settings = Keeper(copying="blocking")
+    snapshots = Snapshots(arena, files, live, state.optimizer, trainer, settings, print)
+    found: dict[str, list[float]] = {name: [] for name in ("bare", "blocking", "durable", "raw", "load", "raw read")}
+    targets = snapshots._targets[0]
+    for _ in range(ROUNDS):
+        found["bare"].append(timed(bare_copy, targets, snapshots._sources))
+        began = time.perf_counter()
+        snapshots.take(draft(state), claimed=True)
+        found["blocking"].append(time.perf_counter() - began)
+        committer.add(keeper.receive()["slot"])
+        version = None
+        while version is None:
+            wake.wait()
+            wake.clear()
+            for outcome in committer.outcomes():
+                assert outcome.version is not None, outcome.error
+                version = outcome.version
+        found["durable"].append(time.perf_counter() - began)
+        slot = arena.slots[0]
+        path = folder / "raw"
+        found["raw"].append(
+            timed(lambda slot=slot, path=path: [raw_write(path, slot.padded_image(f.path)) for f in planned])
+        )
+        found["load"].append(timed(lambda v=version: [read_tensors(v, f.path) for f in planned]))
+        found["raw read"].append(timed(lambda v=version: [raw_read(v.path / f.path) for f in planned]))
+        path.unlink()
+        shutil.rmtree(version.path)
+        print(json.dumps({name: round(values[-1], 3) for name, values in found.items()}), flush=True)
+    result: dict[str, Any] = {name: statistics.median(values) for name, values in found.items()}
+    result["memory"] = (resident_bytes() - before) / size
+    result["slots"] = len(arena.slots)
+    for name in ("copy ratio", "write ratio", "read ratio"):
+        pair = {
+            "copy ratio": ("blocking", "bare"),
+            "write ratio": ("raw", "durable"),
+            "read ratio": ("raw read", "load"),
+        }
+        a, b = pair[name]
+        result[name] = statistics.median(x / y for x, y in zip(found[a], found[b], strict=True))
+    snapshots.close()
+    result |= measure_overlap(state, arena, files, live, trainer, keeper)
+    for _ in committer.finish():
+        pass
+    release(arena)
+    return result
+
+
+def measure_overlap(
+    state: TrainState, arena: Arena, files: Any, live: Any, trainer: Channel, keeper: Channel
+) -> dict[str, float]:
+    """Steps with and without a copy beside them, taking turns."""
+    snapshots = Snapshots(arena, files, live, state.optimizer, trainer, Keeper(copying="background"), print)
+    plain, overlapped, stalls = [], [], []
+    step(state)
+    for _ in range(ROUNDS):
+        plain.append(timed(step, state))
+        began = time.perf_counter()
+        snapshots.take(draft(state), claimed=False)
+        step(state)
+        overlapped.append(time.perf_counter() - began)
+        stalls.append(snapshots._cost.stall_s)
+        snapshots.wait()
+        print(json.dumps({"plain": plain[-1], "overlapped": overlapped[-1], "stall": stalls[-1]}), flush=True)
+    snapshots.close()
+    return {
+        "background": statistics.median(stalls),
+        "plain step": statistics.median(plain),
+        "overlapped step": statistics.median(overlapped),
+    }
+
+
+def step(state: TrainState) -> None:
+    """A forward and backward of the ControlNet, and the optimizer's step."""
+    network = state.controlnet
+    noisy, hidden = torch.randn(1, 4, SIDE, SIDE), torch.randn(1, 77, 768)
+    downs, mid = network(noisy, torch.tensor([500]), hidden, torch.rand(1, 3, 8 * SIDE, 8 * SIDE), return_dict=False)
+    torch.stack([part.square().mean() for part in (*downs, mid)]).sum().backward()  # type: ignore[no-untyped-call]
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+
+
+def draft(state: TrainState) -> Draft:
+    return Draft(1, 1, "interval", None, (), {"training/state.json": b"{}"}, {})
+
+
+def bare_copy(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source.detach())
+
+
+def timed(action: Callable[..., Any], *arguments: Any) -> float:
+    began = time.perf_counter()
+    action(*arguments)
+    return time.perf_counter() - began
+
+
+def raw_write(path: Path, memory: memoryview) -> int:
+    """What the disk can do: whole pages past the page cache, then fsync."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_DIRECT, 0o666)
+    os.posix_fallocate(descriptor, 0, memory.nbytes)
+    for begin in range(0, memory.nbytes, CHUNK_BYTES):
+        os.write(descriptor, memory[begin : begin + CHUNK_BYTES])
+    os.fsync(descriptor)
+    os.close(descriptor)
+    return memory.nbytes
+
+
+def raw_read(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    buffer = mmap.mmap(-1, CHUNK_BYTES)
+    total = 0
+    while count := os.readv(descriptor, [buffer]):
+        total += count
+    os.close(descriptor)
+    return total
+
+
+def resident_bytes() -> int:
+    """Memory of this process, what it shares included."""
+    lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["VmRSS"].split()[0]) << 10
+
+
+def ours_table(found: dict[str, Any]) -> str:
+    rows = [
+        ("bare copy of the same bytes", f"{found['bare']:.2f} s", ""),
+        ("stall, blocking / bare copy", f"{found['copy ratio']:.2f}", "at most 1.2"),
+        ("stall, in the background / bare copy", f"{found['background'] / found['bare']:.3f}", "at most 0.15"),
+        ("step with a copy beside it / without", f"{found['overlapped step'] / found['plain step']:.3f}", "reported"),
+        ("raw O_DIRECT write and fsync / copy to durable commit", f"{found['write ratio']:.2f}", "at least 0.85"),
+        ("raw O_DIRECT read / load and verify", f"{found['read ratio']:.2f}", "at least 0.8"),
+        (f"memory / state, {found['slots']} slots", f"{found['memory']:.2f}", "slots x state"),
+    ]
+    return "| | measured | asked |\n| --- | --- | --- |\n" + "".join(f"| {a} | {b} | {c} |\n" for a, b, c in rows)
+
+
+# --- peers -------------------------------------------------------------------------------------------------
+
+
+def measure_peers(state: TrainState, folder: Path) -> list[tuple[str, float | None, float | None]]:
+    rows: list[tuple[str, float | None, float | None]] = []
+    for name, measure in PEERS.items():
+        gc.collect()
+        place = folder / "peer"
+        place.mkdir()
+        try:
+            stall, durable = measure(state, place)
+        except ImportError as error:
+            print(f"{name}: left out ({error})")
+            continue
+        finally:
+            shutil.rmtree(place)
+        print(f"{name}: {stall:.2f} s", flush=True)
+        rows.append((name, stall, durable))
+    return rows
+
+
+def state_dict(state: TrainState) -> dict[str, Any]:
+    return {"model": state.controlnet.state_dict(), "optimizer": state.optimizer.state_dict()}
+
+
+def torch_save(state: TrainState, folder: Path) -> tuple[float, float | None]:
+    return twice(lambda: torch.save(state_dict(state), folder / "all.pt"), folder)
+
+
+def safetensors_save(state: TrainState, folder: Path) -> tuple[float, float | None]:
+    from safetensors.torch import save_file
+
+    flat = {f"{path}:{name}": tensor for path, live in state.tensors().items() for name, tensor in live.items()}
+    return twice(lambda: save_file(flat, folder / "all.safetensors"), folder)
+
+
+def dcp_save(state: TrainState, folder: Path) -> tuple[float, float | None]:
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    return twice(lambda: save(state_dict(state), checkpoint_id=folder / "dcp", no_dist=True), folder)
+
+
+def dcp_async_save(state: TrainState, folder: Path) -> tuple[float, float | None]:
+    import torch.distributed as dist
+    from torch.distributed.checkpoint.state_dict_saver import async_save
+
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=0, world_size=1)
+    stalls, ends = [], []
+    for _ in range(2):
+        began = time.perf_counter()
+        saving = async_save(state_dict(state), checkpoint_id=folder / "dcp")
+        stalls.append(time.perf_counter() - began)
+        saving.result()  # type: ignore[union-attr]
+        ends.append(time.perf_counter() - began)
+    dist.destroy_process_group()
+    return min(stalls), min(ends)
+
+
+def accelerate_save(state: TrainState, folder: Path) -> tuple[float, float | None]:
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True)
+    accelerator._models, accelerator._optimizers = [state.controlnet], [state.optimizer]
+    return twice(lambda: accelerator.save_state(str(folder / "state")), folder)
+
+
+def lightning_save(state: TrainState, folder: Path) -> tuple[float, float | None]:
+    from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+    content = {"state_dict": state.controlnet.state_dict(), "optimizer_states": [state.optimizer.state_dict()]}
+    return twice(lambda: TorchCheckpointIO().save_checkpoint(content, folder / "all.ckpt"), folder)
+
+
+def twice(save: Callable[[], object], folder: Path) -> tuple[float, float | None]:
+    """The quicker of two, and until durable with a sync of all that was written, which none of them does itself."""
+    stalls, ends = [], []
+    for _ in range(2):
+        began = time.perf_counter()
+        save()
+        stalls.append(time.perf_counter() - began)
+        for path in folder.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        ends.append(time.perf_counter() - began)
+    return min(stalls), min(ends)
+
+
+PEERS = {
+    "torch.save": torch_save,
+    "safetensors save_file": safetensors_save,
+    "torch.distributed.checkpoint save": dcp_save,
+    "torch.distributed.checkpoint async_save": dcp_async_save,
+    "accelerate save_state": accelerate_save,
+    "Lightning's checkpoint": lightning_save,
+}
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from law import SETTINGS, outcome
 from program import Ended, Program
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -98,3 +99,12 @@ def start(workplace: Path) -> Iterator[Callable[..., Program]]:
         if program.process.is_alive():
             program.process.kill()
         program.process.join()
+
+
+@pytest.fixture(scope="session")
+def straight(tiny_base: Path, pairs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> object:
+    """The uninterrupted run, in a process of its own like all others."""
+    folder = tmp_path_factory.mktemp("straight")
+    program = Program(("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *SETTINGS), folder)
+    assert program.wait() == 0, program.output
+    return outcome(folder / "runs/a")

@@ -33,14 +33,6 @@ def endless(tiny_base: Path, pairs_folder: Path) -> Words:
     return ("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *many)
 
 
-@pytest.fixture(scope="module")
-def straight(tiny_base: Path, pairs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> object:
-    folder = tmp_path_factory.mktemp("straight")
-    program = Program(("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *SETTINGS), folder)
-    assert program.wait() == 0, program.output
-    return outcome(folder / "runs/a")
-
-
 def trainer_of(program: Program) -> int | None:
     """The keeper's child."""
     pid = program.process.pid

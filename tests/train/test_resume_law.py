@@ -12,15 +12,6 @@ from law import SETTINGS, STEPS, outcome
 from program import Ended, Program
 
 
-@pytest.fixture(scope="module")
-def straight(tiny_base: Path, pairs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> object:
-    """The uninterrupted run, in a process of its own like all others."""
-    folder = tmp_path_factory.mktemp("straight")
-    program = Program(("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *SETTINGS), folder)
-    assert program.wait() == 0, program.output
-    return outcome(folder / "runs/a")
-
-
 def kill_after(step: int, number: signal.Signals) -> None:
     """Let the process end itself by a signal right after a step: the moment is exact."""
     from everstep.train.loop import Loop

@@ -28,6 +28,7 @@ from everstep.versions.arena import Arena, PlannedFile, plan_arena
 from everstep.versions.memory import SLOTS, release, take_memory
 from everstep.versions.slots import rescue
 
+IS_POSSIBLE = hasattr(os, "pidfd_open") and hasattr(os, "memfd_create")  # Linux; elsewhere the trainer is alone
 POLL_S = 0.5
 NEAR_STEPS = 10  # deaths so soon after a version speak against that version
 LEAVE_S = 1.5  # what a trainer gets to leave after a second signal

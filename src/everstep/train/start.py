@@ -18,7 +18,7 @@ from everstep.train.intent import (
     open_data,
     refuse_changes,
 )
-from everstep.train.keeper import Keeper
+from everstep.train.keeper import IS_POSSIBLE, Keeper
 from everstep.train.progress import Reporter
 from everstep.versions import Run, Version
 from everstep.versions.memory import recover_arenas
@@ -65,11 +65,11 @@ def _locked(
         if changes:
             run.replace_hparams(dump(config))
         ready = Ready(run, config, base, base_digest, source, version, parent)
-        return Keeper(ready, reporter, _trainer).run()
+        return Keeper(ready, reporter, _trainer).run() if IS_POSSIBLE else _trainer(ready, reporter)
 
 
-def _trainer(ready: Ready, reporter: Reporter, channel: Channel) -> int:
-    """In the trainer's own process."""
+def _trainer(ready: Ready, reporter: Reporter, channel: Channel | None = None) -> int:
+    """In the trainer's own process; in this one where the system has not what a keeper needs."""
     reporter.say("Loading PyTorch and the base ...")
     from everstep.train.session import train
 

@@ -29,6 +29,8 @@ crash: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/loop.py
+	$(BIN)/python bench/snapshots.py
+	$(BIN)/python bench/commit.py
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix src tests tools bench examples

@@ -19,6 +19,7 @@ import torch
 from everstep.config import dump, resolve
 from everstep.contracts import Batch
 from everstep.train import session
+from everstep.train.channel import Channel
 from everstep.train.intent import Ready, complete, open_data
 from everstep.train.loop import Loop
 from everstep.train.optim import learning_rate, set_learning_rate
@@ -78,15 +79,15 @@ def main() -> None:
     )
 
 
-def built_loop(folder: Path, closing: ExitStack) -> Loop:
-    """A training on the built-in base and data, as `everstep train` builds it."""
+def built_loop(folder: Path, closing: ExitStack, channel: Channel | None = None) -> Loop:
+    """A training on the built-in base and data, as `everstep train` builds it; with a channel, it takes snapshots."""
     config = resolve("circles", {"optim": {"max_steps": 10**6}, "sampling": {"pairs": 0}, "versions": {"every": 10**6}})
     config, base = complete(config)
     run = Run.create(folder, dump(config))
     ready = Ready(run, config, base, base.digest(), open_data(config, print), None, None)
     reporter = Reporter()
     signals = closing.enter_context(StopSignals(print))
-    return session.build(ready, reporter, signals, closing)
+    return session.build(ready, reporter, signals, closing, channel)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """A version is what was committed, or it is not offered."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import numpy as np
@@ -226,3 +228,22 @@ def test_the_store_loads_neither_torch_nor_any_model_library() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_neither_clocks_nor_file_times_decide_which_version_is_newest(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Jumped(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Jumped":
+            return cls(1999, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr("everstep.versions.commit.datetime", Jumped)
+    made = run.commit(draft(30))
+    assert made.created_at.startswith("1999")
+    for path in (run.path, *run.path.rglob("*")):
+        os.utime(path, (0, 0))
+    newest = run.newest_whole(print)
+    assert newest is not None
+    assert newest.number == run.find("latest").number == made.number
+    assert status(run, 100).last_version == made.name

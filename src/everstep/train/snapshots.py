@@ -73,6 +73,8 @@ class Snapshots:
         self._weights = files[0].path
         self._sources = [live[image.path][name] for image in self._images for name in image.places]
         self._targets = [self._views(slot, live) for slot in arena.slots]
+        if any(source.is_cuda for source in self._sources):
+            self._pin()
         self._generation = max(slot.generation for slot in arena.slots)
         self._worker = ThreadPoolExecutor(1, "everstep-snapshot")
         self._copying: threading.Event | torch.cuda.Event | None = None
@@ -85,6 +87,17 @@ class Snapshots:
         self.last_step = -1  # of the newest copy
         self.sealed_step: int | None = None  # of the newest whole state in memory
         self.fault: NotFinite | None = None
+
+    def _pin(self) -> None:
+        """Let the GPU write into the slots by itself; without it a copy beside training is none."""
+        for slot in self._arena.slots:
+            for image in self._images:
+                memory = torch.frombuffer(slot.padded_image(image.path), dtype=torch.uint8)
+                runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+                failed = runtime.cudaHostRegister(memory.data_ptr(), memory.numel(), 0)
+                if int(failed):
+                    self._report(f"The memory of snapshots could not be pinned ({failed}); copies take longer.")
+                    return
 
     def _modes(self, optimizer: torch.optim.Optimizer, asked: str) -> tuple[str, ...]:
         """The ways to copy that can be taken here."""
@@ -115,6 +128,16 @@ class Snapshots:
     def is_due(self, step: int) -> bool:
         """Whether to take one after this step; asked once after every step."""
         return self._pace.is_due(step - self.last_step) and not self.is_busy
+
+    @property
+    def generation(self) -> int:
+        """How many copies were begun in this memory."""
+        return self._generation
+
+    @property
+    def mode(self) -> str:
+        """The way in which the next copy is made."""
+        return self._pace.mode
 
     @property
     def is_busy(self) -> bool:

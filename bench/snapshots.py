@@ -1,0 +1,71 @@
+"""What snapshots at their default setting cost a real training: the quickstart's steps with and without them.
+
+    python bench/snapshots.py
+
+Both take turns in one process; the figure is the median of the ratios of neighbours.
+"""
+
+import statistics
+import tempfile
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+from everstep.train.channel import Channel, Gone
+from everstep.versions.arena import PlannedFile, plan_arena
+from everstep.versions.memory import release, take_memory
+from loop import built_loop, everstep_steps
+from machine import record
+
+ROUNDS, STEPS, WARM_STEPS = 10, 60, 60
+
+
+def answer(channel: Channel, closing: ExitStack) -> None:
+    """What a keeper says to a trainer that asks for memory."""
+    try:
+        message = channel.receive()
+    except Gone:
+        return
+    files = [PlannedFile(path, size) for path, size in message["files"]]
+    taken = take_memory(lambda slots: plan_arena(Path("/bench"), files, message["notes_bytes"], slots), None)
+    assert taken.arena is not None
+    closing.callback(release, taken.arena)
+    channel.send("arena", taken.arena.descriptor, where=taken.where, path=None)
+
+
+def main() -> None:
+    """Measure and write RESULTS.md."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as closing:
+        keeper, trainer = Channel.pair()
+        closing.callback(keeper.close)
+        answering = threading.Thread(target=answer, args=(keeper, closing))
+        answering.start()
+        loop = built_loop(Path(folder) / "run", closing, trainer)
+        answering.join()
+        snapshots, snapshot = loop.saver.snapshots, loop.saver.snapshot
+        assert snapshots is not None
+        loop.rate.start(0)
+        everstep_steps(loop, WARM_STEPS)
+        ratios, taken = [], 0
+        for number in range(ROUNDS):
+            seconds = {}
+            for with_them in (True, False) if number % 2 else (False, True):
+                loop.saver.snapshot = snapshot if with_them else lambda *_: None  # type: ignore[method-assign]
+                before = snapshots.generation
+                seconds[with_them] = everstep_steps(loop, STEPS)
+                taken += snapshots.generation - before
+            ratios.append(seconds[True] / seconds[False])
+            print(f"round {number + 1}/{ROUNDS}: {ratios[-1]:.4f}", flush=True)
+        record(
+            "Snapshots at their default setting (bench/snapshots.py)",
+            f"| | measured | asked |\n| --- | --- | --- |\n"
+            f"| circles, batch 16: steps with snapshots / without, median of {ROUNDS} paired rounds of {STEPS} steps "
+            f"| {statistics.median(ratios):.4f} | at most 1.015 |\n"
+            f"| range | {min(ratios):.4f} to {max(ratios):.4f} | |\n"
+            f"| steps between snapshots | {ROUNDS * STEPS / max(1, taken):.1f} | |\n"
+            f"| way to copy, chosen by measurement | {snapshots.mode} | |",
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ Stops and restarts without loss: each stage is kept in OUT.work/ and is not done
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def run(source: str, out: Path, recipe: Recipe) -> None:
     polished = once(work / "decoder.pt", lambda: polish_decoder(vae, data, recipe))
     polished.register_to_config(scaling_factor=latents["scale"])
     write_base(out, polished, work / "tokenizer", *trainer.averaged_networks())
-    (out / "README.md").write_text(model_card(source, out, recipe, sizes))
+    (out / "README.md").write_text(model_card(source, out, replace(recipe, pairs=data.count), sizes))
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def measure_ours(state: TrainState, folder: Path, size: int) -> dict[str, Any]:
     print(f"arena: {taken.where}, made in {time.perf_counter() - began:.1f} s", flush=True)
     keeper, trainer = Channel.pair()
     wake = threading.Event()
-    committer = Committer(run, arena, wake.set)
+    committer = Committer(run, arena, wake.set, lambda _: "")
     settings = Keeper(copying="blocking")
     snapshots = Snapshots(arena, files, live, state.optimizer, trainer, settings, print)
     found: dict[str, list[float]] = {name: [] for name in ("bare", "blocking", "durable", "raw", "load", "raw read")}

@@ -11,26 +11,29 @@ import threading
 from contextlib import ExitStack
 from pathlib import Path
 
-from everstep.train.channel import Channel, Gone
-from everstep.versions.arena import PlannedFile, plan_arena
+from everstep.train.channel import Channel
+from everstep.versions import Run
+from everstep.versions.arena import PlannedFile, SlotState, plan_arena
 from everstep.versions.memory import release, take_memory
+from everstep.versions.slots import commit_slot
 from loop import built_loop, everstep_steps
 from machine import record
 
 ROUNDS, STEPS, WARM_STEPS = 10, 60, 60
 
 
-def answer(channel: Channel, closing: ExitStack) -> None:
-    """What a keeper says to a trainer that asks for memory."""
-    try:
-        message = channel.receive()
-    except Gone:
-        return
+def answer(channel: Channel, run: Path, closing: ExitStack) -> None:
+    """What a keeper does for a trainer: memory, and version_0."""
+    message = channel.receive()
     files = [PlannedFile(path, size) for path, size in message["files"]]
-    taken = take_memory(lambda slots: plan_arena(Path("/bench"), files, message["notes_bytes"], slots), None)
+    taken = take_memory(lambda slots: plan_arena(run, files, message["notes_bytes"], slots), None)
     assert taken.arena is not None
     closing.callback(release, taken.arena)
     channel.send("arena", taken.arena.descriptor, where=taken.where, path=None)
+    slot = taken.arena.slots[channel.receive()["slot"]]
+    version = commit_slot(Run.open(run), taken.arena, slot)
+    slot.set_state(SlotState.SEALED)
+    channel.send("committed", number=version.number, seconds=0.0, retired="")
 
 
 def main() -> None:
@@ -38,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as closing:
         keeper, trainer = Channel.pair()
         closing.callback(keeper.close)
-        answering = threading.Thread(target=answer, args=(keeper, closing))
+        answering = threading.Thread(target=answer, args=(keeper, Path(folder) / "run", closing))
         answering.start()
         loop = built_loop(Path(folder) / "run", closing, trainer)
         answering.join()

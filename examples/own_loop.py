@@ -1,6 +1,6 @@
 """A plain PyTorch loop kept by Everstep's store: kill it, start it again, and it goes on where it was.
 
-    python examples/own_loop.py
+python examples/own_loop.py
 """
 
 from pathlib import Path

@@ -53,7 +53,7 @@ class Batch:
     Shapes:
         targets_BHWC, conditions_BHWC: uint8 RGB, 0..255, cropped and resized to the training resolution
         noise_BCHW: float32, standard normal, in the shape of the latents
-        posterior_noise_BCHW: float32, standard normal; draws the latents from the VAE's posterior
+        posterior_noise_BCHW: float32, standard normal; draws the latents from the VAE's posterior, if it has one
         timesteps_B: int64, 0 .. num_train_timesteps - 1
     """
 
@@ -63,7 +63,7 @@ class Batch:
     targets_BHWC: Uint8Array
     conditions_BHWC: Uint8Array
     noise_BCHW: Float32Array
-    posterior_noise_BCHW: Float32Array
+    posterior_noise_BCHW: Float32Array | None
     timesteps_B: Int64Array
 
 

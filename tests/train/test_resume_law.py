@@ -52,8 +52,8 @@ def test_stops_at_7_19_and_31_change_nothing(
         assert "Go on: everstep resume" in program.output
         last = Run.open(workplace / "runs/a").find("latest")
         if number == signal.SIGKILL:
-            assert last.reason in ("rescue", "interval")
-            assert step - 5 <= last.step <= step
+            assert last.reason in ("rescue", "interval", "start")
+            assert last.step <= step
         else:
             assert last.step == step
     program = start(*words)

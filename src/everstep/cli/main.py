@@ -22,6 +22,10 @@ VERBS = {
     "sample": "Draw a picture with a version.",
     "save": "Let a running training commit a version now.",
     "stop": "Let a running training finish its step, commit and end.",
+    "label": "Give a version a name of its own, or a note.",
+    "pin": "Keep a version whatever the policies say.",
+    "slim": "Drop what only a resume needs from a version.",
+    "prune": "Let versions go that no policy of the run keeps.",
     "check": "Check a folder of pairs before it is trained on.",
 }
 EPILOGUE = (

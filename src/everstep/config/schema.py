@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from everstep.config.amounts import Bytes, Every, Span
 from everstep.config.cadence import Cadence
 
 
@@ -125,6 +126,31 @@ class Versions(Section):
         return Cadence.parse(value) if isinstance(value, str | int) else value
 
 
+class Keep(Section):
+    """Which versions stay once newer ones are there; a version stays if any of these keeps it."""
+
+    last: Annotated[int, Field(ge=0)] = 3
+    """Newest versions kept whole."""
+    best: Annotated[int, Field(ge=0)] = 1
+    """Versions with the highest score, kept slim: without what only a resume needs."""
+    score: str = "control_gain"
+    """The score that best goes by; higher is better."""
+    every: Every = Every(versions=10)
+    """One of every so many versions, steps or so much time, kept slim: "10 versions", 3000, 6h, or none."""
+    hourly: Annotated[int, Field(ge=0)] = 0
+    """The newest version of each of the last so many hours, kept slim."""
+    daily: Annotated[int, Field(ge=0)] = 0
+    """The same by days."""
+    weekly: Annotated[int, Field(ge=0)] = 0
+    """The same by weeks."""
+    within: Span | None = None
+    """All versions younger than this are kept whole: 90min, 12h, 2days."""
+    budget: Bytes | None = None
+    """Room for all versions together, as 50GB: the oldest are made slim, then dropped; pinned and labelled stay."""
+    everything: bool = False
+    """Keep all versions whole; nothing else here counts then."""
+
+
 class Keeper(Section):
     """How the training is watched and kept in memory. Nothing of it changes what is trained."""
 
@@ -171,5 +197,6 @@ class Config(Section):
     optim: Optim = Optim()
     compute: Compute = Compute()
     versions: Versions = Versions()
+    keep: Keep = Keep()
     keeper: Keeper = Keeper()
     sampling: Sampling = Sampling()

@@ -4,6 +4,7 @@ A pair is a filled circle on a plain background, its outline, and "COLOUR circle
 about pair k is a pure function of k. Source of the rule: lllyasviel/ControlNet, docs/train.md (fill50k).
 """
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,6 +14,8 @@ import xxhash
 from PIL import Image
 
 Colour = tuple[int, int, int]
+Box = tuple[slice, slice]
+EVERYTHING = (slice(None), slice(None))
 Cover = npt.NDArray[np.float32]
 PALETTE: dict[str, Colour] = {
     "black": (0, 0, 0),
@@ -80,9 +83,19 @@ def circle(number: int, colours: tuple[tuple[str, str], ...] | None = None) -> C
 
 def pictures(drawn: Circle, side_px: int) -> tuple[Image.Image, Image.Image]:
     """Target, the filled circle, and condition, its white outline on black; both antialiased RGB."""
-    inner = drawn.radius * side_px - _distance(drawn, side_px)  # how far inside of the edge, in pixels
     half = LINE_WIDTH / 2 * side_px
-    return _filled(drawn, _cover(inner)), _outlined(_cover(inner + half) - _cover(inner - half))
+    box = _around(drawn, side_px, half + 1)
+    inner = drawn.radius * side_px - _distance(drawn, side_px, box)  # how far inside of the edge, in pixels
+    corner = (box[1].start, box[0].start)
+    filled = Image.new("RGB", (side_px, side_px), PALETTE[drawn.background])
+    filled.paste(PALETTE[drawn.colour], corner, _mask(_cover(inner)))
+    outlined = Image.new("RGB", (side_px, side_px))
+    outlined.paste((255, 255, 255), corner, _mask(_cover(inner + half) - _cover(inner - half)))
+    return filled, outlined
+
+
+def _mask(cover: Cover) -> Image.Image:
+    return Image.fromarray((cover * np.float32(255) + np.float32(0.5)).astype(np.uint8))
 
 
 def target(drawn: Circle, side_px: int) -> Image.Image:
@@ -100,27 +113,34 @@ def disk_mask(drawn: Circle, side_px: int) -> npt.NDArray[np.bool_]:
     return _distance(drawn, side_px) <= drawn.radius * side_px
 
 
-def _filled(drawn: Circle, cover: Cover) -> Image.Image:
-    inside, outside = (np.array(PALETTE[name], dtype=np.float32) for name in (drawn.colour, drawn.background))
-    return Image.fromarray((outside + cover[..., None] * (inside - outside) + 0.5).astype(np.uint8))
-
-
-def _outlined(cover: Cover) -> Image.Image:
-    return Image.fromarray((cover * 255 + 0.5).astype(np.uint8)).convert("RGB")
+def _around(drawn: Circle, side_px: int, margin_px: float) -> Box:
+    """Rows and columns outside of which nothing of the circle or its line is seen."""
+    reach = drawn.radius * side_px + margin_px
+    rows, columns = (
+        slice(max(0, math.floor(centre * side_px - reach)), min(side_px, math.ceil(centre * side_px + reach)))
+        for centre in (drawn.centre_y, drawn.centre_x)
+    )
+    return rows, columns
 
 
 def _cover(inner_px: Cover) -> Cover:
     """Share of each pixel inside of an edge, from its distance to it: exact to a tenth for a circle's curve."""
-    cover: Cover = np.clip(inner_px + np.float32(0.5), 0, 1)
+    cover: Cover = np.minimum(np.maximum(inner_px + np.float32(0.5), np.float32(0)), np.float32(1))
     return cover
 
 
-def _distance(drawn: Circle, side_px: int) -> Cover:
-    """Of each pixel's centre from the circle's, in pixels, [H,W] float32."""
-    centres = np.arange(side_px, dtype=np.float32) + 0.5
-    across, down = centres - np.float32(drawn.centre_x * side_px), centres - np.float32(drawn.centre_y * side_px)
-    distance: Cover = np.sqrt(down[:, None] ** 2 + across[None, :] ** 2)
+def _distance(drawn: Circle, side_px: int, box: Box = EVERYTHING) -> Cover:
+    """Of each pixel's centre from the circle's, in pixels, [H,W] float32; of the pixels in the box."""
+    centres = _centres(side_px)
+    down = centres[box[0]] - np.float32(drawn.centre_y * side_px)
+    across = centres[box[1]] - np.float32(drawn.centre_x * side_px)
+    distance: Cover = np.sqrt((down * down)[:, None] + (across * across)[None, :])
     return distance
+
+
+@cache
+def _centres(side_px: int) -> Cover:
+    return np.arange(side_px, dtype=np.float32) + np.float32(0.5)
 
 
 # --- what a picture shows ----------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ class ExampleSettings:
     latent_shape: tuple[int, int, int]
     num_train_timesteps: int
     prompt_dropout: float = 0.5
+    posterior: bool = True  # whether the VAE draws latents from a posterior, which takes noise of its own
     crop: Literal["centre", "random"] = "centre"
     flip_probability: float = 0.0
     condition_resize: Literal["bilinear", "nearest"] = "bilinear"
@@ -36,7 +37,7 @@ class Example:
     target_HWC: Uint8Array
     condition_HWC: Uint8Array
     noise_CHW: Float32Array
-    posterior_noise_CHW: Float32Array
+    posterior_noise_CHW: Float32Array | None
     timestep: int
 
 
@@ -58,7 +59,9 @@ def make_example(source: PairSource, training: Sequence[int], number: int, setti
         target_HWC=target,
         condition_HWC=condition,
         noise_CHW=order.noise(seed, number, settings.latent_shape),
-        posterior_noise_CHW=order.noise(seed, number, settings.latent_shape, "posterior"),
+        posterior_noise_CHW=order.noise(seed, number, settings.latent_shape, "posterior")
+        if settings.posterior
+        else None,
         timestep=order.timestep(seed, number, settings.num_train_timesteps),
     )
 
@@ -103,6 +106,7 @@ class BatchStream(Iterator[Batch]):
     def _make(self, first: int) -> Batch:
         numbers = range(first, first + self._batch_size)
         examples = [make_example(self._source, self._training, number, self._settings) for number in numbers]
+        posterior = [e.posterior_noise_CHW for e in examples if e.posterior_noise_CHW is not None]
         return Batch(
             first_example=first,
             pairs=tuple(example.pair for example in examples),
@@ -110,6 +114,6 @@ class BatchStream(Iterator[Batch]):
             targets_BHWC=np.stack([example.target_HWC for example in examples]),
             conditions_BHWC=np.stack([example.condition_HWC for example in examples]),
             noise_BCHW=np.stack([example.noise_CHW for example in examples]),
-            posterior_noise_BCHW=np.stack([example.posterior_noise_CHW for example in examples]),
+            posterior_noise_BCHW=np.stack(posterior) if posterior else None,
             timesteps_B=np.array([example.timestep for example in examples], dtype=np.int64),
         )

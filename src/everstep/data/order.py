@@ -49,7 +49,7 @@ def is_dropped(seed: int, example: int, prompt_dropout: float) -> bool:
 
 def is_flipped(seed: int, example: int, flip_probability: float) -> bool:
     """Whether the example is mirrored left to right."""
-    return bool(generator(seed, example, "flip").random() < flip_probability)
+    return flip_probability > 0 and bool(generator(seed, example, "flip").random() < flip_probability)
 
 
 def crop_position(seed: int, example: int) -> tuple[float, float]:

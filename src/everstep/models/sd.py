@@ -4,6 +4,7 @@ The only place that knows this family's networks. Knows nothing of runs, steps o
 Legend: B batch, 3 RGB, C latent channels, H and W height and width (of latents, or of pixels for _B3HW).
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,19 @@ from everstep.models.text import PromptEncoder
 
 HINT_CHANNELS = (16, 32, 96, 256)  # the paper's hint encoder; each entry after the first halves the picture
 SAMPLERS = {"unipc": UniPCMultistepScheduler, "ddim": DDIMScheduler}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Pictures to be denoised: what a family makes of a batch, but for the conditions.
+
+    Shapes: noisy_BCHW in the compute dtype; timesteps_B int64; prompts_BLD; wanted_BCHW float32, noise or velocity
+    """
+
+    noisy_BCHW: Tensor
+    timesteps_B: Tensor
+    prompts_BLD: Tensor
+    wanted_BCHW: Tensor
 
 
 class StableDiffusion:
@@ -124,13 +138,19 @@ class StableDiffusion:
         pixels = torch.from_numpy(images_BHWC).to(self.arithmetic.device, non_blocking=True)
         return pixels.permute(0, 3, 1, 2).float() / 255
 
+    @property
+    def has_posterior(self) -> bool:
+        """Whether latents are drawn from a distribution, or, with a tiny VAE, computed."""
+        return not isinstance(self.vae, AutoencoderTiny)
+
     @torch.no_grad()
-    def encode_targets(self, targets_BHWC: Uint8Array, posterior_noise_BCHW: Tensor) -> Tensor:
+    def encode_targets(self, targets_BHWC: Uint8Array, posterior_noise_BCHW: Tensor | None) -> Tensor:
         """Shapes: uint8 [B,H,W,3] 0..255 -> latents float32 [B,C,h,w], scaled to about unit variance."""
         pixels_B3HW = (self._pixels(targets_BHWC) * 2 - 1).to(self.arithmetic.dtype)
         encoded = self.vae.encode(pixels_B3HW)
         if hasattr(encoded, "latent_dist"):
             posterior = encoded.latent_dist
+            assert posterior_noise_BCHW is not None, "this VAE draws its latents"
             latents_BCHW = posterior.mean.float() + posterior.std.float() * posterior_noise_BCHW
         else:
             latents_BCHW = encoded.latents.float()
@@ -149,47 +169,49 @@ class StableDiffusion:
 
         Source: Zhang et al. 2023, eq. 5.
         """
+        task = self.task(batch)
+        errors_B = self.errors(controlnet, task, self.conditions(batch.conditions_BHWC))
+        if min_snr_gamma is not None:
+            alphas_B = self.alphas_cumprod_T[task.timesteps_B]
+            errors_B = errors_B * min_snr_weights(alphas_B, min_snr_gamma, self.prediction_type)
+        return errors_B.mean()
+
+    def task(self, batch: Batch) -> Task:
+        """What a batch asks of the networks, whatever its conditions."""
         device = self.arithmetic.device
         noise_BCHW = torch.from_numpy(batch.noise_BCHW).to(device)
         timesteps_B = torch.from_numpy(batch.timesteps_B).to(device)
-        posterior_BCHW = torch.from_numpy(batch.posterior_noise_BCHW).to(device)
+        drawn = batch.posterior_noise_BCHW
+        posterior_BCHW = None if drawn is None else torch.from_numpy(drawn).to(device)
         latents_BCHW = self.encode_targets(batch.targets_BHWC, posterior_BCHW)
         noisy_BCHW = add_noise(latents_BCHW, noise_BCHW, self.alphas_cumprod_T, timesteps_B)
-        prediction_BCHW = self._predict(
-            controlnet,
-            noisy_BCHW.to(self.arithmetic.dtype),
-            timesteps_B,
-            self.prompts(batch.captions),
-            self.conditions(batch.conditions_BHWC),
+        return Task(
+            noisy_BCHW=noisy_BCHW.to(self.arithmetic.dtype),
+            timesteps_B=timesteps_B,
+            prompts_BLD=self.prompts(batch.captions),
+            wanted_BCHW=self._wanted(latents_BCHW, noise_BCHW, timesteps_B),
         )
-        errors_B = squared_error(prediction_BCHW, self._wanted(latents_BCHW, noise_BCHW, timesteps_B))
-        if min_snr_gamma is not None:
-            alphas_B = self.alphas_cumprod_T[timesteps_B]
-            errors_B = errors_B * min_snr_weights(alphas_B, min_snr_gamma, self.prediction_type)
-        return errors_B.mean()
+
+    def errors(self, controlnet: Any, task: Task, conditions_B3HW: Tensor) -> Tensor:
+        """Mean squared error of each prediction under these conditions, [B] float32."""
+        prediction_BCHW = self._predict(controlnet, task, conditions_B3HW)
+        return squared_error(prediction_BCHW, task.wanted_BCHW)
 
     def _wanted(self, latents_BCHW: Tensor, noise_BCHW: Tensor, timesteps_B: Tensor) -> Tensor:
         if self.prediction_type == "v_prediction":
             return velocity(latents_BCHW, noise_BCHW, self.alphas_cumprod_T, timesteps_B)
         return noise_BCHW
 
-    def _predict(
-        self,
-        controlnet: Any,
-        noisy_BCHW: Tensor,
-        timesteps_B: Tensor,
-        prompts_BLD: Tensor,
-        conditions_B3HW: Tensor,
-    ) -> Tensor:
+    def _predict(self, controlnet: Any, task: Task, conditions_B3HW: Tensor) -> Tensor:
         with self.arithmetic.autocast():
             down, middle = controlnet(
-                noisy_BCHW, timesteps_B, prompts_BLD, controlnet_cond=conditions_B3HW, return_dict=False
+                task.noisy_BCHW, task.timesteps_B, task.prompts_BLD, controlnet_cond=conditions_B3HW, return_dict=False
             )
         dtype = self.arithmetic.dtype
         prediction: Tensor = self._unet_forward(
-            noisy_BCHW,
-            timesteps_B,
-            prompts_BLD,
+            task.noisy_BCHW,
+            task.timesteps_B,
+            task.prompts_BLD,
             down_block_additional_residuals=[residual.to(dtype) for residual in down],
             mid_block_additional_residual=middle.to(dtype),
             return_dict=False,

@@ -10,11 +10,20 @@ from dataclasses import dataclass
 from everstep.contracts import ParentRef
 from everstep.errors import DamageFound, EverstepError
 from everstep.versions import Run, Version
-from everstep.versions.arena import Arena, SlotState
+from everstep.versions.arena import Arena, Slot, SlotState
 from everstep.versions.slots import commit_slot
 
 RETRY_S = 15.0
 NICENESS = 10
+Retire = Callable[[Run], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A version, and which older ones went for it."""
+
+    version: Version
+    retired: str
 
 
 @dataclass(slots=True)
@@ -22,7 +31,7 @@ class Job:
     """One claimed slot."""
 
     slot: int
-    future: Future[Version] | None = None
+    future: Future[Made] | None = None
     began: float = 0.0
     next_try: float = 0.0
 
@@ -34,14 +43,15 @@ class Outcome:
     slot: int
     seconds: float
     version: Version | None = None
+    retired: str = ""  # which older versions went for it, in words
     error: EverstepError | None = None
 
 
 class Committer:
     """Commits the slots of one arena in the order in which they were claimed."""
 
-    def __init__(self, run: Run, arena: Arena, wake: Callable[[], None]) -> None:
-        self._run, self._arena, self._wake = run, arena, wake
+    def __init__(self, run: Run, arena: Arena, wake: Callable[[], None], retire: Retire) -> None:
+        self._run, self._arena, self._wake, self._retire = run, arena, wake, retire
         self._parent: ParentRef | None = None  # the last version made here; before it, the one that was noted
         self._worker = ThreadPoolExecutor(1, "everstep-commit", initializer=_lower_priority)
         self._jobs: list[Job] = []
@@ -75,11 +85,11 @@ class Committer:
         seconds = time.monotonic() - job.began
         error = future.exception()
         if error is None:
-            version = future.result()
+            version = future.result().version
             self._parent = ParentRef(self._run.name, version.number, version.manifest_digest)
             self.refused_since = None
             self._give_back(job)
-            return Outcome(job.slot, seconds, version)
+            return Outcome(job.slot, seconds, version, future.result().retired)
         if not isinstance(error, EverstepError):
             raise error
         if isinstance(error, DamageFound):
@@ -89,6 +99,11 @@ class Committer:
             job.next_try = time.monotonic() + RETRY_S
         return Outcome(job.slot, seconds, error=error)
 
+    def _make(self, slot: Slot) -> Made:
+        """In the thread: commit, and only then let older versions go."""
+        version = commit_slot(self._run, self._arena, slot, self._parent)
+        return Made(version, self._retire(self._run))
+
     def _give_back(self, job: Job) -> None:
         self._arena.slots[job.slot].set_state(SlotState.SEALED)
         self._jobs.remove(job)
@@ -97,8 +112,7 @@ class Committer:
         if self._jobs and self._jobs[0].future is None and time.monotonic() >= self._jobs[0].next_try:
             job = self._jobs[0]
             job.began = time.monotonic()
-            slot = self._arena.slots[job.slot]
-            job.future = self._worker.submit(commit_slot, self._run, self._arena, slot, self._parent)
+            job.future = self._worker.submit(self._make, self._arena.slots[job.slot])
             job.future.add_done_callback(lambda _: self._wake())
 
 

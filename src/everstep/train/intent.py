@@ -27,7 +27,7 @@ FIXED = {
     "data.held_out_pairs": "pairs held out so far would be trained on",
 }
 
-FREE = ("keeper",)  # sections that change nothing of what is trained: any start may have its own
+FREE = ("keep", "keeper")  # sections that change nothing of what is trained: any start may have its own
 
 
 @dataclass(frozen=True, slots=True)

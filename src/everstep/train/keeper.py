@@ -22,6 +22,7 @@ from everstep.train.channel import Channel, Gone, Message
 from everstep.train.committer import RETRY_S, Committer
 from everstep.train.intent import Ready
 from everstep.train.progress import Reporter, duration
+from everstep.train.retiring import retiring
 from everstep.train.trainer import STACKS_SIGNAL, Trainer, become_trainer, stacks_file
 from everstep.versions import Version, read_live
 from everstep.versions.arena import Arena, PlannedFile, plan_arena
@@ -157,7 +158,9 @@ class Keeper:
             taken = take_memory(lambda slots: plan_arena(path, files, notes_bytes, slots), ram_dir, SLOTS)
             self._arena, where = taken.arena, taken.where
         if self._arena is not None:
-            self._committer = Committer(self.ready.run, self._arena, self._wake)
+            in_use = self.ready.version.number if self.ready.version else None
+            retire = retiring(self.ready.config.keep, in_use)
+            self._committer = Committer(self.ready.run, self._arena, self._wake, retire)
         arena = self._arena
         where_path = str(arena.path) if arena and arena.path else None
         channel.send("arena", arena.descriptor if arena else None, where=where, path=where_path)
@@ -168,7 +171,8 @@ class Keeper:
         with contextlib.suppress(Gone):
             for outcome in self._committer.outcomes():
                 if outcome.version is not None:
-                    channel.send("committed", number=outcome.version.number, seconds=outcome.seconds)
+                    number, retired = outcome.version.number, outcome.retired
+                    channel.send("committed", number=number, seconds=outcome.seconds, retired=retired)
                 else:
                     is_disk = isinstance(outcome.error, NotCommitted)
                     channel.send("refused", why=str(outcome.error), is_tried_again=is_disk, retry_s=RETRY_S)

@@ -10,6 +10,7 @@ from everstep.config.schema import Keeper
 
 TRIALS = 3  # of each way to copy, before one is chosen
 RECENT = 5
+FIRST_STEPS = 3  # without a snapshot, to know how long a step is
 LONGEST_INTERVAL = 1000
 
 
@@ -69,8 +70,10 @@ class Pace:
 
     @property
     def interval(self) -> int:
-        """Steps between automatic snapshots: as few as the stated overhead allows."""
-        if not self._costs or not self._steps_s:
+        """Steps between automatic snapshots: as few as the stated overhead allows, once steps were measured."""
+        if len(self._steps_s) < FIRST_STEPS:
+            return LONGEST_INTERVAL
+        if not self._costs:
             return 1
         cost_s = statistics.median(cost.total_s for cost in self._costs[-RECENT:])
         steps = math.ceil(cost_s / (self._settings.overhead * statistics.median(self._steps_s)))

@@ -19,6 +19,7 @@ from everstep.models.sd import StableDiffusion
 from everstep.train.channel import Channel, Gone
 from everstep.train.metrics import Metrics
 from everstep.train.progress import Progress, Reporter, duration
+from everstep.train.retiring import retiring
 from everstep.train.snapshots import Snapshots
 from everstep.train.state import HPARAMS, TrainState
 from everstep.versions import (
@@ -70,6 +71,7 @@ class Saver:
         self.snapshots, self._channel, self._pending = snapshots, channel, list[Pending]()
         self.saved_at = time.monotonic()
         self.last_step = None if last is None else last.step  # of the newest version, made or on its way
+        self._resumed_from = None if last is None else last.number
         self._hparams = dump(config).encode()
 
     # --- when ----------------------------------------------------------------------------------------------
@@ -115,7 +117,8 @@ class Saver:
         state.check_finite()
         version = self.run.commit(self._draft(state, reason))
         self.last_step, self.saved_at = state.step, time.monotonic()
-        self._committed(version, time.monotonic() - began, pending)
+        seconds = time.monotonic() - began
+        self._committed(version, seconds, pending, retiring(self.config.keep, self._resumed_from)(self.run))
         self._draw(state, pending)
         self._file(pending, metrics)
 
@@ -157,7 +160,7 @@ class Saver:
         """Returns what was committed, if that is what the message says. Raises: NotCommitted."""
         if message["kind"] == "committed":
             pending = self._pending.pop(0)
-            self._committed(self.run.version(message["number"]), message["seconds"], pending)
+            self._committed(self.run.version(message["number"]), message["seconds"], pending, message["retired"])
             return pending
         if message["kind"] == "refused":
             self._refused(message, waits)
@@ -213,7 +216,7 @@ class Saver:
                 self.save(state, "rescue", metrics)
             snapshots.release()
 
-    def _committed(self, version: Version, seconds: float, pending: Pending) -> None:
+    def _committed(self, version: Version, seconds: float, pending: Pending, retired: str) -> None:
         self.last = version
         self._parent = ParentRef(self.run.name, version.number, version.manifest_digest)
         megabytes = version.size_bytes / 1e6
@@ -221,6 +224,8 @@ class Saver:
             f"{version.name}: step {version.step:,}, {version.images_seen:,} images, {megabytes:,.1f} MB in "
             f"{seconds:.1f} s -> {version.path}"
         )
+        if retired:
+            self.reporter.say(f"  {retired}")
         notes: dict[str, Any] = {} if pending.loss is None else {"scores": {"loss": pending.loss}}
         if pending.label is not None:
             notes["labels"] = (pending.label,)
@@ -288,6 +293,7 @@ class Saver:
                 loss=progress.loss,
                 last_version=progress.last_version,
                 next_version_step=progress.next_version_step,
+                resumed_from=self._resumed_from,
                 snapshot_step=None if self.snapshots is None else self.snapshots.sealed_step,
             ),
         )

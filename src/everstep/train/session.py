@@ -129,6 +129,7 @@ def _batches(ready: Ready, family: StableDiffusion, state: TrainState, pairs: Sp
             latent_shape=ready.base.latent_shape(resolution),
             num_train_timesteps=family.num_train_timesteps,
             prompt_dropout=data.prompt_dropout,
+            posterior=family.has_posterior,
             crop=data.crop,
             flip_probability=data.flip_probability,
             condition_resize=data.condition_resize,

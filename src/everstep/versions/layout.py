@@ -10,6 +10,7 @@ from everstep.errors import UserError
 RUNS = Path("runs")
 MANIFEST = "manifest.json"
 HPARAMS = "hparams.yaml"
+TRAINING = "training"  # folder of a version that only a resume needs; slim removes it
 DIGESTS = "digests.json"  # of every tensor; apart from the manifest, which a listing has to read whole
 VERSION_NAME = re.compile(r"version_(0|[1-9]\d*)")
 NUMBERED = re.compile(r"version_(0|[1-9]\d*)(?:[.-].*)?")
@@ -57,6 +58,10 @@ class RunLayout:
     @property
     def quarantine(self) -> Path:
         return self.root / "quarantine"
+
+    @property
+    def prune_lock(self) -> Path:
+        return self.root / ".prune"
 
     @property
     def trash(self) -> Path:

@@ -26,6 +26,7 @@ class LiveStatus:
     loss: float | None
     last_version: str | None
     next_version_step: int | None
+    resumed_from: int | None = None  # number of the version that this training went on from
     snapshot_step: int | None = None  # of the newest whole state in memory that survives the trainer
 
     @classmethod

@@ -53,7 +53,7 @@ def status(run: Run, max_steps: int) -> RunStatus:
         last_version_age_s=_age_s(last) if last else None,
         next_version_step=live.next_version_step if live and is_running else None,
         steps_at_risk=_at_risk(step, last, live) if is_running else 0,
-        version_bytes=sum(version.size_bytes for version in versions),
+        version_bytes=sum(version.disk_bytes for version in versions),
         free_bytes=fsops.free_bytes(run.path),
     )
 
@@ -71,7 +71,7 @@ def _row(run: Run, version: Version) -> dict[str, Any]:
         "images_seen": version.images_seen,
         "path": str(version.path),
         "reason": version.reason,
-        "size_bytes": version.size_bytes,
+        "size_bytes": version.disk_bytes,
         "resumable": version.resumable,
         "parent": None if version.parent is None else f"{version.parent.run}@{version.parent.version}",
         "labels": list(note.labels),

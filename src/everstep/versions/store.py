@@ -15,7 +15,7 @@ from everstep.contracts import Draft, ParentRef
 from everstep.errors import DamageFound, UserError
 from everstep.versions import commit as committing
 from everstep.versions import fsops, manifest
-from everstep.versions.layout import RunLayout, claimed_number, version_number
+from everstep.versions.layout import TRAINING, RunLayout, claimed_number, version_number
 from everstep.versions.live import clear_requests
 from everstep.versions.lock import LockHolder, holder, locked
 from everstep.versions.records import Annotation, read_annotation
@@ -24,6 +24,7 @@ from everstep.versions.tensorfile import LoadedTensor
 from everstep.versions.verify import Fault, faults, load_small, load_tensors
 
 Report = Callable[[str], None]
+BEST_SCORE = "control_gain"
 
 README = """\
 This folder is one training of a ControlNet, kept by Everstep.
@@ -86,7 +87,17 @@ class Version:
     @property
     def resumable(self) -> bool:
         """Whether what an exact resume needs is on disk; slim removes it."""
-        return all((self.path / path).is_file() for path in self.files if path.startswith("training/"))
+        return all((self.path / path).is_file() for path in self.files if path.startswith(f"{TRAINING}/"))
+
+    @property
+    def slim_bytes(self) -> int:
+        """What is left of its size once it is slim."""
+        return sum(int(entry["size"]) for path, entry in self.files.items() if not path.startswith(f"{TRAINING}/"))
+
+    @property
+    def disk_bytes(self) -> int:
+        """Its size as it is now, whole or slim."""
+        return self.size_bytes if self.resumable else self.slim_bytes
 
     @property
     def parent(self) -> ParentRef | None:
@@ -228,7 +239,7 @@ class Run:
 
     def _has_lost_files(self, version: Version) -> bool:
         """Slim removes training/ as a whole; a part of it missing is damage."""
-        return (version.path / "training").exists()
+        return (version.path / TRAINING).exists()
 
     def _set_aside(self, path: Path, why: str, report: Report) -> None:
         fsops.ensure_folder(self.layout.quarantine)
@@ -264,9 +275,19 @@ class Run:
         return next((version for version in versions if version.number == number), None)
 
     def _by_word(self, spec: str, versions: list[Version]) -> Version | None:
+        if spec == "best":
+            return self._best(versions)
         notes = [(version, self.annotation(version.number)) for version in versions]
         labelled = [version for version, note in notes if spec in note.labels]
         return labelled[-1] if labelled else None
+
+    def _best(self, versions: list[Version]) -> Version:
+        """By the score that tells whether the network obeys. Raises: UserError if no version has it."""
+        scored = [(self.annotation(version.number).scores.get(BEST_SCORE), version) for version in versions]
+        known = [(score, version.number, version) for score, version in scored if score is not None]
+        if not known:
+            raise UserError(f"{self.name} has no version with a score {BEST_SCORE} yet, so none is the best.")
+        return max(known)[2]
 
 
 def verify(version: Version) -> list[Fault]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from everstep.errors import DamageFound
 from everstep.versions.digests import digest
-from everstep.versions.layout import DIGESTS
+from everstep.versions.layout import DIGESTS, TRAINING
 from everstep.versions.tensorfile import Header, LoadedTensor, read_file
 
 
@@ -25,12 +25,18 @@ class Fault:
 
 
 def faults(folder: Path, files: Mapping[str, Any]) -> Iterator[Fault]:
-    """Check all files against the manifest's entries. Files that no entry names are none of our business."""
+    """Check all files against the manifest's entries. Files that no entry names are none of our business.
+
+    A version whose training folder is gone as a whole was made slim; what is left of it is checked.
+    """
     try:
         digests = load_digests(folder, files)
     except (DamageFound, OSError):
         digests = {}  # said below, where its turn comes
+    is_slim = not (folder / TRAINING).exists()
     for path, entry in files.items():
+        if is_slim and path.startswith(f"{TRAINING}/"):
+            continue
         if not (folder / path).is_file():
             yield Fault(path, None, "is missing")
         elif "tensors" in entry:

@@ -1,0 +1,53 @@
+"""What a run's settings say of older versions, carried out after each new one."""
+
+import time
+from collections.abc import Callable
+
+from everstep.config.schema import Keep
+from everstep.errors import EverstepError
+from everstep.versions import Run
+from everstep.versions.pruning import prune
+from everstep.versions.retention import Decision, Fate, Policy
+from everstep.versions.units import size
+
+
+def policy(keep: Keep) -> Policy:
+    """The settings as the store understands them."""
+    return Policy(
+        last=keep.last,
+        best=keep.best,
+        score=keep.score,
+        every_versions=keep.every.versions,
+        every_steps=keep.every.steps,
+        every_s=keep.every.seconds,
+        hourly=keep.hourly,
+        daily=keep.daily,
+        weekly=keep.weekly,
+        within_s=keep.within.seconds if keep.within else None,
+        budget_bytes=keep.budget.total if keep.budget else None,
+    )
+
+
+def retiring(keep: Keep, in_use: int | None) -> Callable[[Run], str]:
+    """A function that lets older versions go and says which. What fails in it costs no training."""
+
+    def retire(run: Run) -> str:
+        if keep.everything:
+            return ""
+        try:
+            done = prune(run, policy(keep), time.time(), () if in_use is None else (in_use,))
+        except (EverstepError, OSError) as error:
+            return f"Older versions stay: {error}"
+        return in_words(done)
+
+    return retire
+
+
+def in_words(done: list[Decision]) -> str:
+    """Made slim: version_3. Dropped: version_1, version_2. 1.2 GB freed."""
+    named = {
+        word: ", ".join(f"version_{decision.held.number}" for decision in done if decision.fate is fate)
+        for word, fate in (("Made slim", Fate.SLIM), ("Dropped", Fate.DROP))
+    }
+    parts = [f"{word}: {names}." for word, names in named.items() if names]
+    return " ".join([*parts, f"{size(sum(decision.frees_bytes for decision in done))} freed."]) if parts else ""

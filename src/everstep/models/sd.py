@@ -29,9 +29,9 @@ from everstep.errors import UserError
 from everstep.models.arithmetic import Arithmetic
 from everstep.models.base import BaseFolder
 from everstep.models.objective import add_noise, min_snr_weights, squared_error, velocity
+from everstep.models.shapes import hint_channels
 from everstep.models.text import PromptEncoder
 
-HINT_CHANNELS = (16, 32, 96, 256)  # the paper's hint encoder; each entry after the first halves the picture
 SAMPLERS = {"unipc": UniPCMultistepScheduler, "ddim": DDIMScheduler}
 
 
@@ -100,11 +100,11 @@ class StableDiffusion:
 
         The hint encoder halves the picture as often as the VAE does. Source: Zhang et al. 2023, section 3.
         """
-        halvings = self.base.vae_factor().bit_length() - 1
-        channels = (*HINT_CHANNELS, *[HINT_CHANNELS[-1]] * halvings)[: halvings + 1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            controlnet = ControlNetModel.from_unet(self.unet, conditioning_embedding_out_channels=channels)
+            controlnet = ControlNetModel.from_unet(
+                self.unet, conditioning_embedding_out_channels=hint_channels(self.base)
+            )
         return self._trainable(controlnet)
 
     def load_controlnet(self, folder: str) -> ControlNetModel:

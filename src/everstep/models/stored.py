@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from everstep.errors import DamageFound
+from everstep.models.places import AVERAGED, WEIGHTS
 from everstep.versions import LoadedTensor, Version, read_tensors
 
-WEIGHTS = "controlnet/diffusion_pytorch_model.safetensors"
-AVERAGED = "training/ema.safetensors"
+__all__ = ["AVERAGED", "WEIGHTS", "TorchTensor", "fill", "load_weights"]
 
 DTYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}

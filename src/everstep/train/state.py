@@ -15,17 +15,14 @@ from torch import Tensor
 
 from everstep.contracts import TensorFile
 from everstep.errors import NotFinite
-from everstep.models.stored import AVERAGED, WEIGHTS, TorchTensor, fill
+from everstep.models.places import AVERAGED, METADATA, MOMENTS, OPTIMIZER, WEIGHTS
+from everstep.models.stored import TorchTensor, fill
 from everstep.train.ema import Ema
 from everstep.versions import Version, read_small, read_tensors
 
 CONTROLNET_CONFIG = "controlnet/config.json"
-OPTIMIZER = "training/optimizer.safetensors"
 STATE = "training/state.json"
 HPARAMS = "hparams.yaml"
-
-METADATA = {WEIGHTS: {"format": "pt"}, AVERAGED: {"format": "pt"}}
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(slots=True)

@@ -1,0 +1,187 @@
+"""Adherence: how well a drawn picture obeys its condition, where the condition can be taken from a picture again.
+
+Owns which kinds there are, what each is called and needs. Choosing a kind loads no torch; opening one does.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from everstep.contracts import Uint8Array
+from everstep.data import circles
+from everstep.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+CIRCLES = "builtin:circles"
+OPENCV, TORCHMETRICS = "cv2", "torchmetrics"
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Drawn pictures and what each was drawn from, [H,W,3] uint8 of one size, and its pair's number in the source."""
+
+    pictures: Sequence[Uint8Array]
+    conditions: Sequence[Uint8Array]
+    pairs: Sequence[int]
+    targets: Sequence[Uint8Array | None]
+
+
+Measure = Callable[[Scored], list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Adherence:
+    """A score of pictures, ready to be taken: its model is loaded."""
+
+    name: str
+    higher_is_better: bool
+    measure: Measure
+
+    def __call__(
+        self,
+        pictures: Sequence[Uint8Array],
+        conditions: Sequence[Uint8Array],
+        pairs: Sequence[int],
+        targets: Sequence[Uint8Array | None],
+    ) -> list[float]:
+        """One value for each picture. Pairs count for circles alone, targets for segmentation alone."""
+        if not pictures:
+            return []
+        return self.measure(Scored(pictures, conditions, pairs, targets))
+
+    def rank(self, value: float) -> float:
+        """The value so that higher is better."""
+        return value if self.higher_is_better else -value
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a kind of adherence is called in the records, which libraries it needs, and whether a model too."""
+
+    score: str
+    libraries: tuple[str, ...]
+    has_extractor: bool
+    higher_is_better: bool = True
+
+
+KINDS = {
+    "circles": Kind("circle_iou", (), has_extractor=False),
+    "canny": Kind("canny_f1", (OPENCV, TORCHMETRICS), has_extractor=False),
+    "lineart": Kind("lineart_ms_ssim", (TORCHMETRICS,), has_extractor=True),
+    "softedge": Kind("softedge_ms_ssim", (TORCHMETRICS,), has_extractor=True),
+    "depth": Kind("depth_rmse", (TORCHMETRICS,), has_extractor=True, higher_is_better=False),
+    "segmentation": Kind("seg_miou", (TORCHMETRICS,), has_extractor=True),
+}
+
+
+def kind_for(setting: str, data_path: str) -> str | None:
+    """The kind that scoring.adherence asks for, None for none: auto is circles for the built-in data, else off.
+
+    Raises: UserError if it asks for circles where the data has none.
+    """
+    if setting == "auto":
+        return "circles" if data_path == CIRCLES else None
+    if setting == "circles" and data_path != CIRCLES:
+        raise UserError(
+            f"scoring.adherence is circles, which only {CIRCLES} has, but data.path is {data_path}. "
+            "Nothing was started. --set scoring.adherence=off leaves it out."
+        )
+    return None if setting == "off" else setting
+
+
+def open_adherence(kind: str, extractor: str | None, device: "torch.device") -> Adherence:
+    """Load what a kind needs. Raises: UserError if a library or the extractor is missing, or is not needed."""
+    wanted = KINDS[kind]
+    _check(kind, wanted, extractor)
+    measures: dict[str, Callable[[], Measure]] = {
+        "circles": lambda: _circle_iou,
+        "canny": lambda: _canny_f1,
+        "lineart": lambda: _open_lines("lineart", str(extractor), device),
+        "softedge": lambda: _open_lines("softedge", str(extractor), device),
+        "depth": lambda: _open_depth(str(extractor), device),
+        "segmentation": lambda: _open_segmentation(str(extractor), device),
+    }
+    return Adherence(wanted.score, wanted.higher_is_better, measures[kind]())
+
+
+def _check(kind: str, wanted: Kind, extractor: str | None) -> None:
+    missing = [library for library in wanted.libraries if find_spec(library) is None]
+    if missing:
+        raise UserError(
+            f"scoring.adherence is {kind}, which needs {' and '.join(missing)}, not installed here. "
+            "Nothing was started. pip install 'everstep[scores]'"
+        )
+    if wanted.has_extractor and extractor is None:
+        folder = "a folder in transformers layout or " if kind in ("depth", "segmentation") else ""
+        raise UserError(
+            f"scoring.adherence is {kind}, but scoring.extractor is not set. Nothing was started. "
+            f"--set scoring.extractor=PATH names {folder}an exported program (.pt2) that finds conditions in pictures."
+        )
+    if extractor is not None and not wanted.has_extractor:
+        raise UserError(
+            f"scoring.extractor is {extractor}, but scoring.adherence is {kind}, which uses none. Nothing was started. "
+            "Leave one of the two out."
+        )
+
+
+# --- the kinds ---------------------------------------------------------------------------------------------
+
+
+def _circle_iou(scored: Scored) -> list[float]:
+    pairs = zip(scored.pictures, scored.pairs, strict=True)
+    return [circles.circle_iou(picture, circles.circle(number)) for picture, number in pairs]
+
+
+def _canny_f1(scored: Scored) -> list[float]:
+    """The condition is itself a map of edges: bright pixels are edges."""
+    from everstep.evaluation.agreement import edges_f1
+    from everstep.evaluation.extractors import canny
+
+    return edges_f1(canny(scored.pictures), _grey(scored.conditions)[:, 0] > 0.5)
+
+
+def _open_lines(kind: str, extractor: str, device: "torch.device") -> Measure:
+    """The extractor's lines must be bright where the condition's are."""
+    from everstep.evaluation.agreement import ms_ssim
+    from everstep.evaluation.extractors import open_extractor
+
+    extract = open_extractor("lineart" if kind == "lineart" else "softedge", extractor, device)
+    return lambda scored: ms_ssim(extract(scored.pictures).clamp(0, 1), _grey(scored.conditions).to(device))
+
+
+def _open_depth(extractor: str, device: "torch.device") -> Measure:
+    """What is near must be bright in both, or dark in both; a scale or shift does not count."""
+    from everstep.evaluation.agreement import depth_rmse
+    from everstep.evaluation.extractors import open_extractor
+
+    extract = open_extractor("depth", extractor, device)
+    return lambda scored: depth_rmse(extract(scored.pictures), _grey(scored.conditions).to(device))
+
+
+def _open_segmentation(extractor: str, device: "torch.device") -> Measure:
+    """Classes of the drawn picture against classes of the target, both by the extractor: no palette is needed."""
+    from everstep.evaluation.agreement import segmentation_miou
+    from everstep.evaluation.extractors import open_extractor
+
+    extract = open_extractor("segmentation", extractor, device)
+
+    def measure(scored: Scored) -> list[float]:
+        targets = [target for target in scored.targets if target is not None]
+        return segmentation_miou(extract(scored.pictures), extract(targets))
+
+    return measure
+
+
+def _grey(pictures: Sequence[Uint8Array]) -> "Tensor":
+    """Shapes: B pictures [H,W,3] uint8 -> [B,1,H,W] float32, 0..1."""
+    import torch
+
+    grey = [np.asarray(Image.fromarray(picture).convert("L"), dtype=np.float32) for picture in pictures]
+    return torch.from_numpy(np.stack(grey)[:, None]) / 255

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import torch
 
-from everstep.config import dump, resolve
+from everstep.config import Settings, dump, resolve
 from everstep.contracts import Batch
+from everstep.data import Source
 from everstep.train import session
 from everstep.train.channel import Channel
 from everstep.train.intent import Ready, complete, open_data
@@ -93,15 +94,31 @@ def in_words(ratios: list[float]) -> str:
     return f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
 
 
-def built_loop(folder: Path, closing: ExitStack, channel: Channel | None = None) -> Loop:
-    """A training on the built-in base and data, as `everstep train` builds it; with a channel, it takes snapshots."""
-    config = resolve("circles", {"optim": {"max_steps": 10**6}, "sampling": {"pairs": 0}, "versions": {"every": 10**6}})
-    config, base = complete(config)
+def built_loop(
+    folder: Path,
+    closing: ExitStack,
+    channel: Channel | None = None,
+    settings: Settings | None = None,
+    wrap: Callable[[Source], Source] = lambda source: source,
+) -> Loop:
+    """A training on the built-in base and data, as `everstep train` builds it; with a channel, it takes snapshots.
+
+    Args:
+        settings: over those of the preset.
+        wrap: makes other pairs of the built-in ones.
+    """
+    alone: Settings = {"optim": {"max_steps": 10**6}, "sampling": {"pairs": 0}, "versions": {"every": 10**6}}
+    config, base = complete(resolve("circles", merged(alone, settings or {})))
     run = Run.create(folder, dump(config))
-    ready = Ready(run, config, base, base.digest(), open_data(config, print), None, None)
+    ready = Ready(run, config, base, base.digest(), wrap(open_data(config, print)), None, None)
     reporter = Reporter()
     signals = closing.enter_context(StopSignals(print))
     return session.build(ready, reporter, signals, closing, channel)
+
+
+def merged(under: Settings, over: Settings) -> Settings:
+    """Section by section."""
+    return {name: {**under.get(name, {}), **over.get(name, {})} for name in {**under, **over}}
 
 
 if __name__ == "__main__":

@@ -25,8 +25,11 @@ class Program:
     """The program in a process of its own, which can be killed."""
 
     def __init__(self, words: tuple[object, ...], folder: Path, prepare: Callable[[], None] | None = None) -> None:
-        self.log = folder / f"program-{time.monotonic_ns()}.log"
-        self.process = PROCESSES.Process(target=_run, args=(list(map(str, words)), folder, self.log, prepare))
+        self.log = folder.parent / f"program-{time.monotonic_ns()}.log"  # nothing of ours lies where users look
+        surroundings = dict(os.environ)
+        self.process = PROCESSES.Process(
+            target=_run, args=(list(map(str, words)), folder, self.log, surroundings, prepare)
+        )
         self.process.start()
 
     def signal(self, number: signal.Signals) -> None:
@@ -51,8 +54,11 @@ class Program:
             time.sleep(0.005)
 
 
-def _run(words: list[str], folder: Path, log: Path, prepare: Callable[[], None] | None) -> None:
+def _run(
+    words: list[str], folder: Path, log: Path, surroundings: dict[str, str], prepare: Callable[[], None] | None
+) -> None:
     os.chdir(folder)
+    os.environ.update(surroundings)
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

@@ -89,6 +89,8 @@ class Optim(Section):
     """AdamW: term in the denominator."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Gradients are scaled down to this norm; null to leave them."""
+    timesteps: Literal["uniform", "cubic"] = "uniform"
+    """How noisy examples are: uniform, or cubic, which trains on much noise, where form is decided, more often."""
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
     """Loss weights min(SNR, gamma), usually 5 (Hang et al. 2023); null for equal weights."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -147,6 +149,8 @@ class Keep(Section):
     """All versions younger than this are kept whole: 90min, 12h, 2days."""
     budget: Bytes | None = None
     """Room for all versions together, as 50GB: the oldest are made slim, then dropped; pinned and labelled stay."""
+    jump: bool = True
+    """The versions just before and just after the condition came to be obeyed are kept."""
     everything: bool = False
     """Keep all versions whole; nothing else here counts then."""
 
@@ -172,10 +176,30 @@ class Keeper(Section):
     """Minutes of a disk refusing every version after which training ends with exit code 4; left out, it goes on."""
 
 
+class Scoring(Section):
+    """What tells, at each version, whether the condition is obeyed. Nothing of it changes what is trained."""
+
+    overhead: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """Share of training time that control gain may cost: decides on how many held-out examples it rests; 0 for none."""
+    adherence: Literal["auto", "off", "circles", "canny", "lineart", "softedge", "depth", "segmentation"] = "auto"
+    """What is taken from the drawn pictures again and compared; auto is circles for the built-in data, else off."""
+    extractor: str | None = None
+    """Model that takes it: an exported program (.pt2), for depth and segmentation also a transformers folder."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Versions without a higher control gain after which training ends, once the condition is obeyed; or never."""
+
+
+class Tracking(Section):
+    """Where curves and pictures go besides the run's own records and TensorBoard."""
+
+    wandb_project: str | None = None
+    """Weights & Biases project; needs `pip install 'everstep[wandb]'`; its failures never end a training."""
+
+
 class Sampling(Section):
     """The pictures that are drawn at each version."""
 
-    pairs: Annotated[int, Field(ge=0, le=64)] = 8
+    pairs: Annotated[int, Field(ge=0, le=64)] = 4
     """Held-out pairs on the contact sheet of each version; 0 draws none."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 20
     """Denoising steps of the sampler."""
@@ -199,4 +223,6 @@ class Config(Section):
     versions: Versions = Versions()
     keep: Keep = Keep()
     keeper: Keeper = Keeper()
+    scoring: Scoring = Scoring()
     sampling: Sampling = Sampling()
+    tracking: Tracking = Tracking()

@@ -21,6 +21,7 @@ class ExampleSettings:
     resolution: int
     latent_shape: tuple[int, int, int]
     num_train_timesteps: int
+    timesteps: Literal["uniform", "cubic"] = "uniform"
     prompt_dropout: float = 0.5
     posterior: bool = True  # whether the VAE draws latents from a posterior, which takes noise of its own
     crop: Literal["centre", "random"] = "centre"
@@ -62,7 +63,7 @@ def make_example(source: PairSource, training: Sequence[int], number: int, setti
         posterior_noise_CHW=order.noise(seed, number, settings.latent_shape, "posterior")
         if settings.posterior
         else None,
-        timestep=order.timestep(seed, number, settings.num_train_timesteps),
+        timestep=order.timestep(seed, number, settings.num_train_timesteps, settings.timesteps),
     )
 
 
@@ -79,7 +80,7 @@ class BatchStream(Iterator[Batch]):
         workers: int = 2,
         batches_ahead: int = 4,
     ) -> None:
-        self._source, self._training, self._settings = source, training, settings
+        self._source, self._training, self.settings = source, training, settings
         self._batch_size, self._next_example = batch_size, first_example
         self._pool = ThreadPoolExecutor(workers, "everstep-data") if workers else None
         self._ahead: deque[Future[Batch]] = deque()
@@ -105,7 +106,7 @@ class BatchStream(Iterator[Batch]):
 
     def _make(self, first: int) -> Batch:
         numbers = range(first, first + self._batch_size)
-        examples = [make_example(self._source, self._training, number, self._settings) for number in numbers]
+        examples = [make_example(self._source, self._training, number, self.settings) for number in numbers]
         posterior = [e.posterior_noise_CHW for e in examples if e.posterior_noise_CHW is not None]
         return Batch(
             first_example=first,

@@ -3,7 +3,7 @@
 Draws with the networks already in memory. Knows nothing of runs or files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from everstep.config.schema import Sampling
-from everstep.contracts import Uint8Array
+from everstep.config.schema import Data, Sampling
+from everstep.contracts import Float32Array, PairSource, Uint8Array
+from everstep.data import fit
 from everstep.models.sd import StableDiffusion
 
-CELL_PX, GAP_PX, LABEL_PX, TITLE_PX = 144, 6, 78, 26
+CELL_PX, GAP_PX, LABEL_PX, TITLE_PX, CAPTION_PX = 144, 6, 78, 26, 40
 PAPER, INK = (250, 250, 248), (40, 40, 44)
 
 
@@ -28,12 +29,22 @@ class Shown:
     target_HWC: Uint8Array | None = None
 
 
-@torch.no_grad()
 def draw(family: StableDiffusion, controlnet: Any, shown: Sequence[Shown], settings: Sampling) -> list[Uint8Array]:
     """Draw one picture for each. The noise of picture i depends on the seed and i alone.
 
     Shapes: conditions [H,W,3] uint8 -> pictures [H,W,3] uint8.
     """
+    return [rounded(picture) for picture in paint(family, controlnet, shown, settings)]
+
+
+def rounded(picture_HWC: Float32Array) -> Uint8Array:
+    """0..1 -> 0..255; what is no number becomes black."""
+    return (np.nan_to_num(picture_HWC, nan=0.0) * 255).round().astype(np.uint8)
+
+
+@torch.no_grad()
+def paint(family: StableDiffusion, controlnet: Any, shown: Sequence[Shown], settings: Sampling) -> list[Float32Array]:
+    """As `draw`, before rounding: [H,W,3] float32 0..1, or what came out instead."""
     pipeline = family.pipeline(controlnet, settings.scheduler)
     conditions_B3HW = family.conditions(np.stack([item.condition_HWC for item in shown]))
     was_training = controlnet.training
@@ -51,34 +62,64 @@ def draw(family: StableDiffusion, controlnet: Any, shown: Sequence[Shown], setti
             ).images
     finally:
         controlnet.train(was_training)
-    return [(picture * 255).round().astype(np.uint8) for picture in drawn]
+    return list(drawn)
+
+
+def shown_pairs(source: PairSource, numbers: Sequence[int], data: Data) -> list[Shown]:
+    """Pairs to draw from, cropped as they are for training. Raises: UserError naming a file that cannot be read."""
+    found = []
+    for number in numbers:
+        pair = source.load(number)
+        target_HWC, condition_HWC = fit(pair, data.resolution or 0, condition_resize=data.condition_resize)
+        found.append(Shown(condition_HWC, pair.caption, target_HWC))
+    return found
 
 
 def contact_sheet(title: str, shown: Sequence[Shown], drawn: Sequence[Uint8Array]) -> Image.Image:
     """One column for each pair, captions above: condition, sample, target."""
-    caption_px = 40
-    width = LABEL_PX + len(shown) * (CELL_PX + GAP_PX)
-    rows = ("condition", "sample", "target")
-    sheet = Image.new("RGB", (width, TITLE_PX + caption_px + len(rows) * (CELL_PX + GAP_PX)), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    pen.text((GAP_PX, 5), title, INK, ImageFont.load_default(15))
-    for row, name in enumerate(rows):
-        top = TITLE_PX + caption_px + row * (CELL_PX + GAP_PX)
-        pen.text((GAP_PX, top + CELL_PX // 2 - 8), name, INK, ImageFont.load_default(13))
-    for column, (item, picture) in enumerate(zip(shown, drawn, strict=True)):
-        left = LABEL_PX + column * (CELL_PX + GAP_PX)
-        pen.multiline_text((left, TITLE_PX), _wrapped(item.caption), INK, ImageFont.load_default(11), spacing=1)
-        for row, pixels in enumerate((item.condition_HWC, picture, item.target_HWC)):
+    return sheet(title, shown, {"sample": drawn})
+
+
+def sheet(
+    title: str, shown: Sequence[Shown], drawn: Mapping[str, Sequence[Uint8Array]], cell_px: int = CELL_PX
+) -> Image.Image:
+    """One column for each pair, captions above; a row for the condition, for each of `drawn`, and for the target."""
+    rows: dict[str, Sequence[Uint8Array | None]] = {
+        "condition": [item.condition_HWC for item in shown],
+        **drawn,
+        "target": [item.target_HWC for item in shown],
+    }
+    font, title_font = ImageFont.load_default(13), ImageFont.load_default(15)
+    label_px = max(LABEL_PX, *(_width(name, font) + 3 * GAP_PX for name in rows))
+    first_row = TITLE_PX + CAPTION_PX
+    width = max(label_px + len(shown) * (cell_px + GAP_PX), _width(title, title_font) + 2 * GAP_PX)
+    page = Image.new("RGB", (width, first_row + len(rows) * (cell_px + GAP_PX)), PAPER)
+    pen = ImageDraw.Draw(page)
+    pen.text((GAP_PX, 5), title, INK, title_font)
+    for column, item in enumerate(shown):
+        caption = _wrapped(item.caption, cell_px // 6)
+        pen.multiline_text(
+            (label_px + column * (cell_px + GAP_PX), TITLE_PX), caption, INK, ImageFont.load_default(11), spacing=1
+        )
+    for row, (name, pictures) in enumerate(rows.items()):
+        top = first_row + row * (cell_px + GAP_PX)
+        pen.multiline_text((GAP_PX, top + cell_px // 2 - 8 - 7 * name.count("\n")), name, INK, font)
+        for column, pixels in enumerate(pictures):
             if pixels is not None:
-                sheet.paste(_cell(pixels), (left, TITLE_PX + caption_px + row * (CELL_PX + GAP_PX)))
-    return sheet
+                page.paste(_cell(pixels, cell_px), (label_px + column * (cell_px + GAP_PX), top))
+    return page
 
 
-def _cell(pixels_HWC: Uint8Array) -> Image.Image:
+def _width(text: str, font: Any) -> int:
+    """Of the longest line, in pixels."""
+    return max(round(float(font.getlength(line))) for line in text.split("\n"))
+
+
+def _cell(pixels_HWC: Uint8Array, cell_px: int) -> Image.Image:
     """Small pictures are enlarged with hard pixels: what is seen is what was drawn."""
     picture = Image.fromarray(pixels_HWC)
-    filter_ = Image.Resampling.NEAREST if picture.width < CELL_PX else Image.Resampling.LANCZOS
-    return picture.resize((CELL_PX, CELL_PX), filter_)
+    filter_ = Image.Resampling.NEAREST if picture.width < cell_px else Image.Resampling.LANCZOS
+    return picture.resize((cell_px, cell_px), filter_)
 
 
 def _wrapped(caption: str, characters: int = 24, lines: int = 3) -> str:

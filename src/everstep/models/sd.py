@@ -4,6 +4,7 @@ The only place that knows this family's networks. Knows nothing of runs, steps o
 Legend: B batch, 3 RGB, C latent channels, H and W height and width (of latents, or of pixels for _B3HW).
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -222,20 +223,29 @@ class StableDiffusion:
 
     def pipeline(self, controlnet: ControlNetModel, scheduler: str) -> StableDiffusionControlNetPipeline:
         """The pipeline anyone would build from the folders, around the networks already in memory."""
-        config = self.scheduler.config
         pipeline = StableDiffusionControlNetPipeline(
             vae=self.vae,
             text_encoder=self.text_encoder,
             tokenizer=self.tokenizer,
             unet=self.unet,
             controlnet=controlnet,
-            scheduler=_base_sampler(self.base) if scheduler == "base" else SAMPLERS[scheduler].from_config(config),
+            scheduler=self._sampler(scheduler),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
+
+    def sampler_config(self, scheduler: str) -> dict[str, Any]:
+        """The class and every setting of a sampler, for the records."""
+        sampler = self._sampler(scheduler)
+        return {"class": type(sampler).__name__, **json.loads(sampler.to_json_string())}
+
+    def _sampler(self, scheduler: str) -> Any:
+        if scheduler == "base":
+            return _base_sampler(self.base)
+        return SAMPLERS[scheduler].from_config(self.scheduler.config)
 
 
 def _load(network: Any, folder: Path, dtype: torch.dtype) -> Any:

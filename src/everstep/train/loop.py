@@ -17,11 +17,12 @@ from everstep.train.metrics import Measured, Metrics
 from everstep.train.optim import learning_rate, set_learning_rate
 from everstep.train.progress import Progress, Reporter
 from everstep.train.rate import Rate
-from everstep.train.saving import KeeperGone, Saver
+from everstep.train.saving import EARLY, FINAL, KeeperGone, Saver
 from everstep.train.state import TrainState
 from everstep.train.stop import StopSignals
 
 TELL_PERIOD_S = 0.5
+COMPLETE = (FINAL, EARLY)
 
 
 class Loop:
@@ -45,8 +46,8 @@ class Loop:
         self._told_at = 0.0
 
     def run(self) -> str:
-        """Train until the last step or a request to stop; returns the reason: final, signal, asked, or rescue where
-        the keeper died.
+        """Train until the last step or a request to stop; returns the reason: final, early where control gain rises no
+        more, signal, asked, or rescue where the keeper died.
 
         Everything up to the last whole step is in a version when this returns.
         Raises: NotCommitted if the last version could not be written; NotFinite if loss, gradients or weights are no
@@ -67,11 +68,11 @@ class Loop:
         while self.state.step < self.config.optim.max_steps and reason is None:
             self.advance()
             reason = self.asked_to_stop()
-        reason = reason or "final"
+        reason = reason or FINAL
         if self.saver.last_step != self.state.step:
             self._save(reason)
         self.saver.finish(self.metrics)
-        self._tell("complete" if reason == "final" else "stopped")
+        self._tell("complete" if reason in COMPLETE else "stopped")
         return reason
 
     def advance(self) -> None:
@@ -136,7 +137,7 @@ class Loop:
                 self.saver.done(request)
             elif request.kind == "stop":
                 reason = reason or "asked"
-        return reason
+        return reason or (EARLY if self.saver.judge.is_worn_out else None)
 
     def _tell(self, state: str = "running") -> None:
         """Let the line, the live file and the records know; at most twice a second."""
@@ -163,4 +164,5 @@ class Loop:
             last_version=self.saver.last.name if self.saver.last else None,
             last_version_age_s=now - self.saver.saved_at,
             next_version_step=self.saver.next_step(state.step, optim.max_steps),
+            control_gain=self.saver.judge.verdict.gain,
         )

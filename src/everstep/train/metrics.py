@@ -5,6 +5,7 @@ Values stay on the device until they are wanted, so that a step never waits for 
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,11 @@ class Metrics:
 
     def rate(self, images_per_second: float, step: int) -> None:
         self._board.add_scalar("images_per_second", images_per_second, step)
+
+    def scores(self, values: Mapping[str, float], step: int) -> None:
+        """What a version is worth."""
+        for name, value in values.items():
+            self._board.add_scalar(f"scores/{name}", value, step)
 
     def picture(self, tag: str, pixels_HWC: Any, step: int) -> None:
         self._board.add_image(tag, pixels_HWC, step, dataformats="HWC")

@@ -1,4 +1,4 @@
-"""From the live state to versions: when they are due, what goes into them, their pictures, and snapshots between.
+"""From the live state to versions: when they are due, what goes into them, and snapshots between.
 
 The one place where training meets the store while it runs. With a keeper, versions are copies in memory that the
 keeper writes while training goes on; without, they are written here while it waits.
@@ -9,14 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from everstep.config import Config, dump
-from everstep.contracts import Draft, ParentRef, Uint8Array
+from everstep.contracts import Draft, ParentRef
 from everstep.errors import NotCommitted
-from everstep.evaluation.samples import Shown, contact_sheet, draw
-from everstep.models.sd import StableDiffusion
 from everstep.train.channel import Channel, Gone
+from everstep.train.judging import Judge, Judged
 from everstep.train.metrics import Metrics
 from everstep.train.progress import Progress, Reporter, duration
 from everstep.train.retiring import retiring
@@ -34,6 +31,7 @@ from everstep.versions import (
 )
 
 INTERVAL = "interval"  # the one reason for which training does not wait
+FINAL, EARLY = "final", "early"  # all steps are done; control gain rises no more
 
 
 @dataclass(slots=True)
@@ -43,7 +41,7 @@ class Pending:
     step: int
     label: str | None
     loss: float | None
-    drawn: list[Uint8Array] | None = None
+    judged: Judged | None = None
 
 
 class KeeperGone(Exception):
@@ -51,23 +49,22 @@ class KeeperGone(Exception):
 
 
 class Saver:
-    """Makes the versions of one training, and draws the contact sheet of each."""
+    """Makes the versions of one training, and has each of them judged."""
 
     def __init__(
         self,
         run: Run,
         config: Config,
-        family: StableDiffusion,
         facts: Mapping[str, Any],
-        shown: list[Shown],
+        judge: Judge,
         reporter: Reporter,
         last: Version | None,
         parent: ParentRef | None,
         snapshots: Snapshots | None = None,
         channel: Channel | None = None,
     ) -> None:
-        self.run, self.config, self.family, self.facts = run, config, family, facts
-        self.shown, self.reporter, self.last, self._parent = shown, reporter, last, parent
+        self.run, self.config, self.facts, self.judge = run, config, facts, judge
+        self.reporter, self.last, self._parent = reporter, last, parent
         self.snapshots, self._channel, self._pending = snapshots, channel, list[Pending]()
         self.saved_at = time.monotonic()
         self.last_step = None if last is None else last.step  # of the newest version, made or on its way
@@ -93,7 +90,7 @@ class Saver:
     # --- making versions -----------------------------------------------------------------------------------
 
     def save(self, state: TrainState, reason: str, metrics: Metrics | None = None, label: str | None = None) -> None:
-        """Make the state the next version, with its pictures. Returns when it is committed, or, for one that is made
+        """Make the state the next version, and judge it. Returns when it is committed, or, for one that is made
         at an interval under a keeper, when its copy is.
 
         Raises: NotCommitted if the disk refuses it; NotFinite if the weights are no numbers. Older versions are whole.
@@ -107,10 +104,10 @@ class Saver:
         self.last_step, self.saved_at = state.step, time.monotonic()
         if reason != INTERVAL:
             self._await(metrics)
-            self._draw(state, pending)
+            self._judge(state, pending)
             self._file(pending, metrics)
         else:
-            self._draw(state, pending)
+            self._judge(state, pending)
 
     def _commit_here(self, state: TrainState, reason: str, pending: Pending, metrics: Metrics | None) -> None:
         began = time.monotonic()
@@ -119,7 +116,7 @@ class Saver:
         self.last_step, self.saved_at = state.step, time.monotonic()
         seconds = time.monotonic() - began
         self._committed(version, seconds, pending, retiring(self.config.keep, self._resumed_from)(self.run))
-        self._draw(state, pending)
+        self._judge(state, pending)
         self._file(pending, metrics)
 
     def snapshot(self, state: TrainState, metrics: Metrics) -> None:
@@ -232,44 +229,14 @@ class Saver:
         if notes:
             write_annotation(self.run.layout, version.number, **notes)
 
-    # --- pictures ------------------------------------------------------------------------------------------
-
-    def _draw(self, state: TrainState, pending: Pending) -> None:
-        """The pictures of the state as it is now. Whatever fails here is said, and training goes on."""
-        if not self.shown:
-            return
-        try:
-            if state.ema is None:
-                pending.drawn = draw(self.family, state.controlnet, self.shown, self.config.sampling)
-            else:
-                with state.ema.swapped_in():
-                    pending.drawn = draw(self.family, state.controlnet, self.shown, self.config.sampling)
-        except Exception as error:  # a picture must never cost a training
-            self._no_pictures(pending.step, error)
+    def _judge(self, state: TrainState, pending: Pending) -> None:
+        """Measure the state as it is now, while the version is written."""
+        pending.judged = self.judge.measure(state, pending.loss)
 
     def _file(self, pending: Pending, metrics: Metrics | None) -> None:
-        """The contact sheet of the last version, under records/samples/."""
-        if pending.drawn is None or self.last is None:
-            return
-        import numpy as np
-
-        version = self.last
-        title = f"{self.run.name} · {version.name} · step {version.step:,} · {version.images_seen:,} images"
-        try:
-            sheet = contact_sheet(title, self.shown, pending.drawn)
-            path = self.run.layout.samples / f"{version.name}.png"
-            path.parent.mkdir(exist_ok=True)
-            sheet.save(path)
-            if metrics is not None:
-                metrics.picture("samples", np.asarray(sheet), version.step)
-        except Exception as error:
-            self._no_pictures(pending.step, error)
-
-    def _no_pictures(self, step: int, error: Exception) -> None:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        self.reporter.say(f"The pictures of step {step:,} could not be drawn ({reason}); training goes on.")
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        """Note what was measured under the last version, which is the one that it was measured of."""
+        if pending.judged is not None and self.last is not None:
+            self.judge.file(self.last, pending.judged, metrics)
 
     # --- what other shells see and ask ---------------------------------------------------------------------
 

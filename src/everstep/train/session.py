@@ -13,22 +13,23 @@ import torch
 
 from everstep.config import dump
 from everstep.contracts import ParentRef
-from everstep.data import BatchStream, ExampleSettings, Split, fit, split
+from everstep.data import BatchStream, Split
 from everstep.errors import ExitCode, NotCommitted, NotFinite
-from everstep.evaluation.samples import Shown
+from everstep.evaluation.scorer import Scorer, example_settings
 from everstep.models.arithmetic import arithmetic
 from everstep.models.sd import StableDiffusion
 from everstep.models.stored import load_weights
 from everstep.train.channel import Channel
 from everstep.train.ema import Ema
 from everstep.train.facts import version_facts
-from everstep.train.intent import Ready
+from everstep.train.intent import Ready, pairs_of
+from everstep.train.judging import Judge
 from everstep.train.loop import Loop
 from everstep.train.metrics import Metrics
 from everstep.train.optim import make_optimizer
 from everstep.train.progress import Reporter, duration
 from everstep.train.receipt import receipt
-from everstep.train.saving import Saver
+from everstep.train.saving import EARLY, FINAL, Saver
 from everstep.train.snapshots import open_snapshots
 from everstep.train.state import TrainState, seed_process
 from everstep.train.stop import StopSignals
@@ -53,13 +54,15 @@ def build(
     """
     family = StableDiffusion(ready.base, arithmetic(ready.config.compute), ready.config.compute)
     state, origin = _state(family, ready, reporter)
-    pairs = split(ready.source, ready.config.data.held_out_pairs)
+    pairs = pairs_of(ready.config, ready.source, ready.version)
     metrics = Metrics(ready.run.layout.records, state.step, state.scaler.is_enabled())
     closing.callback(metrics.close)
     batches = _batches(ready, family, state, pairs)
     closing.callback(batches.close)
     facts = version_facts(ready, family, pairs, origin)
-    shown, parent = _shown(ready, pairs), ready.parent or origin
+    scorer = Scorer(family, ready.config, ready.source, pairs, batches.settings)
+    judge = Judge(ready.run, scorer, reporter)
+    parent = ready.parent or origin
     snapshots = None
     if channel is not None:
         small_bytes = len(dump(ready.config)) + len(json.dumps(facts)) + sum(map(len, state.small_files().values()))
@@ -67,7 +70,7 @@ def build(
     if snapshots is not None:
         closing.callback(snapshots.close)
     last = ready.version
-    saver = Saver(ready.run, ready.config, family, facts, shown, reporter, last, parent, snapshots, channel)
+    saver = Saver(ready.run, ready.config, facts, judge, reporter, last, parent, snapshots, channel)
     if ready.version is None:
         saver.save(state, "start")
     return Loop(ready.config, family, state, batches, saver, metrics, reporter, signals)
@@ -116,37 +119,14 @@ def _controlnet(family: StableDiffusion, start_from: str | None, seed: int) -> t
 
 def _batches(ready: Ready, family: StableDiffusion, state: TrainState, pairs: Split) -> BatchStream:
     """Batches from the example on that the state has come to."""
-    data, optim = ready.config.data, ready.config.optim
-    resolution = data.resolution or ready.base.native_resolution()
     return BatchStream(
         ready.source,
         pairs.training,
         first_example=state.images_seen,
-        batch_size=optim.batch_size,
-        settings=ExampleSettings(
-            seed=optim.seed,
-            resolution=resolution,
-            latent_shape=ready.base.latent_shape(resolution),
-            num_train_timesteps=family.num_train_timesteps,
-            prompt_dropout=data.prompt_dropout,
-            posterior=family.has_posterior,
-            crop=data.crop,
-            flip_probability=data.flip_probability,
-            condition_resize=data.condition_resize,
-        ),
-        workers=data.workers,
+        batch_size=ready.config.optim.batch_size,
+        settings=example_settings(ready.config, family),
+        workers=ready.config.data.workers,
     )
-
-
-def _shown(ready: Ready, pairs: Split) -> list[Shown]:
-    """The held-out pairs of the contact sheets, cropped as they are for training."""
-    data = ready.config.data
-    shown = []
-    for number in pairs.held_out[: ready.config.sampling.pairs]:
-        pair = ready.source.load(number)
-        target_HWC, condition_HWC = fit(pair, data.resolution or 0, condition_resize=data.condition_resize)
-        shown.append(Shown(condition_HWC, pair.caption, target_HWC))
-    return shown
 
 
 def _ended(ready: Ready, loop: Loop, reporter: Reporter) -> ExitCode:
@@ -164,7 +144,14 @@ def _ended(ready: Ready, loop: Loop, reporter: Reporter) -> ExitCode:
         reporter.say(f"{error}\nOnce the disk takes it: everstep resume {name}")
         return error.exit_code
     took = duration(time.monotonic() - began)
-    if reason == "final":
+    if reason == EARLY:
+        reporter.say(
+            f"Ended early at step {loop.state.step:,}, {took}: control gain has not risen for "
+            f"{ready.config.scoring.patience} versions. Best: {name}@best. {_last(loop.saver.last)}\n"
+            f"Go on all the same: everstep resume {name} --set scoring.patience=null"
+        )
+        return ExitCode.DONE
+    if reason == FINAL:
         reporter.say(f"Complete after {loop.state.step:,} steps, {took}: {_last(loop.saver.last)}")
         return ExitCode.DONE
     reporter.say(f"Stopped at step {loop.state.step:,}. {_last(loop.saver.last)}\nGo on: everstep resume {name}")

@@ -1,0 +1,55 @@
+"""everstep score"""
+
+from dataclasses import asdict
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from everstep.cli.place import open_run, split_spec
+from everstep.cli.printing import print_json
+from everstep.errors import UserError
+
+
+def score_(
+    version: str,
+    *,
+    all_: Annotated[bool, Parameter(name="--all", negative=())] = False,
+    again: Annotated[bool, Parameter(negative=())] = False,
+    json: bool = False,
+) -> int:
+    """Measure control gain and adherence of versions on disk, on the held-out pairs, and draw their contact sheets.
+
+    Parameters
+    ----------
+    version
+        RUN@N for one version; RUN with --all for all that have no score yet.
+    all_
+        All versions of the run. Can be ended and called again: it does what is left.
+    again
+        Also those that have been scored.
+    json
+        Print as JSON.
+    """
+    name, spec = split_spec(version)
+    run = open_run(name)
+    if all_ == (spec is not None):
+        raise UserError(f"Either one version, everstep score {name}@latest, or all: everstep score {name} --all.")
+    from everstep.evaluation.rescoring import rescore, unscored
+
+    asked = run.versions() if spec is None else [run.find(spec)]
+    todo = asked if again or spec is not None else unscored(run, asked)
+    if not todo:
+        print_json([]) if json else print(
+            f"All {len(asked)} versions of {run.name} have a score; --again measures anew."
+        )
+        return 0
+    done = []
+    for count, turn in enumerate(rescore(run, todo), start=1):
+        done.append(asdict(turn.scored))
+        if not json:
+            print(f"[{count}/{len(todo)}] {turn.version.name}, step {turn.version.step:,}: {turn.in_words}", flush=True)
+    if json:
+        print_json(done)
+    else:
+        print(turn.verdict.sentence)
+    return 0

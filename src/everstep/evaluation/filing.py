@@ -1,0 +1,42 @@
+"""What was measured of a version, put into its run's records: scores, the verdict, the contact sheet."""
+
+from PIL import Image
+
+from everstep.evaluation.scorer import Found, Scorer, images_per_step
+from everstep.evaluation.scores import Scored, file_scores
+from everstep.evaluation.sheets import describe_sheet, save_sheet
+from everstep.evaluation.verdict import Verdict
+from everstep.versions import Run, Version
+
+
+def as_scored(version: Version, found: Found, loss: float | None = None) -> Scored:
+    """Under the version's name."""
+    return Scored(
+        version=version.number,
+        step=version.step,
+        images_seen=version.images_seen,
+        manifest_digest=version.manifest_digest,
+        gain=found.gain,
+        others={**({} if loss is None else {"loss": loss}), **found.others},
+        failed=found.failed,
+    )
+
+
+def file_found(
+    run: Run, version: Version, scorer: Scorer, found: Found, averaged: bool, loss: float | None = None
+) -> tuple[Verdict, Image.Image | None]:
+    """Write it all; returns what the line of versions says now, and the contact sheet. Raises: OSError."""
+    told = file_scores(run, as_scored(version, found, loss), images_per_step(scorer.config))
+    if found.pictures is None:
+        return told, None
+    facts = describe_sheet(run, version, scorer, found.pictures, averaged)
+    return told, save_sheet(run, facts, scorer.shown, found.pictures)
+
+
+def in_words(found: Found) -> str:
+    """control gain 0.213 (0.190 to 0.241), circle_iou 0.712."""
+    parts = [f"{name} {value:.3f}" for name, value in found.others.items()]
+    if found.gain is not None:
+        gain = found.gain
+        parts.insert(0, f"control gain {gain.value:.3f} ({gain.low:.3f} to {gain.high:.3f})")
+    return ", ".join(parts)

@@ -1,0 +1,73 @@
+"""A contact sheet drawn again from the version on disk, and compared picture by picture with what was drawn then."""
+
+from dataclasses import dataclass
+from importlib.metadata import version as installed
+
+import torch
+from PIL import Image
+
+from everstep.config.schema import Sampling
+from everstep.data import open_source
+from everstep.errors import UserError
+from everstep.evaluation.drawing import config_of, open_base
+from everstep.evaluation.samples import contact_sheet, draw, shown_pairs
+from everstep.evaluation.sheets import SheetFacts, picture_digest, read_sheet
+from everstep.models.sd import StableDiffusion
+from everstep.models.stored import AVERAGED, WEIGHTS, load_weights
+from everstep.versions import Run, Version
+from everstep.versions.reading import reading
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduced:
+    """The sheet as it was drawn now. differs: what is not as it was then, in words; it may explain other bits."""
+
+    page: Image.Image
+    same: int
+    total: int
+    differs: tuple[str, ...]
+
+
+def reproduce(run: Run, version: Version) -> Reproduced:
+    """Draw a version's sheet again, on the device and in the arithmetic of then where they are there.
+
+    Raises: UserError if the version has none, or what it was drawn from is not there any more.
+    """
+    facts = read_sheet(run, version)
+    if facts.averaged and not version.resumable:
+        raise UserError(
+            f"The sheet of {version.name} was drawn with averaged weights, which went when it was made slim."
+        )
+    config = config_of(version)
+    source = open_source(config.data.path, config.data.resolution, config.data.bad_pairs)
+    shown = shown_pairs(source, facts.pairs, config.data)
+    if [item.caption for item in shown] != facts.captions:
+        raise UserError(f"The pairs in {config.data.path} are not those that {version.name} was drawn from.")
+    if facts.device == "cpu":
+        torch.set_num_threads(facts.threads)
+    family = open_base(config)
+    if family.base.digest() != facts.base["digest"]:
+        raise UserError(f"The base {family.base.name} is not the one that {version.name} was drawn with.")
+    controlnet = family.load_controlnet(str(version.path / "controlnet"))
+    with reading(version.path):
+        load_weights(controlnet, version, AVERAGED if facts.averaged else WEIGHTS)
+    pictures = draw(family, controlnet, shown, _sampling(facts))
+    same = [picture_digest(picture) == then for picture, then in zip(pictures, facts.digests, strict=True)]
+    page = contact_sheet(facts.title, shown, pictures)
+    return Reproduced(page, sum(same), len(same), tuple(_differences(facts, family)))
+
+
+def _sampling(facts: SheetFacts) -> Sampling:
+    return Sampling(**{name: facts.sampler[name] for name in Sampling.model_fields})
+
+
+def _differences(facts: SheetFacts, family: StableDiffusion) -> list[str]:
+    found = []
+    if facts.device != str(family.arithmetic.device):
+        found.append(f"device {facts.device} then, {family.arithmetic.device} now")
+    if facts.sampler["scheduler_config"] != family.sampler_config(facts.sampler["scheduler"]):
+        found.append("the scheduler's own settings")
+    for name, then in facts.libraries.items():
+        if then != installed(name):
+            found.append(f"{name} {then} then, {installed(name)} now")
+    return found

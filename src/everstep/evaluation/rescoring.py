@@ -1,0 +1,73 @@
+"""Scores of versions on disk, after the fact: the base is loaded once, and each version's weights are put in turn.
+
+Can be ended at any moment: what was scored is filed, and the next call does the rest.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from everstep.config import Config
+from everstep.data import open_source, split
+from everstep.errors import UserError
+from everstep.evaluation.drawing import config_of, open_base, weights_drawn_with
+from everstep.evaluation.filing import as_scored, file_found, in_words
+from everstep.evaluation.scorer import Scorer, example_settings
+from everstep.evaluation.scores import Scored, read_scores
+from everstep.evaluation.verdict import Verdict
+from everstep.models.stored import AVERAGED, load_weights
+from everstep.versions import Run, Version
+from everstep.versions.reading import reading
+
+
+@dataclass(frozen=True, slots=True)
+class Rescored:
+    """One version's turn."""
+
+    version: Version
+    scored: Scored
+    in_words: str
+    verdict: Verdict
+
+
+def unscored(run: Run, versions: Sequence[Version]) -> list[Version]:
+    """Those of which no control gain is on record."""
+    known = read_scores(run)
+    return [
+        version
+        for version in versions
+        if (scored := known.get(version.number)) is None
+        or scored.gain is None
+        or scored.manifest_digest != version.manifest_digest
+    ]
+
+
+def rescore(run: Run, versions: Sequence[Version]) -> Iterator[Rescored]:
+    """Measure each version and file it. All on the same examples, by the settings of the newest one.
+
+    Raises: UserError if the data changed since; DamageFound naming the tensor of a version that is not whole.
+    """
+    newest = max(versions, key=lambda version: version.number)
+    config = config_of(newest)
+    scorer = open_scorer(config, newest)
+    controlnet = scorer.family.load_controlnet(str(newest.path / "controlnet"))
+    for version in versions:
+        weights = weights_drawn_with(version)
+        with reading(version.path):
+            load_weights(controlnet, version, weights)
+        found = scorer(controlnet)
+        verdict, _ = file_found(run, version, scorer, found, weights == AVERAGED)
+        failed = "; ".join(f"{name} failed: {why}" for name, why in found.failed.items())
+        yield Rescored(version, as_scored(version, found), in_words(found) or failed, verdict)
+
+
+def open_scorer(config: Config, version: Version) -> Scorer:
+    """Base and held-out pairs of a version. Raises: UserError if the pairs are not those that it was trained on."""
+    source = open_source(config.data.path, config.data.resolution, config.data.bad_pairs)
+    if source.fingerprint() != version.manifest["data"]["fingerprint"]:
+        raise UserError(
+            f"The pairs in {config.data.path} have changed since {version.name} was made: scores would not compare. "
+            "Nothing was scored."
+        )
+    family = open_base(config)
+    pairs = split(source, config.data.held_out_pairs, version.manifest["data"]["held_out"])
+    return Scorer(family, config, source, pairs, example_settings(config, family))

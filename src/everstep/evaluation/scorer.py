@@ -1,0 +1,126 @@
+"""What one version is worth: its pictures, control gain and adherence, with the networks already in memory.
+
+One class for a running training and for `everstep score`. Whatever fails here is a finding, never an exception.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from everstep.config.schema import Config
+from everstep.contracts import PairSource, Uint8Array
+from everstep.data import Split
+from everstep.data.loader import ExampleSettings
+from everstep.evaluation.adherence import Adherence, kind_for, open_adherence
+from everstep.evaluation.gain import Gain, num_examples
+from everstep.evaluation.picture_faults import picture_fault
+from everstep.evaluation.probe import Probe
+from everstep.evaluation.samples import Shown, paint, rounded, shown_pairs
+from everstep.models.sd import StableDiffusion
+
+DEFAULT_INTERVAL_STEPS = 300  # between versions, where only a time is set
+
+
+@dataclass(slots=True)
+class Found:
+    """What was measured. failed: what could not be, by name, with the reason in words."""
+
+    gain: Gain | None = None
+    pictures: list[Uint8Array] | None = None
+    others: dict[str, float] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+class Scorer:
+    """Measures ControlNets on the same held-out pairs, noise and seeds each time."""
+
+    def __init__(
+        self,
+        family: StableDiffusion,
+        config: Config,
+        source: PairSource,
+        pairs: Split,
+        settings: ExampleSettings,
+    ) -> None:
+        """Raises: UserError if what scoring asks for is not there."""
+        self.family, self.config = family, config
+        self.numbers = pairs.held_out[: config.sampling.pairs]
+        self.shown: list[Shown] = shown_pairs(source, self.numbers, config.data)
+        self._adherence = _adherence(config, family.arithmetic.device)
+        self._probe = _probe(family, config, source, pairs, settings)
+
+    def __call__(self, controlnet: Any) -> Found:
+        """Measure a network as it is; it is left as it was."""
+        found = Found()
+        for name, measure in (("gain", self._measure_gain), ("pictures", self._draw), ("adherence", self._adhere)):
+            try:
+                measure(controlnet, found)
+            except Exception as error:  # what is measured must never cost what is trained
+                found.failed[name] = " ".join(str(error).split()) or type(error).__name__
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+        return found
+
+    def _measure_gain(self, controlnet: Any, found: Found) -> None:
+        if self._probe is not None:
+            found.gain = self._probe.measure(controlnet)
+
+    def _draw(self, controlnet: Any, found: Found) -> None:
+        if not self.shown:
+            return
+        painted = paint(self.family, controlnet, self.shown, self.config.sampling)
+        found.pictures = [rounded(picture) for picture in painted]
+        faults = [picture_fault(picture, self.config.compute.precision) for picture in painted]
+        wrong = [f"picture {place + 1} is {fault}" for place, fault in enumerate(faults) if fault]
+        if wrong:
+            found.failed["pictures"] = f"{len(wrong)} of {len(painted)} cannot be right; {wrong[0]}"
+
+    def _adhere(self, controlnet: Any, found: Found) -> None:
+        if self._adherence is None or not found.pictures:
+            return
+        conditions = [item.condition_HWC for item in self.shown]
+        targets = [item.target_HWC for item in self.shown]
+        values = self._adherence(found.pictures, conditions, self.numbers, targets)
+        found.others[self._adherence.name] = sum(values) / len(values)
+
+
+def _adherence(config: Config, device: torch.device) -> Adherence | None:
+    kind = kind_for(config.scoring.adherence, config.data.path)
+    return None if kind is None else open_adherence(kind, config.scoring.extractor, device)
+
+
+def _probe(
+    family: StableDiffusion, config: Config, source: PairSource, pairs: Split, settings: ExampleSettings
+) -> Probe | None:
+    """None where no gain is asked for, or where there is no pair to measure it on."""
+    if not config.scoring.overhead or not pairs.held_out:
+        return None
+    optim = config.optim
+    interval_steps = config.versions.every.steps or DEFAULT_INTERVAL_STEPS
+    images = interval_steps * optim.batch_size * optim.accumulation_steps
+    examples = num_examples(config.scoring.overhead, images)
+    return Probe(family, source, pairs.held_out, pairs.training, settings, examples, optim.batch_size)
+
+
+def example_settings(config: Config, family: StableDiffusion) -> ExampleSettings:
+    """What a run's examples depend on besides their numbers."""
+    data, base = config.data, family.base
+    resolution = data.resolution or base.native_resolution()
+    return ExampleSettings(
+        seed=config.optim.seed,
+        resolution=resolution,
+        latent_shape=base.latent_shape(resolution),
+        num_train_timesteps=family.num_train_timesteps,
+        timesteps=config.optim.timesteps,
+        prompt_dropout=data.prompt_dropout,
+        posterior=family.has_posterior,
+        crop=data.crop,
+        flip_probability=data.flip_probability,
+        condition_resize=data.condition_resize,
+    )
+
+
+def images_per_step(config: Config) -> int:
+    """In one optimizer step."""
+    return config.optim.batch_size * config.optim.accumulation_steps

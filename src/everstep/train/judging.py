@@ -1,0 +1,68 @@
+"""What each version is worth, while training runs: measured when its copy is made, filed once it has a number.
+
+Whatever fails here is said, noted as failed, and costs no training.
+"""
+
+import contextlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from everstep.evaluation.filing import as_scored, file_found, in_words
+from everstep.evaluation.scorer import Found, Scorer, images_per_step
+from everstep.evaluation.scores import points
+from everstep.evaluation.verdict import Control, Verdict, is_worn_out, verdict
+from everstep.train.metrics import Metrics
+from everstep.train.progress import Reporter
+from everstep.train.state import TrainState
+from everstep.versions import Run, Version
+
+NAMES = {"gain": "control gain", "pictures": "the pictures", "adherence": "adherence"}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What was measured of the state at a step."""
+
+    step: int
+    found: Found
+    averaged: bool  # drawn and measured with the averaged weights
+    loss: float | None
+
+
+class Judge:
+    """Measures the live state at each version of one training, and knows what the line of versions says."""
+
+    def __init__(self, run: Run, scorer: Scorer, reporter: Reporter) -> None:
+        self._run, self._scorer, self._reporter = run, scorer, reporter
+        self._images_per_step = images_per_step(scorer.config)
+        self.verdict: Verdict = verdict(points(run), self._images_per_step)
+        self.is_worn_out = False  # whether training shall end because control gain rises no more
+
+    def measure(self, state: TrainState, loss: float | None) -> Judged:
+        """Draw and score the state as it is now; with the averaged weights where there are any."""
+        weights = contextlib.nullcontext() if state.ema is None else state.ema.swapped_in()
+        with weights:
+            found = self._scorer(state.controlnet)
+        for name, why in found.failed.items():
+            self._reporter.say(f"Step {state.step:,}: {NAMES[name]} failed ({why}); training goes on.")
+        return Judged(state.step, found, state.ema is not None, loss)
+
+    def file(self, version: Version, judged: Judged, metrics: Metrics | None) -> None:
+        """Put what was measured into the run's records, under the version's number."""
+        found, before = judged.found, self.verdict.state
+        try:
+            self.verdict, page = file_found(self._run, version, self._scorer, found, judged.averaged, judged.loss)
+            patience = self._scorer.config.scoring.patience
+            self.is_worn_out = patience is not None and is_worn_out(points(self._run), patience)
+            if metrics is not None:
+                metrics.scores(as_scored(version, found).headlines, version.step)
+            if metrics is not None and page is not None:
+                metrics.picture("samples", np.asarray(page), version.step)
+        except Exception as error:  # a record must never cost a training
+            self._reporter.say(f"The records of {version.name} could not be written ({error}); training goes on.")
+            return
+        if found.gain is not None:
+            self._reporter.say(f"  {in_words(found)}: {self.verdict.sentence}")
+        if self.verdict.state is Control.OBEYED and before is Control.NOT_YET:
+            self._reporter.say("  This is the jump: the condition has come to be obeyed.")

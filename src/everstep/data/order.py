@@ -37,9 +37,15 @@ def noise(seed: int, example: int, shape: tuple[int, ...], stream: str = "noise"
     return generator(seed, example, stream).standard_normal(shape, dtype=np.float32)
 
 
-def timestep(seed: int, example: int, num_train_timesteps: int) -> int:
-    """Uniform over 0 .. num_train_timesteps - 1."""
-    return int(generator(seed, example, "timestep").integers(num_train_timesteps))
+def timestep(seed: int, example: int, num_train_timesteps: int, sampling: str = "uniform") -> int:
+    """Within 0 .. num_train_timesteps - 1: uniform, or cubic, which is 1 - u^3 of the way and so favours much noise.
+
+    Source: cubic is Mou et al. 2023 (T2I-Adapter); huggingface/diffusers, examples/t2i_adapter.
+    """
+    drawn = generator(seed, example, "timestep")
+    if sampling == "cubic":
+        return min(num_train_timesteps - 1, int((1 - drawn.random() ** 3) * num_train_timesteps))
+    return int(drawn.integers(num_train_timesteps))
 
 
 def is_dropped(seed: int, example: int, prompt_dropout: float) -> bool:

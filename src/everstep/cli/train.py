@@ -32,13 +32,13 @@ def train_(
     """
     overlay = {} if settings is None else settings.model_dump(mode="json", exclude_unset=True)
     resolved = resolve(config, overlay, set)
-    name = run or _default_name(resolved)
+    name = run or default_name(resolved)
     from everstep.train.start import start
 
     return start(run_folder(name), resolved, _other_run)
 
 
-def _default_name(config: Config) -> str:
+def default_name(config: Config) -> str:
     name = Path(config.data.path.removeprefix("builtin:")).name
     if not name:
         raise UserError(f"The run has no name: data.path is {config.data.path!r}. --run NAME gives it one.")

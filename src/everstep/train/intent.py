@@ -3,6 +3,7 @@
 Everything that can be wrong is found here, before weights are loaded and before a run is begun. Never imports torch.
 """
 
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from everstep.config import Config, changes, flatten, read_hparams
 from everstep.config.load import parse_assignments, validate
 from everstep.contracts import ParentRef
-from everstep.data import Source, open_source
+from everstep.data import Source, Split, open_source, split
 from everstep.errors import UserError
 from everstep.models.base import BaseFolder, locate
 from everstep.versions import Run, Version, run_folder
@@ -27,7 +28,10 @@ FIXED = {
     "data.held_out_pairs": "pairs held out so far would be trained on",
 }
 
-FREE = ("keep", "keeper")  # sections that change nothing of what is trained: any start may have its own
+# What is assigned when other pairs are meant: the data may then differ from what the version was trained on.
+PAIRS = {"data", "data.path", "data.bad_pairs", "data.resolution"}
+
+FREE = ("keep", "keeper", "scoring")  # sections that change nothing of what is trained: any start may have its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +80,15 @@ def _start_from(spec: str | None) -> str | None:
 # --- begin, or go on with the same settings ----------------------------------------------------------------
 
 
-def refuse_changes(run: Run, config: Config, other_run: Callable[[str], str]) -> None:
-    """Raises: UserError with the differences and the two commands that would do it on purpose."""
-    found = changes(read_hparams(run.layout.hparams), config)
-    found = {key: values for key, values in found.items() if key.partition(".")[0] not in FREE}
+def refuse_changes(run: Run, config: Config, other_run: Callable[[str], str]) -> Changes:
+    """Returns what differs and changes nothing of what is trained.
+
+    Raises: UserError with all other differences, and the two commands that would do it on purpose.
+    """
+    every = changes(read_hparams(run.layout.hparams), config)
+    found = {key: values for key, values in every.items() if not is_free(key)}
     if not found:
-        return
+        return every
     fixed = {key: why for key, values in found.items() if (why := why_fixed(key, *values))}
     assignments = " ".join(f"--set {key}={_plain(after)}" for key, (_, after) in found.items() if key not in fixed)
     lines = [f"{run.name} exists with other settings. Nothing was changed.", describe(found)]
@@ -92,6 +99,11 @@ def refuse_changes(run: Run, config: Config, other_run: Callable[[str], str]) ->
         )
     lines.append(f"To start another training: {other_run(f'{run.name}-2')}")
     raise UserError("\n".join(lines))
+
+
+def is_free(key: str) -> bool:
+    """Whether a setting changes nothing of what is trained."""
+    return key.partition(".")[0] in FREE
 
 
 def why_fixed(key: str, before: Any, after: Any) -> str | None:
@@ -150,12 +162,19 @@ def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
 
 def _refuse_fixed(run: Run, key: str, old: Any, new: Any) -> None:
     why = why_fixed(key, old, new)
-    if why:
-        raise UserError(
-            f"{key} cannot change within a run: {why}. Nothing was changed.\n"
-            f"Weights alone can go on in a new run: everstep train --from {run.path}@latest --run {run.name}-2 "
-            f"--{key.replace('_', '-')} {_plain(new)}"
-        )
+    if not why:
+        return
+    words = ["everstep", "train", str(run.layout.hparams), "--run", f"{run.path}-2", "--set", f"{key}={_plain(new)}"]
+    way = "In a new run, from step 0"
+    if key != "optim.start_from" and run.versions():
+        words += ["--from", f"{run.path}@latest"]
+        way = "In a new run, with the weights of this one"
+    raise UserError(f"{key} cannot change within a run: {why}. Nothing was changed.\n{way}: {shlex.join(words)}")
+
+
+def accepts_other_data(assignments: Iterable[str]) -> bool:
+    """Whether the pairs themselves were among what was asked to change."""
+    return bool(set(flatten(parse_assignments(assignments))) & PAIRS)
 
 
 # --- what a version was made from, against what is there now -----------------------------------------------
@@ -174,8 +193,14 @@ def check_origin(version: Version, base_digest: str, source: Source, accepts_dat
         return {}
     if accepts_data:
         return {"data.fingerprint": (was, now)}
-    path = version.manifest["data"]["path"]
+    path = shlex.quote(version.manifest["data"]["path"])
     raise UserError(
         f"The pairs in {path} have changed since {version.name} was made. Nothing was changed.\n"
         f"To go on with them as they are now: everstep resume {version.path.parent} --set data.path={path}"
     )
+
+
+def pairs_of(config: Config, source: Source, version: Version | None) -> Split:
+    """Which pairs are trained on. What was held out before stays held out, whatever became of the data."""
+    before = () if version is None else version.manifest["data"]["held_out"]
+    return split(source, config.data.held_out_pairs, before)

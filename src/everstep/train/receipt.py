@@ -6,7 +6,7 @@ from importlib.metadata import version as installed
 import torch
 
 from everstep.train.facts import LIBRARIES
-from everstep.train.intent import Ready, describe
+from everstep.train.intent import Ready
 from everstep.train.state import STATE, TrainState
 from everstep.versions import Version, read_small
 
@@ -24,8 +24,6 @@ def receipt(ready: Ready, state: TrainState) -> str:
     differences = _differences(ready, version)
     if differences:
         lines.append(f"  different from then, so not bit for bit the same: {'; '.join(differences)}")
-    if ready.parent is not None and ready.parent.changes:
-        lines.append("  changed on purpose:\n" + describe(dict(ready.parent.changes)))
     return "\n".join(lines)
 
 

@@ -7,19 +7,26 @@ from pathlib import Path
 
 from everstep.config import Config, dump
 from everstep.contracts import ParentRef
+from everstep.data import Source
 from everstep.errors import ExitCode
+from everstep.models.base import BaseFolder
 from everstep.train.channel import Channel
 from everstep.train.intent import (
     Changes,
     Ready,
+    accepts_other_data,
     changed,
     check_origin,
     complete,
+    describe,
+    is_free,
     open_data,
+    pairs_of,
     refuse_changes,
 )
 from everstep.train.keeper import IS_POSSIBLE, Keeper
 from everstep.train.progress import Reporter
+from everstep.train.space import plan_space
 from everstep.versions import Run, Version
 from everstep.versions.memory import recover_arenas
 
@@ -27,22 +34,23 @@ from everstep.versions.memory import recover_arenas
 def start(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
     """Begin the run, or go on with it if it exists with the same settings. Returns the exit code."""
     reporter = Reporter()
-    completed, _ = complete(config)
+    completed, base = complete(config)
+    found: Changes = {}
     if Run.exists(folder):
         run = Run.open(folder)
-        refuse_changes(run, completed, other_run)
+        found = refuse_changes(run, completed, other_run)
     else:
         open_data(completed, reporter.say)
+        _check_room(folder, completed, base, None, reporter)
         run = Run.create(folder, dump(completed))
-    return _locked(run, completed, None, {}, False, reporter)
+    return _locked(run, completed, None, found, False, reporter)
 
 
 def go_on(run: Run, version: str | None, assignments: Iterable[str]) -> int:
     """Go on from the newest whole version, or from the one named, with the changes asked for."""
     assigned = list(assignments)
     config, changes = changed(run, assigned)
-    accepts_data = any(assignment.startswith("data") for assignment in assigned)
-    return _locked(run, config, version, changes, accepts_data, Reporter())
+    return _locked(run, config, version, changes, accepts_other_data(assigned), Reporter())
 
 
 def _locked(
@@ -53,8 +61,10 @@ def _locked(
         for sentence in [*run.recover(), *recover_arenas(run, config.keeper.ram_dir)]:
             reporter.say(sentence)
         version = run.find(spec) if spec else run.newest_whole(reporter.say)
-        if version is not None and spec is None and version.step >= config.optim.max_steps:
+        if version is not None and spec is None and _is_complete(version, config):
             reporter.say(_already_complete(run, version, config))
+            if changes and all(map(is_free, changes)):
+                _record(run, config, changes, reporter)
             return ExitCode.DONE
         _, base = complete(config)
         source, base_digest = open_data(config, reporter.say), base.digest()
@@ -62,10 +72,35 @@ def _locked(
         if version is not None:
             changes |= check_origin(version, base_digest, source, accepts_data)
             parent = ParentRef(run.name, version.number, version.manifest_digest, changes)
+            _say_held_out(config, source, version, reporter)
+            _check_room(run.path, config, base, version, reporter)
         if changes:
-            run.replace_hparams(dump(config))
+            _record(run, config, changes, reporter)
         ready = Ready(run, config, base, base_digest, source, version, parent)
         return Keeper(ready, reporter, _trainer).run() if IS_POSSIBLE else _trainer(ready, reporter)
+
+
+def _check_room(folder: Path, config: Config, base: BaseFolder, version: Version | None, reporter: Reporter) -> None:
+    """Say what versions take. Raises: UserError if the next two do not fit."""
+    space = plan_space(folder, config, base, version)
+    if space is not None:
+        space.refuse_if_full()
+        reporter.say(space.sentence())
+
+
+def _record(run: Run, config: Config, changes: Changes, reporter: Reporter) -> None:
+    """Say what changes on purpose before anything starts, and make it the run's settings."""
+    reporter.say(f"{run.name}: changed on purpose\n{describe(changes)}")
+    run.replace_hparams(dump(config))
+
+
+def _say_held_out(config: Config, source: Source, version: Version, reporter: Reporter) -> None:
+    """Where the data have changed: what has become of the pairs that were held out. Raises: UserError."""
+    before = set(version.manifest["data"]["held_out"])
+    now = {source.name(pair) for pair in pairs_of(config, source, version).held_out}
+    if now != before:
+        gone = f"; the other {len(before - now)} are not there any more" if before - now else ""
+        reporter.say(f"Held out: {len(now)} pairs, {len(now & before)} of the {len(before)} before{gone}.")
 
 
 def _trainer(ready: Ready, reporter: Reporter, channel: Channel | None = None) -> int:
@@ -76,7 +111,20 @@ def _trainer(ready: Ready, reporter: Reporter, channel: Channel | None = None) -
     return train(ready, reporter, channel)
 
 
+def _is_complete(version: Version, config: Config) -> bool:
+    return version.step >= config.optim.max_steps or _ended_early(version, config)
+
+
+def _ended_early(version: Version, config: Config) -> bool:
+    return version.reason == "early" and config.scoring.patience is not None
+
+
 def _already_complete(run: Run, version: Version, config: Config) -> str:
+    if _ended_early(version, config):
+        return (
+            f"{run.name} is already complete: it ended early at {version.name}, step {version.step:,}, since control "
+            f"gain rose no more.\nGo on all the same: everstep resume {run.name} --set scoring.patience=null"
+        )
     return (
         f"{run.name} is already complete: {version.name} is at step {version.step:,} of "
         f"{config.optim.max_steps:,}, in {version.path}.\n"

@@ -1,0 +1,108 @@
+"""everstep plan"""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from everstep.cli.printing import print_facts, print_json
+from everstep.cli.train import default_name
+from everstep.config import Config, resolve
+from everstep.errors import ExitCode, UserError
+from everstep.train.planning import Plan, plan
+from everstep.train.space import Space
+from everstep.versions import run_folder
+from everstep.versions.memory import SLOTS
+from everstep.versions.units import size
+
+
+def plan_(
+    config: str | None = None,
+    *,
+    run: str | None = None,
+    set: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    settings: Annotated[Config | None, Parameter(name="*")] = None,
+    json: bool = False,
+) -> int:
+    """What a training would be and take on the disk, without starting it; exit 1 if its first versions do not fit.
+
+    Parameters
+    ----------
+    config
+        YAML file of settings, the hparams.yaml of a run, or the name of a preset.
+    run
+        Name of the run, a folder in runs/; left out, the name of the data. One that is there is counted in.
+    set
+        key=value, any setting by its dotted name; may be given several times.
+    json
+        Print as JSON.
+    """
+    overlay = {} if settings is None else settings.model_dump(mode="json", exclude_unset=True)
+    resolved = resolve(config, overlay, set)
+    notes: list[str] = []
+    found = plan(run_folder(run or default_name(resolved)), resolved, notes.append)
+    if json:
+        print_json(_row(found))
+    else:
+        for note in notes:
+            print(note)
+        print_facts(_facts(found))
+    return ExitCode.DONE if found.space is None or found.space.fits else ExitCode.FAULT_FOUND
+
+
+def _facts(found: Plan) -> dict[str, str]:
+    begins = "new"
+    if found.goes_on_from:
+        begins = f"complete with {found.goes_on_from}" if found.versions == 0 else f"goes on from {found.goes_on_from}"
+    if found.refused:
+        begins = f"new, because {found.refused} is there with other settings and train would refuse this line"
+    facts = {
+        "run": f"{found.run}, {begins}",
+        "base": f"{found.base}, trained at {found.resolution} px",
+        "data": f"{found.data}; {found.training_pairs:,} to train on, {found.held_out_pairs:,} held out",
+        "steps": f"{found.steps:,} of {found.images_per_step:,} images, {found.images_seen:,} images seen, "
+        f"{found.epochs:.3g} epochs",
+        "versions": "as time allows" if found.versions is None else f"{found.versions:,} to come",
+        "disk": "what a version weighs cannot be told beforehand for this base",
+    }
+    if found.space is not None:
+        facts["disk"] = found.space.sentence().replace("\n", " ")
+        facts["snapshots"] = _snapshots(found)
+        if not found.space.fits:
+            facts["refused"] = _refusal(found.space)
+    return facts
+
+
+def _snapshots(found: Plan) -> str:
+    slots, needed = found.slots or SLOTS[-1], size(found.arena_bytes or 0)
+    available = "" if found.available_bytes is None else f", {size(found.available_bytes)} to spare"
+    if found.slots is None:
+        return f"{slots} slots would need {needed} of memory{available}: versions are written while training waits"
+    return f"{slots} slots, {needed} of memory{available}"
+
+
+def _refusal(space: Space) -> str:
+    try:
+        space.refuse_if_full()
+    except UserError as error:
+        return str(error).replace("\n", " ")
+    return ""
+
+
+def _row(found: Plan) -> dict[str, Any]:
+    row = {key: value for key, value in asdict(found).items() if key != "space"}
+    space = found.space
+    if space is None:
+        return {**row, "fits": None}
+    return {
+        **row,
+        "version_bytes": space.footprint.whole_bytes,
+        "slim_bytes": space.footprint.slim_bytes,
+        "file_bytes": dict(space.footprint.files),
+        "there_bytes": space.forecast.now_bytes,
+        "policy_bytes": space.forecast.peak_bytes,
+        "next_two_bytes": space.forecast.next_two_bytes,
+        "free_bytes": space.free_bytes,
+        "full_after_versions": None if (at := space.forecast.fills_at(space.free_bytes)) is None else at - 1,
+        "fits": space.fits,
+    }

@@ -1,0 +1,96 @@
+"""What one version weighs, before there is one: from configs and headers, without weights and without torch."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from everstep.config import Config, dump
+from everstep.contracts import TensorFile
+from everstep.errors import DamageFound, UserError
+from everstep.models.base import BaseFolder
+from everstep.models.places import AVERAGED, METADATA, MOMENTS, OPTIMIZER, WEIGHTS
+from everstep.models.shapes import HINT_CHANNELS, Shape, controlnet_shapes, new_controlnet_shapes
+from everstep.versions import Run, Version, run_folder
+from everstep.versions.arena import PlannedFile, plan_arena
+from everstep.versions.forecast import Footprint
+from everstep.versions.layout import DIGESTS, HPARAMS
+from everstep.versions.memory import SLOTS
+from everstep.versions.tensorfile import TensorImage, read_header
+
+DIGEST_BYTES = 64  # of one digest in JSON, with its name's quotes
+CONTROLNET_CONFIG, STATE = "controlnet/config.json", "training/state.json"
+CONFIG_BYTES, STATE_BYTES = 4 << 10, 48 << 10  # at most
+TENSOR_FILES = (WEIGHTS, OPTIMIZER, AVERAGED)
+
+
+def footprint_of(version: Version) -> Footprint:
+    """Of versions like this one."""
+    return Footprint({path: int(entry["size"]) for path, entry in version.files.items()})
+
+
+def new_footprint(config: Config, base: BaseFolder) -> Footprint | None:
+    """Of the versions of a run that is yet to begin; tensor files to the byte, small files at most.
+
+    None where the network is of a kind whose tensors cannot be told beforehand. Raises: UserError for bad --from files.
+    """
+    shapes = _shapes(config, base)
+    if shapes is None:
+        return None
+    images = [TensorImage(file) for file in _tensor_files(shapes, has_average=config.optim.ema_decay > 0)]
+    names = sum(len(name) + DIGEST_BYTES for image in images for name in image.places)
+    small = {HPARAMS: len(dump(config)), DIGESTS: names, CONTROLNET_CONFIG: CONFIG_BYTES, STATE: STATE_BYTES}
+    return Footprint({image.path: image.size_bytes for image in images} | small)
+
+
+def arena_bytes(footprint: Footprint) -> dict[int, int]:
+    """What snapshots of such versions take of memory, by the number of slots."""
+    files = [PlannedFile(path, footprint.files[path]) for path in TENSOR_FILES if path in footprint.files]
+    notes = sum(size for path, size in footprint.files.items() if path not in TENSOR_FILES)
+    return {slots: plan_arena(Path(), files, 2 * notes, slots).size_bytes for slots in SLOTS}
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A float32 tensor that does not exist yet: enough for a header."""
+
+    shape: Shape
+    dtype: str = "F32"
+
+    def buffer(self) -> memoryview:
+        raise AssertionError("a planned tensor has no bytes")
+
+
+def _tensor_files(shapes: Mapping[str, Shape], has_average: bool) -> Iterator[TensorFile]:
+    """Laid out as TrainState lays them out."""
+    plain = {name: Planned(shape) for name, shape in shapes.items()}
+    moments = {
+        f"{name}.{key}": Planned(() if key == "step" else shape) for name, shape in shapes.items() for key in MOMENTS
+    }
+    yield TensorFile(WEIGHTS, plain, METADATA[WEIGHTS])
+    yield TensorFile(OPTIMIZER, moments, {})
+    if has_average:
+        yield TensorFile(AVERAGED, plain, METADATA[AVERAGED])
+
+
+def _shapes(config: Config, base: BaseFolder) -> dict[str, Shape] | None:
+    """Of the weights that training begins with: the base's, or those of --from."""
+    spec = config.optim.start_from
+    if spec is None:
+        return new_controlnet_shapes(base)
+    folder, at, number = spec.rpartition("@")
+    return _stored_shapes(Run.open(run_folder(folder)).find(number).path / "controlnet" if at else Path(spec))
+
+
+def _stored_shapes(folder: Path) -> dict[str, Shape] | None:
+    """From the header of its safetensors file, or, where it has none, from its config.json."""
+    path = folder / Path(WEIGHTS).name
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                header, _ = read_header(file, path.stat().st_size)
+            return {name: place.shape for name, place in header.tensors.items()}
+        config = json.loads((folder / "config.json").read_text())
+        return controlnet_shapes(config, config.get("conditioning_embedding_out_channels", HINT_CHANNELS))
+    except (OSError, ValueError, KeyError, DamageFound) as error:
+        raise UserError(f"--from {folder}: it cannot be read ({error}). Nothing was started.") from None

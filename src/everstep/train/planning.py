@@ -1,0 +1,87 @@
+"""What a training would be, told without starting it: how long, on which pairs, what it takes of disk and memory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from everstep.config import Config, changes, read_hparams
+from everstep.errors import UserError
+from everstep.train.footprint import arena_bytes
+from everstep.train.intent import Report, complete, is_free, open_data, pairs_of
+from everstep.train.space import Space, plan_space
+from everstep.versions import Run, Version
+from everstep.versions.memory import SLOTS, available_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The answer of `everstep plan`. Steps and images are from the start of the run to its end."""
+
+    run: str
+    base: str
+    data: str
+    resolution: int
+    goes_on_from: str | None  # a version that is there already
+    refused: str | None  # a run that is there with other settings, so that `train` would refuse this line
+    steps: int
+    images_per_step: int
+    images_seen: int
+    epochs: float
+    training_pairs: int
+    held_out_pairs: int
+    versions: int | None  # still to be made; None where the clock decides
+    space: Space | None
+    slots: int | None  # of the snapshots' memory; None where there is no room, or none is wanted
+    arena_bytes: int | None
+    available_bytes: int | None
+
+
+def plan(folder: Path, config: Config, report: Report) -> Plan:
+    """Check everything that a start checks, and tell what it would be. Raises: UserError. Writes nothing."""
+    completed, base = complete(config)
+    refused = folder if _is_other(folder, completed) else None
+    if refused is not None:
+        folder = folder.with_name(f"{folder.name}-2")
+    version = None if refused else _newest(folder)
+    source = open_data(completed, report)
+    pairs = pairs_of(completed, source, version)
+    if not pairs.training:
+        raise UserError(f"{completed.data.path} leaves no pair to train on: {source.description}.")
+    space = plan_space(folder, completed, base, version)
+    per_step = completed.optim.batch_size * completed.optim.accumulation_steps
+    seen, step = (0, 0) if version is None else (version.images_seen, version.step)
+    images = seen + max(0, completed.optim.max_steps - step) * per_step
+    available = available_bytes()
+    needed = {} if space is None else arena_bytes(space.footprint)
+    slots = next((count for count in SLOTS if needed and (available is None or needed[count] <= available)), None)
+    return Plan(
+        run=str(folder),
+        base=completed.base.path,
+        data=source.description,
+        resolution=completed.data.resolution or 0,
+        goes_on_from=None if version is None else version.name,
+        refused=None if refused is None else str(refused),
+        steps=completed.optim.max_steps,
+        images_per_step=per_step,
+        images_seen=images,
+        epochs=images / len(pairs.training),
+        training_pairs=len(pairs.training),
+        held_out_pairs=len(pairs.held_out),
+        versions=None if space is None else space.forecast.count,
+        space=space,
+        slots=slots,
+        arena_bytes=needed.get(slots or SLOTS[-1]),
+        available_bytes=available,
+    )
+
+
+def _is_other(folder: Path, config: Config) -> bool:
+    """Whether a run is there that was started with other settings."""
+    if not Run.exists(folder):
+        return False
+    return any(not is_free(key) for key in changes(read_hparams(Run.open(folder).layout.hparams), config))
+
+
+def _newest(folder: Path) -> Version | None:
+    """The version that the same line would go on from, if it is whole."""
+    versions = Run.open(folder).versions() if Run.exists(folder) else []
+    return next((version for version in reversed(versions) if version.resumable), None)

@@ -1,0 +1,138 @@
+"""Room on the disk, told before a training starts: what one version weighs, and what the policy lets pile up."""
+
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from everstep.config import Config
+from everstep.errors import UserError
+from everstep.models.base import BaseFolder
+from everstep.models.places import AVERAGED, OPTIMIZER, WEIGHTS
+from everstep.train.footprint import footprint_of, new_footprint
+from everstep.train.retiring import policy
+from everstep.versions import Run, Version, fsops, read_live
+from everstep.versions.forecast import Coming, Footprint, Forecast, forecast, versions_to_come
+from everstep.versions.pruning import held_versions
+from everstep.versions.units import size
+
+STEP_S = 1.0  # what a step is taken to last as long as nobody knows
+WORDS = {WEIGHTS: "weights", OPTIMIZER: "optimizer", AVERAGED: "averaged weights"}
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What a training will take on its disk, and what is free there."""
+
+    folder: Path  # of the run
+    footprint: Footprint
+    forecast: Forecast
+    free_bytes: int
+    is_begun: bool
+    is_paced: bool  # whether anything depends on a pace that nobody knows yet
+    keeps_everything: bool
+
+    @property
+    def fits(self) -> bool:
+        """Whether the next two versions do."""
+        return self.forecast.next_two_bytes <= self.free_bytes
+
+    def sentence(self) -> str:
+        """One version is 4.3 GB (weights 1.4 GB, optimizer 2.9 GB); the policy holds about 26 GB; 180 GB free."""
+        files, peak = self.footprint.files, size(self.forecast.peak_bytes)
+        parts = ", ".join(f"{word} {size(files[path])}" for path, word in WORDS.items() if path in files)
+        held = f"all of them take {peak}" if self.keeps_everything else f"the policy holds about {peak}"
+        held += "" if self.forecast.count is not None else f" after {len(self.forecast.peaks_bytes)} versions"
+        held += f", if a step takes {STEP_S:g} s" if self.is_paced else ""
+        told = (
+            f"One version is {size(self.footprint.whole_bytes)} ({parts}); {held}; "
+            f"{size(self.free_bytes)} free in {_place(self.folder)}"
+        )
+        full = self.forecast.fills_at(self.free_bytes)
+        is_far = full is None or (self.forecast.count is None and full > len(self.forecast.peaks_bytes))
+        return told if full is None or is_far or not self.fits else f"{told}\n{_warning(full - 1)}"
+
+    def refuse_if_full(self) -> None:
+        """Raises: UserError if the next two versions do not fit, with what is needed, free, and what helps."""
+        if self.fits:
+            return
+        name = self.folder.name
+        which, helps = "first", f"On another disk: --run /PATH/TO/DISK/{name}"
+        if self.is_begun:
+            which, helps = "next", f"What can go: everstep prune {self.folder} --dry-run"
+        raise UserError(
+            f"{name}: the {which} two versions need {size(self.forecast.next_two_bytes)}, each is "
+            f"{size(self.footprint.whole_bytes)}; {_place(self.folder)} has {size(self.free_bytes)} free. "
+            f"Nothing was started.\n{helps}"
+        )
+
+
+def plan_space(folder: Path, config: Config, base: BaseFolder, version: Version | None = None) -> Space | None:
+    """What the run in this folder, going on from this version, will take. Needs a config with nothing left open.
+
+    None where the network is of a kind whose size cannot be told beforehand.
+    """
+    run = Run.open(folder) if Run.exists(folder) else None
+    footprint = new_footprint(config, base) if version is None else footprint_of(version)
+    if footprint is None:
+        return None
+    kept = policy(config.keep)
+    there = [] if run is None else held_versions(run, kept)
+    coming = _coming(run, config, footprint, version)
+    found = forecast(there, coming, None if config.keep.everything else kept, time.time())
+    is_paced = _depends_on_time(config) and seconds_per_step(run, config) is None
+    return Space(folder, footprint, found, free_bytes(folder), bool(there), is_paced, config.keep.everything)
+
+
+def _coming(run: Run | None, config: Config, footprint: Footprint, version: Version | None) -> Coming:
+    every, step = config.versions.every, 0 if version is None else version.step
+    per_step_s = seconds_per_step(run, config) or STEP_S
+    apart_s = min(math.inf if every.steps is None else every.steps * per_step_s, every.seconds or math.inf)
+    count = None
+    if every.steps is not None:
+        count = versions_to_come(step, config.optim.max_steps, every.steps) + (version is None)
+    return Coming(
+        footprint=footprint,
+        count=count,
+        first_number=0 if run is None else run.next_number(),
+        first_step=step,
+        steps_apart=every.steps or max(1, round(apart_s / per_step_s)),
+        seconds_apart=apart_s,
+    )
+
+
+def _depends_on_time(config: Config) -> bool:
+    keep = config.keep
+    rules = (keep.within, keep.every.seconds, keep.hourly, keep.daily, keep.weekly)
+    return not keep.everything and any(rules)
+
+
+def seconds_per_step(run: Run | None, config: Config) -> float | None:
+    """As it was when the run was last seen training; None if it never was."""
+    live = None if run is None else read_live(run.layout)
+    if live is None or not live.images_per_second:
+        return None
+    return config.optim.batch_size * config.optim.accumulation_steps / live.images_per_second
+
+
+def free_bytes(folder: Path) -> int:
+    """Free where the folder is or will be."""
+    here = folder.absolute()
+    while not here.exists():
+        here = here.parent
+    return fsops.free_bytes(here)
+
+
+def _place(folder: Path) -> str:
+    """The folder that a run is in, as a person would write it."""
+    parent = folder.absolute().parent
+    near = os.path.relpath(parent)
+    return f"{parent if near.startswith('..') else near}/"
+
+
+def _warning(room: int) -> str:
+    return (
+        f"There is room for {room:,} more versions. Once the disk is full, training goes on and older versions stay; "
+        "--keep.budget 50GB sets a limit."
+    )

@@ -5,15 +5,18 @@ Must not import anything of the house but errors, and never torch.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
 
-Uint8Array = npt.NDArray[np.uint8]
-Float32Array = npt.NDArray[np.float32]
-Int64Array = npt.NDArray[np.int64]
+    Uint8Array = npt.NDArray[np.uint8]
+    Float32Array = npt.NDArray[np.float32]
+    Int64Array = npt.NDArray[np.int64]
+else:  # verbs that only look answer before numpy would be loaded
+    Uint8Array = Float32Array = Int64Array = Any
 
 
 # --- data -> models, train ---------------------------------------------------------------------------------
@@ -23,8 +26,8 @@ Int64Array = npt.NDArray[np.int64]
 class Pair:
     """One training example as it is on disk: both images RGB and of the same size, before crop and resize."""
 
-    target: Image.Image
-    condition: Image.Image
+    target: "Image.Image"
+    condition: "Image.Image"
     caption: str
 
 

@@ -48,10 +48,18 @@ def test_versions_are_found_by_number_name_place_and_label(run: Run) -> None:
     assert found == {"latest": 2, "1": 1, "version_1": 1, "-1": 2, "-3": 0, "good hands": 1}
 
 
-@pytest.mark.parametrize("spec", ["7", "-4", "-0", "version_9", "version_01", "best", ""])
+@pytest.mark.parametrize("spec", ["7", "-4", "-0", "version_9", "version_01", ""])
 def test_a_version_that_is_not_there_is_an_error_that_says_what_is(run: Run, spec: str) -> None:
     with pytest.raises(UserError, match="3 versions from version_0 to version_2"):
         run.find(spec)
+
+
+def test_the_best_version_goes_by_its_score_and_is_not_guessed(run: Run) -> None:
+    with pytest.raises(UserError, match="no version with a score control_gain yet"):
+        run.find("best")
+    write_annotation(run.layout, 1, scores={"control_gain": 0.3})
+    write_annotation(run.layout, 0, scores={"control_gain": 0.2, "loss": 9.0})
+    assert run.find("best").number == 1
 
 
 def test_a_mistyped_run_is_an_error_that_names_the_near_one(run: Run) -> None:

@@ -1,6 +1,6 @@
 """everstep label"""
 
-from everstep.cli.place import open_version
+from everstep.cli.place import open_version, refuse_if_gone
 from everstep.errors import UserError
 from everstep.versions import write_annotation
 
@@ -40,5 +40,6 @@ def label_(version: str, label: str | None = None, *, off: str | None = None, no
     if note is not None:
         changes["note"] = note
     after = write_annotation(run.layout, found.number, **changes)
+    refuse_if_gone(found)
     print(f"{found.name}: {', '.join(after.labels) or 'no labels'}{f'; {after.note}' if after.note else ''}")
     return 0

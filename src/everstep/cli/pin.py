@@ -1,6 +1,6 @@
 """everstep pin"""
 
-from everstep.cli.place import open_version
+from everstep.cli.place import open_version, refuse_if_gone
 from everstep.versions import write_annotation
 
 
@@ -16,5 +16,6 @@ def pin_(version: str, *, off: bool = False) -> int:
     """
     run, found = open_version(version)
     write_annotation(run.layout, found.number, pinned=not off)
+    refuse_if_gone(found)
     print(f"{found.name} is {'no longer pinned' if off else 'pinned'}.")
     return 0

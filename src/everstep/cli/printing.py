@@ -1,11 +1,11 @@
 """How facts are printed: tables for people, JSON for programs."""
 
 import json
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
+from unicodedata import east_asian_width
 
 
 def print_json(facts: Any) -> None:
@@ -13,14 +13,40 @@ def print_json(facts: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """A table as wide as the terminal allows; piped into a file nothing is cut."""
+    """A table; what is wider than the terminal is folded, and piped into a file nothing is cut."""
+    cells = [[str(cell) for cell in row] for row in (columns, *rows)]
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    is_terminal = sys.stdout.isatty()
+    if is_terminal and sum(widths) + 2 * len(widths) > shutil.get_terminal_size().columns:
+        _print_folded(columns, rows, right)
+        return
+    lines = [
+        "  ".join(
+            " " * (width - _width(cell)) + cell if column in right else cell + " " * (width - _width(cell))
+            for column, cell, width in zip(columns, row, widths, strict=True)
+        ).rstrip()
+        for row in cells
+    ]
+    if is_terminal:
+        lines[0] = f"\033[1m{lines[0]}\033[0m"
+    print("\n".join(lines))
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal that a text takes."""
+    return len(text) if text.isascii() else sum(1 + (east_asian_width(letter) in "WF") for letter in text)
+
+
+def _print_folded(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> None:
+    from rich.console import Console  # a tenth of a second, which most tables do without
+    from rich.table import Table
+
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False)
-    console.print(table, width=console.width if console.is_terminal else 200)
+    Console(highlight=False, markup=False).print(table)
 
 
 def print_facts(facts: Mapping[str, str]) -> None:

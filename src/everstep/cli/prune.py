@@ -6,8 +6,8 @@ from everstep.cli.place import open_run
 from everstep.cli.printing import print_json, print_table
 from everstep.config import read_hparams
 from everstep.train.retiring import in_words, policy
-from everstep.versions.pruning import held_versions, prune
-from everstep.versions.retention import Decision, plan_prune
+from everstep.versions.pruning import decide, prune
+from everstep.versions.retention import Decision
 from everstep.versions.units import size
 
 
@@ -24,13 +24,12 @@ def prune_(run: str, *, dry_run: bool = False, json: bool = False) -> int:
     opened = open_run(run)
     kept = policy(read_hparams(opened.layout.hparams).keep)
     now_s = time.time()
-    decided = plan_prune(held_versions(opened, kept), kept, now_s) if dry_run else prune(opened, kept, now_s)
+    decided = decide(opened, kept, now_s) if dry_run else prune(opened, kept, now_s)
     if json:
         print_json([_row(decision) for decision in decided])
     elif dry_run:
         columns = ("version", "step", "then", "frees", "why")
-        table = [tuple(map(str, _cells(decision))) for decision in decided]
-        print_table(columns, table, right=("step", "frees"))
+        print_table(columns, [_cells(decision) for decision in decided], right=("step", "frees"))
         left = sum(decision.left_bytes for decision in decided)
         print(f"{size(sum(decision.frees_bytes for decision in decided))} would be freed, {size(left)} left.")
     else:

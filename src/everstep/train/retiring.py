@@ -6,6 +6,7 @@ from collections.abc import Callable
 from everstep.config.schema import Keep
 from everstep.errors import EverstepError
 from everstep.versions import Run
+from everstep.versions.lock import Busy
 from everstep.versions.pruning import prune
 from everstep.versions.retention import Decision, Fate, Policy
 from everstep.versions.units import size
@@ -14,6 +15,7 @@ from everstep.versions.units import size
 def policy(keep: Keep) -> Policy:
     """The settings as the store understands them."""
     return Policy(
+        everything=keep.everything,
         last=keep.last,
         best=keep.best,
         score=keep.score,
@@ -36,6 +38,8 @@ def retiring(keep: Keep, in_use: int | None) -> Callable[[Run], str]:
             return ""
         try:
             done = prune(run, policy(keep), time.time(), () if in_use is None else (in_use,))
+        except Busy:
+            return ""  # somebody's own prune; the next version comes soon
         except (EverstepError, OSError) as error:
             return f"Older versions stay: {error}"
         return in_words(done)

@@ -1,7 +1,8 @@
 """Who is writing a run: a POSIX lock that the system drops when its holder dies, however it dies.
 
 POSIX locks are the process's own: a forked child does not keep them. Closing any descriptor of the file in the holding
-process would drop the lock, so the holder opens it once.
+process would drop the lock, so the holder opens it once. Folders are locked in the other way, by descriptor: that lock
+a forked child keeps, threads exclude each other, and it can be shared.
 """
 
 import fcntl
@@ -29,15 +30,24 @@ class LockHolder:
     command: str
 
 
+class Busy(UserError):
+    """Somebody else holds the lock."""
+
+    def __init__(self, sentence: str, holder: LockHolder) -> None:
+        super().__init__(sentence)
+        self.holder = holder
+
+
 @contextmanager
 def locked(path: Path, run_name: str, command: str) -> Iterator[None]:
-    """Hold the lock inside. Raises: UserError saying who holds it; nothing is changed then."""
+    """Hold the lock inside. Raises: Busy saying who holds it; nothing is changed then."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BUSY:
-            raise UserError(_busy(run_name, _read(descriptor))) from None
+            found = _read(descriptor)
+            raise Busy(_busy(run_name, found), found) from None
         me = LockHolder(os.getpid(), platform.node(), datetime.now(UTC).isoformat(timespec="seconds"), command)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(asdict(me)).encode(), 0)
@@ -45,6 +55,32 @@ def locked(path: Path, run_name: str, command: str) -> Iterator[None]:
         os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def folder_lock(folder: Path, operation: int) -> Iterator[bool]:
+    """Hold a lock on a folder itself inside; yields whether it was to be had.
+
+    Where the file system has no such locks, it always is. Raises: FileNotFoundError if the folder is gone.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        is_held = _flock(descriptor, operation)
+        if not os.path.samestat(os.stat(folder), os.fstat(descriptor)):
+            raise FileNotFoundError(folder)  # moved away while we waited
+        yield is_held
+    finally:
+        os.close(descriptor)
+
+
+def _flock(descriptor: int, operation: int) -> bool:
+    try:
+        fcntl.flock(descriptor, operation)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def holder(path: Path) -> LockHolder | None:

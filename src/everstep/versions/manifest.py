@@ -4,6 +4,7 @@ Its own digest is over its canonical JSON; one that does not match does not coun
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from everstep.versions.digests import digest
 from everstep.versions.layout import MANIFEST
 
 FORMAT = 1
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 REQUIRED = {
     "format": int,
     "version": int,
@@ -39,13 +41,23 @@ def encode(facts: dict[str, Any]) -> bytes:
 
 def canonical(facts: dict[str, Any]) -> bytes:
     """The same facts always as the same bytes."""
-    return json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return CANONICAL.encode(facts).encode()
+
+
+def stamp(folder: Path) -> tuple[int, ...]:
+    """Changes when the manifest does; for knowing again what was read whole. Nothing else may be concluded from it."""
+    try:
+        found = os.stat(f"{folder}/{MANIFEST}")
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def read(folder: Path) -> dict[str, Any]:
     """Read a version's manifest. Raises: DamageFound in words without the path, if it is not whole."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        with open(f"{folder}/{MANIFEST}", "rb", buffering=0) as file:
+            manifest = json.loads(file.read())
     except FileNotFoundError:
         raise NoManifest("has no manifest") from None
     except (OSError, ValueError) as error:

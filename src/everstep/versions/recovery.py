@@ -1,6 +1,7 @@
 """What every start does first: the leftovers of a crash are cleared, and nothing else is touched."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ from everstep.errors import DamageFound
 from everstep.versions import fsops, manifest
 from everstep.versions.commit import append_log
 from everstep.versions.layout import RunLayout, is_staging, version_number
+from everstep.versions.trash import empty_unless_busy
+
+NUMBER = re.compile(rb'"version": ?(\d+)')
 
 
 def recover(layout: RunLayout) -> list[str]:
@@ -20,8 +24,7 @@ def recover(layout: RunLayout) -> list[str]:
         if is_staging(entry.name):
             fsops.remove_tree(entry)
             done.append(f"Removed {entry.name}, which a crash had left unfinished; it was never a version.")
-    if layout.trash.is_dir():
-        fsops.remove_tree(layout.trash)
+    empty_unless_busy(layout)
     for leftover in layout.root.glob(".*.new"):
         fsops.remove_file(leftover)
     missing = _missing_in_log(layout)
@@ -54,6 +57,15 @@ def read_log(layout: RunLayout) -> list[dict[str, Any]]:
         if isinstance(event, dict):
             parsed.append(event)
     return parsed
+
+
+def last_logged(layout: RunLayout) -> int:
+    """The highest number of a version that the log ever named, or -1. Quick: numbers are looked for, lines not read."""
+    try:
+        content = layout.log.read_bytes()
+    except FileNotFoundError:
+        return -1
+    return max(map(int, NUMBER.findall(content)), default=-1)
 
 
 def _end_cut_line(log: Path) -> None:

@@ -3,8 +3,10 @@
 Readers trust manifests and nothing else: not folder names, not times, not the log.
 """
 
+import contextlib
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,32 +17,17 @@ from everstep.contracts import Draft, ParentRef
 from everstep.errors import DamageFound, UserError
 from everstep.versions import commit as committing
 from everstep.versions import fsops, manifest
-from everstep.versions.layout import TRAINING, RunLayout, claimed_number, version_number
+from everstep.versions.layout import MANIFEST, TRAINING, RunLayout, claimed_number, version_number
 from everstep.versions.live import clear_requests
 from everstep.versions.lock import LockHolder, holder, locked
+from everstep.versions.readme import README
 from everstep.versions.records import Annotation, read_annotation
-from everstep.versions.recovery import read_log, recover
+from everstep.versions.recovery import last_logged, recover
 from everstep.versions.tensorfile import LoadedTensor
 from everstep.versions.verify import Fault, faults, load_small, load_tensors
 
 Report = Callable[[str], None]
 BEST_SCORE = "control_gain"
-
-README = """\
-This folder is one training of a ControlNet, kept by Everstep.
-
-version_N/        a complete, verified state of the training: N counts versions, not steps
-  controlnet/     the trained network; diffusers loads it: ControlNetModel.from_pretrained(".../controlnet")
-  training/       what an exact resume needs: optimizer, counters
-  manifest.json   step, settings, parent, and a digest of every tensor; without it a version does not count
-hparams.yaml      every setting of the training
-records/          curves, samples, labels, scores: about versions, never inside them
-quarantine/       versions that were found damaged; nothing is ever deleted from it
-log.jsonl         what happened
-
-Go on:            everstep resume {name}            See:  everstep list {name}
-Check the disk:   everstep verify {name}            One version whole:  everstep show {name}@latest
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +74,25 @@ class Version:
     @property
     def resumable(self) -> bool:
         """Whether what an exact resume needs is on disk; slim removes it."""
-        return all((self.path / path).is_file() for path in self.files if path.startswith(f"{TRAINING}/"))
+        return all(os.path.isfile(f"{self.path}/{path}") for path in self.files if path.startswith(f"{TRAINING}/"))
+
+    def sizes_on_disk(self) -> dict[str, int]:
+        """Path inside the version -> size, of all its files that are there, and of the manifest."""
+        sizes = {}
+        for path in (*self.files, MANIFEST):
+            with contextlib.suppress(OSError):
+                sizes[path] = os.stat(f"{self.path}/{path}").st_size
+        return sizes
+
+    def is_incomplete(self, sizes: Mapping[str, int]) -> bool:
+        """Whether a file is missing or has another size than was committed; without all of training/ it is slim."""
+        is_slim = not os.path.isdir(f"{self.path}/{TRAINING}")
+        expected = {path: int(entry["size"]) for path, entry in self.files.items()}
+        return any(
+            sizes.get(path) != size
+            for path, size in expected.items()
+            if not (is_slim and path.startswith(f"{TRAINING}/"))
+        )
 
     @property
     def slim_bytes(self) -> int:
@@ -110,6 +115,7 @@ class Run:
 
     def __init__(self, root: Path) -> None:
         self.layout = RunLayout(root)
+        self._found_whole: dict[int, tuple[int, ...]] = {}  # manifests read here, so that damaged() need not read them
 
     # --- finding and making --------------------------------------------------------------------------------
 
@@ -175,8 +181,7 @@ class Run:
         for aside in (self.layout.quarantine, self.layout.trash):
             entries = aside.iterdir() if aside.is_dir() else ()
             used += [n for entry in entries if (n := claimed_number(entry.name)) is not None]
-        used += [int(line["version"]) for line in read_log(self.layout) if isinstance(line.get("version"), int)]
-        return max(used, default=-1) + 1
+        return max(max(used, default=-1), last_logged(self.layout)) + 1
 
     def replace_hparams(self, hparams_yaml: str) -> None:
         """Record settings that were changed on purpose."""
@@ -195,7 +200,9 @@ class Run:
 
     def damaged(self) -> list[tuple[Path, str]]:
         """Folders that are named as versions but do not count, with the reason."""
-        return [(path, str(found)) for path, found in self._read() if isinstance(found, DamageFound)]
+        known = self._found_whole
+        unknown = [(n, path) for n, path in self._folders() if n not in known or known[n] != manifest.stamp(path)]
+        return [(path, str(found)) for path, found in self._read(unknown) if isinstance(found, DamageFound)]
 
     def annotation(self, number: int) -> Annotation:
         return read_annotation(self.layout, number)
@@ -251,17 +258,24 @@ class Run:
         report(f"{path.name} is damaged: it {why}. It was set aside as {target}; nothing was deleted.")
 
     def _folders(self) -> list[tuple[int, Path]]:
-        entries = ((version_number(entry.name), entry) for entry in self.path.iterdir())
-        return sorted((number, entry) for number, entry in entries if number is not None and entry.is_dir())
+        with os.scandir(self.path) as entries:
+            named = [(version_number(entry.name), entry) for entry in entries]
+            found = [
+                (number, self.path / entry.name) for number, entry in named if number is not None and entry.is_dir()
+            ]
+        return sorted(found)
 
-    def _read(self) -> Iterator[tuple[Path, Version | DamageFound]]:
-        for number, path in self._folders():
+    def _read(self, folders: list[tuple[int, Path]] | None = None) -> Iterator[tuple[Path, Version | DamageFound]]:
+        for number, path in self._folders() if folders is None else folders:
+            stamp = manifest.stamp(path)
             try:
                 read = manifest.read(path)
             except DamageFound as damage:
-                yield path, damage
+                if path.exists():  # else it was removed since the folder was listed
+                    yield path, damage
                 continue
             if read["version"] == number:
+                self._found_whole[number] = stamp
                 yield path, Version(number, path, read)
             else:
                 yield path, DamageFound(f"holds the manifest of version_{read['version']}")

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from everstep.contracts import TensorFile
 from everstep.errors import DamageFound
 from everstep.versions import fsops
-from everstep.versions.digests import digest
+from everstep.versions.digests import digest, digest_of
 
 PAGE_BYTES = 4096
+PIECE_BYTES = 1 << 20  # read at once where only digests are wanted; it is still in the processor's cache then
 LARGEST_HEADER_BYTES = 100_000_000
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
@@ -158,16 +157,53 @@ def _check_places(places: Mapping[str, TensorPlace]) -> None:
 
 def read_file(path: Path) -> tuple[Header, bytes, Iterator[tuple[str, memoryview]]]:
     """Open a file whole: its header, the header's bytes, and its tensors as they are read, one after the other."""
-    file = path.open("rb", buffering=0)
-    try:
-        header, raw = read_header(file, path.stat().st_size)
-    except BaseException:
-        file.close()
-        raise
+    file, header, raw = _open(path)
     return header, raw, _tensors(file, header)
 
 
+def read_digests(path: Path) -> tuple[Header, bytes, Iterator[tuple[str, str]]]:
+    """The same with the digest of each tensor instead of its bytes, in little memory."""
+    file, header, raw = _open(path)
+    return header, raw, _digests(file, header)
+
+
+def _open(path: Path) -> tuple[BinaryIO, Header, bytes]:
+    file = path.open("rb", buffering=0)
+    try:
+        return file, *read_header(file, path.stat().st_size)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _digests(file: BinaryIO, header: Header) -> Iterator[tuple[str, str]]:
+    with file:
+        pieces = Pieces(file)
+        for name, place in header.tensors.items():
+            yield name, digest_of(pieces.take(place.end - place.begin))
+
+
+class Pieces:
+    """A file read in large pieces, handed out in the sizes that are asked for. What was handed out is soon reused."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._buffer, self._rest = file, memoryview(bytearray(PIECE_BYTES)), memoryview(b"")
+
+    def take(self, size_bytes: int) -> Iterator[memoryview]:
+        """Raises: DamageFound if the file ends before."""
+        while size_bytes:
+            if not self._rest:
+                self._rest = self._buffer[: self._file.readinto(self._buffer)]  # type: ignore[attr-defined]
+                if not self._rest:
+                    raise DamageFound("is cut short")
+            piece, self._rest = self._rest[:size_bytes], self._rest[size_bytes:]
+            size_bytes -= piece.nbytes
+            yield piece
+
+
 def _tensors(file: BinaryIO, header: Header) -> Iterator[tuple[str, memoryview]]:
+    import numpy as np  # not at the top: verbs that only look load no numbers
+
     with file:
         for name, place in header.tensors.items():
             buffer = np.empty(place.end - place.begin, dtype=np.uint8).data

@@ -9,7 +9,7 @@ from typing import Any
 from everstep.errors import DamageFound
 from everstep.versions.digests import digest
 from everstep.versions.layout import DIGESTS, TRAINING
-from everstep.versions.tensorfile import Header, LoadedTensor, read_file
+from everstep.versions.tensorfile import Header, LoadedTensor, read_digests, read_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,11 @@ def load_digests(folder: Path, files: Mapping[str, Any]) -> dict[str, dict[str, 
 
 def load_tensors(folder: Path, path: str, files: Mapping[str, Any]) -> dict[str, LoadedTensor]:
     """Read a tensor file once, checking every digest on the way. Raises: DamageFound naming the tensor."""
-    loaded: dict[str, LoadedTensor] = {}
+    return dict(stream_tensors(folder, path, files))
+
+
+def stream_tensors(folder: Path, path: str, files: Mapping[str, Any]) -> Iterator[tuple[str, LoadedTensor]]:
+    """The same, one tensor after the other in the order of the file, so that a file need not fit into memory."""
     digests = load_digests(folder, files)[path]
     try:
         header, raw, tensors = read_file(folder / path)
@@ -62,10 +66,9 @@ def load_tensors(folder: Path, path: str, files: Mapping[str, Any]) -> dict[str,
             if digest(buffer) != digests[name]:
                 raise DamageFound(f"fails its digest in tensor {name}")
             place = header.tensors[name]
-            loaded[name] = LoadedTensor(place.dtype, place.shape, buffer)
+            yield name, LoadedTensor(place.dtype, place.shape, buffer)
     except DamageFound as damage:
         raise DamageFound(f"{folder / path} {damage}. Nothing was changed.") from None
-    return loaded
 
 
 def load_small(folder: Path, path: str, entry: Mapping[str, Any]) -> bytes:
@@ -78,10 +81,10 @@ def load_small(folder: Path, path: str, entry: Mapping[str, Any]) -> bytes:
 
 def _tensor_faults(folder: Path, path: str, entry: Mapping[str, Any], digests: Mapping[str, str]) -> Iterator[Fault]:
     try:
-        header, raw, tensors = read_file(folder / path)
+        header, raw, found = read_digests(folder / path)
         _check_header(header, raw, entry)
-        for name, buffer in tensors:
-            if digests and digest(buffer) != digests[name]:
+        for name, taken in found:
+            if digests and digests.get(name) != taken:
                 yield Fault(path, name, "fails its digest")
     except DamageFound as damage:
         yield Fault(path, None, str(damage))

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from small_base.tokenizer import write_tokenizer
+
 
 class Mapped(nn.Module):
     """A network of one function, with a weight and a buffer as real ones have."""
@@ -80,4 +82,20 @@ def write_segformer(folder: Path) -> Path:
     )
     SegformerForSemanticSegmentation(config).save_pretrained(folder)
     SegformerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
+    return folder
+
+
+def write_clip(folder: Path) -> Path:
+    """A CLIP whose texts have at most 16 tokens."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    torch.manual_seed(0)
+    tokenizer = write_tokenizer(folder, ("red circle with blue background",))
+    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    text = {"vocab_size": len(tokenizer), "max_position_embeddings": 16, **size, **ends}
+    vision = {"image_size": 32, "patch_size": 8, **size}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(folder)
+    sides = {"height": 32, "width": 32}
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=sides).save_pretrained(folder)
     return folder

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
@@ -28,14 +29,15 @@ PLAIN = re.compile(
 )
 PAYLOADS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
 SAMPLE = "data/sample_inputs/model.pt"
-EXPORT = "torch.export.save writes one from a network that maps [B,3,H,W], 0..1, to [B,C,H,W]"
+EXPORT = "torch.export.save writes one from a network that takes pictures [B,3,H,W] of values 0..1"
+Gives = Literal["[B,C,H,W]", "[B,D]"]
 
 
 class ExportedNetwork:
-    """Maps of pictures, always of the pictures' size: where the program's batch or size is fixed, it is adapted to."""
+    """A network on pictures of any number and size: where the program's batch or size is fixed, it is adapted to."""
 
-    def __init__(self, path: Path, device: torch.device) -> None:
-        """Raises: UserError if the file cannot be used, or has pickled parts."""
+    def __init__(self, path: Path, device: torch.device, gives: Gives = "[B,C,H,W]") -> None:
+        """Raises: UserError if the file cannot be used, gives something else, or has pickled parts."""
         _refuse_pickles(path)
         try:
             program = move_to_device_pass(torch.export.load(path), str(device))
@@ -44,20 +46,23 @@ class ExportedNetwork:
         inputs, outputs = program.graph_signature.user_inputs, program.graph_signature.user_outputs
         shapes = {node.name: node.meta["val"].shape for node in program.graph.nodes if hasattr(_val(node), "shape")}
         taken, given = (shapes.get(str(names[0])) if len(names) == 1 else None for names in (inputs, outputs))
-        if taken is None or given is None or len(taken) != 4 or taken[1] != 3 or len(given) != 4:
-            raise UserError(f"{path} maps {taken} to {given}; wanted is [B,3,H,W] to [B,C,H,W]. {EXPORT}.")
+        axes = gives.count(",") + 1
+        if taken is None or given is None or len(taken) != 4 or taken[1] != 3 or len(given) != axes:
+            raise UserError(f"{path} maps {taken} to {given}; wanted is [B,3,H,W] to {gives}. {EXPORT}.")
         self.channels: object = given[1]
         self._batch, _, *self._size = [n if isinstance(n, int) else None for n in taken]
         self._module: nn.Module = program.module()
-        self._device = device
 
-    def __call__(self, pictures: Sequence[Uint8Array]) -> Tensor:
-        """Shapes: B pictures [H,W,3] uint8 -> [B,C,H,W] float32."""
-        pixels_B3HW = torch.from_numpy(np.stack(pictures)).to(self._device).permute(0, 3, 1, 2).float() / 255
-        size = pixels_B3HW.shape[-2:]
-        fitting_B3HW = resized(pixels_B3HW, tuple(want or have for want, have in zip(self._size, size, strict=True)))
-        parts = [self._run(part_B3HW) for part_B3HW in torch.split(fitting_B3HW, self._batch or len(pictures))]
-        return resized(torch.cat(parts), tuple(size))
+    def maps(self, pixels_B3HW: Tensor) -> Tensor:
+        """Shapes: [B,3,H,W] uint8 -> [B,C,H,W] float32, always of the pictures' size."""
+        return _resized(self(pixels_B3HW), pixels_B3HW.shape[-2:])
+
+    def __call__(self, pixels_B3HW: Tensor) -> Tensor:
+        """Shapes: [B,3,H,W] uint8 -> what the program gives, [B,C,h,w] or [B,D] float32."""
+        size = [wanted or found for wanted, found in zip(self._size, pixels_B3HW.shape[-2:], strict=True)]
+        fitting_B3HW = _resized(pixels_B3HW.float() / 255, size)
+        parts = torch.split(fitting_B3HW, self._batch or len(fitting_B3HW))
+        return torch.cat([self._run(part_B3HW) for part_B3HW in parts])
 
     def _run(self, part_B3HW: Tensor) -> Tensor:
         count = len(part_B3HW)
@@ -67,9 +72,14 @@ class ExportedNetwork:
         return mapped.float()
 
 
-def resized(map_BCHW: Tensor, size: tuple[int, ...]) -> Tensor:
+def pixels(pictures: Sequence[Uint8Array], device: torch.device) -> Tensor:
+    """Shapes: B pictures [H,W,3] uint8 -> [B,3,H,W] uint8."""
+    return torch.from_numpy(np.stack(pictures)).to(device).permute(0, 3, 1, 2)
+
+
+def _resized(map_BCHW: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear; what is made smaller is averaged."""
-    if tuple(map_BCHW.shape[-2:]) == size:
+    if list(map_BCHW.shape[-2:]) == list(size):
         return map_BCHW
     return interpolate(map_BCHW, size=list(size), mode="bilinear", align_corners=False, antialias=True)
 

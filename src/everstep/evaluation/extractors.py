@@ -14,7 +14,7 @@ from torch import Tensor
 
 from everstep.contracts import Uint8Array
 from everstep.errors import UserError
-from everstep.evaluation.exported import EXPORT, ExportedNetwork
+from everstep.evaluation.exported import EXPORT, ExportedNetwork, pixels
 
 Kind = Literal["lineart", "softedge", "depth", "segmentation"]
 Extract = Callable[[Sequence[Uint8Array]], Tensor]
@@ -62,10 +62,10 @@ def _from_program(kind: Kind, path: Path, device: torch.device) -> Extract:
     if kind == "segmentation":
         if network.channels == 1:
             raise UserError(f"{path} gives one channel; segmentation needs the logits of each class, [B,K,H,W].")
-        return lambda pictures: network(pictures).argmax(dim=1)
+        return lambda pictures: network.maps(pixels(pictures, device)).argmax(dim=1)
     if network.channels != 1:
         raise UserError(f"{path} gives {network.channels} channels; {kind} needs one map, [B,1,H,W].")
-    return network
+    return lambda pictures: network.maps(pixels(pictures, device))
 
 
 def _from_folder(kind: Kind, path: Path, device: torch.device) -> Extract:

@@ -314,18 +314,6 @@ class SleepInTheSecondCommit:
         fsops.flush_folder = slow
 
 
-def test_a_picture_that_fails_costs_no_training(
-    everstep: Everstep, words: tuple[object, ...], workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*arguments: object) -> None:
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr("everstep.train.saving.draw", fail)
-    ended = everstep(*replaced(words, sampling_pairs=2), "--optim.max-steps", 2)
-    assert ended.code == 0, ended.out
-    assert "The pictures of step 2 could not be drawn (out of memory); training goes on." in ended.out
-
-
 def test_a_loss_that_is_no_number_ends_with_5_and_is_never_saved(
     everstep: Everstep, words: tuple[object, ...], workplace: Path
 ) -> None:

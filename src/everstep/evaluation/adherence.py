@@ -6,6 +6,7 @@ Owns which kinds there are, what each is called and needs. Choosing a kind loads
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,6 +95,15 @@ def kind_for(setting: str, data_path: str) -> str | None:
             "Nothing was started. --set scoring.adherence=off leaves it out."
         )
     return None if setting == "off" else setting
+
+
+def check_adherence(setting: str, extractor: str | None, data_path: str) -> None:
+    """What can be told of the settings before anything is loaded. Raises: UserError."""
+    kind = kind_for(setting, data_path)
+    if kind is not None:
+        _check(kind, KINDS[kind], extractor)
+    if extractor is not None and not Path(extractor).expanduser().exists():
+        raise UserError(f"scoring.extractor is {extractor}, which does not exist. Nothing was started.")
 
 
 def open_adherence(kind: str, extractor: str | None, device: "torch.device") -> Adherence:

@@ -3,6 +3,7 @@
 Legend: N examples, P pairs; a band is a part of the timesteps, band 0 the least noisy.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -54,10 +55,11 @@ def num_examples(overhead: float, images_per_version: int) -> int:
 
 
 def design(num_pairs: int, examples: int, num_train_timesteps: int) -> Design:
-    """Pairs in turn, bands in turn, and within a band timesteps evenly spread: nothing of it is random."""
+    """Bands in turn, pairs in turn, each pair in all bands, and within a band timesteps evenly spread. No chance in it."""
     number = np.arange(examples)
-    places, rounds = number % num_pairs, number // num_pairs
-    bands = (number + rounds) % BANDS
+    bands = number % BANDS
+    places = (number + number // math.lcm(num_pairs, BANDS)) % num_pairs
+    rounds = number // num_pairs
     timesteps = np.empty(examples, dtype=np.int64)
     for band in range(BANDS):
         of_band = np.flatnonzero(bands == band)

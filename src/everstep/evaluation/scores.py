@@ -12,6 +12,7 @@ from typing import Any
 from everstep.evaluation.gain import Gain
 from everstep.evaluation.verdict import Point, Verdict, verdict
 from everstep.versions import Run, fsops, write_annotation
+from everstep.versions.recovery import end_cut_line
 
 CONTROL_GAIN = "control_gain"
 FILE, VERDICT = "scores.jsonl", "verdict.json"
@@ -38,6 +39,7 @@ class Scored:
 def file_scores(run: Run, scored: Scored, images_per_step: int) -> Verdict:
     """Note what was measured in the records and on the version's note; returns the new verdict. Raises: OSError."""
     line = {**asdict(scored), "scored_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    end_cut_line(run.layout.records / FILE)
     fsops.append_line(run.layout.records / FILE, json.dumps(line))
     write_annotation(run.layout, scored.version, scores=scored.headlines)
     found = verdict(points(run), images_per_step)

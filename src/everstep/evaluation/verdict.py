@@ -81,16 +81,16 @@ def verdict(points: Sequence[Point], images_per_step: int) -> Verdict:
 
 
 def jump(line: Sequence[Point]) -> int | None:
-    """Index of the first version that obeys, or None. All from there on have to exceed OBEYED_GAIN for sure.
+    """Index of the first version of the upper level, or None where no version's gain exceeds OBEYED_GAIN for sure.
 
-    Where the last versions have fallen back, what was obeyed before is the line up to its last clear point.
+    Where the last versions have fallen back, the line counts up to its last clear point.
     """
     clear = [place for place, point in enumerate(line) if point.low > OBEYED_GAIN]
     if not clear:
         return None
     values = [min(max(point.gain, 0.0), FULL_GAIN) for point in line[: clear[-1] + 1]]
-    splits = range(clear[0] + 1)
-    return min(splits, key=lambda place: _squared_error(values[:place]) + _squared_error(values[place:]))
+    split = min(range(len(values)), key=lambda place: round(_two_levels(values, place), 9))
+    return next(place for place in clear if place >= split)
 
 
 def falling_since(line: Sequence[Point]) -> Point | None:
@@ -118,6 +118,11 @@ def _not_yet(last: Point, images_per_step: int) -> str:
     if last.step * images_per_step < NORMAL_STEPS * NORMAL_BATCH:
         said += f", normal before about {NORMAL_STEPS:,} steps at batch {NORMAL_BATCH}"
     return said + ")"
+
+
+def _two_levels(values: Sequence[float], place: int) -> float:
+    """Squared error of one level up to a place and one from there on."""
+    return _squared_error(values[:place]) + _squared_error(values[place:])
 
 
 def _squared_error(values: Sequence[float]) -> float:

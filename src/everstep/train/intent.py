@@ -14,6 +14,7 @@ from everstep.config.load import parse_assignments, validate
 from everstep.contracts import ParentRef
 from everstep.data import Source, Split, open_source, split
 from everstep.errors import UserError
+from everstep.evaluation.adherence import check_adherence
 from everstep.models.base import BaseFolder, locate
 from everstep.versions import Run, Version, run_folder
 
@@ -31,7 +32,7 @@ FIXED = {
 # What is assigned when other pairs are meant: the data may then differ from what the version was trained on.
 PAIRS = {"data", "data.path", "data.bad_pairs", "data.resolution"}
 
-FREE = ("keep", "keeper", "scoring")  # sections that change nothing of what is trained: any start may have its own
+FREE = ("keep", "keeper", "scoring", "tracking")  # sections that change nothing of what is trained: any start may have its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,13 @@ def complete(config: Config) -> tuple[Config, BaseFolder]:
     base = locate(config.base.path, config.base.revision)
     resolution = config.data.resolution or base.native_resolution()
     base.latent_shape(resolution)
+    check_adherence(config.scoring.adherence, config.scoring.extractor, config.data.path)
     settings = config.model_dump(mode="json")
     settings["base"]["path"] = base.name
     settings["data"]["path"] = _absolute(config.data.path)
     settings["data"]["resolution"] = resolution
+    if config.scoring.extractor is not None:
+        settings["scoring"]["extractor"] = _absolute(config.scoring.extractor)
     settings["optim"]["start_from"] = _start_from(config.optim.start_from)
     return validate(settings, "settings"), base
 

@@ -36,7 +36,7 @@ def recover(layout: RunLayout) -> list[str]:
 
 
 def _missing_in_log(layout: RunLayout) -> list[dict[str, Any]]:
-    _end_cut_line(layout.log)
+    end_cut_line(layout.log)
     logged = {line.get("digest") for line in read_log(layout)}
     found = [read for entry in layout.root.iterdir() if (read := _manifest(entry)) is not None]
     return [read for read in sorted(found, key=lambda read: int(read["version"])) if read["digest"] not in logged]
@@ -68,7 +68,7 @@ def last_logged(layout: RunLayout) -> int:
     return max(map(int, NUMBER.findall(content)), default=-1)
 
 
-def _end_cut_line(log: Path) -> None:
+def end_cut_line(log: Path) -> None:
     """A line that a crash cut short must not swallow the next one."""
     if log.is_file() and (content := log.read_bytes()) and not content.endswith(b"\n"):
         fsops.append_line(log, "")

@@ -1,0 +1,155 @@
+"""What a training says of its versions: filed at each, shown, never in the way."""
+
+import json
+import shutil
+
+import pytest
+
+from everstep.evaluation.scores import marks, points, read_scores
+from everstep.versions import Run
+
+
+@pytest.fixture
+def words(tiny_base, pairs_folder):
+    return ("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, "--optim.batch-size", 2)
+
+
+@pytest.fixture
+def trained(everstep, words, workplace):
+    ended = everstep(*words, "--optim.max-steps", 4, "--versions.every", 2, "--sampling.pairs", 2)
+    assert ended.code == 0, ended.out
+    return Run.open(workplace / "runs/a"), ended.out
+
+
+def test_every_version_has_gain_pictures_and_verdict_on_record(trained):
+    run, said = trained
+    scored = read_scores(run)
+    assert list(scored) == [0, 1, 2]
+    assert scored[0].gain.value == 0.0
+    assert "control gain 0.000 (0.000 to 0.000): not yet obeyed (gain 0.000, normal before about 6,000 steps" in said
+    for version in run.versions():
+        assert scored[version.number].manifest_digest == version.manifest_digest
+        assert run.annotation(version.number).scores["control_gain"] == scored[version.number].gain.value
+        facts = json.loads((run.layout.samples / f"{version.name}.json").read_text())
+        assert (run.layout.samples / f"{version.name}.png").stat().st_size > 1000
+        assert facts["sampler"]["steps"] == 20
+        assert facts["sampler"]["scheduler_config"]["class"] == "UniPCMultistepScheduler"
+        assert len(facts["digests"]) == len(facts["captions"]) == 1  # 5 % of 30 pairs
+    assert json.loads((run.layout.records / "verdict.json").read_text())["state"] == "not yet"
+
+
+def test_a_sheet_is_drawn_again_bit_for_bit_and_one_changed_weight_is_told(everstep, trained):
+    run, _ = trained
+    again = everstep("reproduce", "a@1")
+    assert again.code == 0, again.out
+    assert "the same, bit for bit" in again.out
+    sheet = run.layout.samples / "version_1.json"
+    facts = json.loads(sheet.read_text())
+    sheet.write_text(json.dumps({**facts, "digests": ["xxh3-128:0"]}))
+    again = everstep("reproduce", "a@1")
+    assert again.code == 1
+    assert "1 of 1 pictures differ" in again.out
+    sheet.write_text(json.dumps({**facts, "manifest_digest": "xxh3-128:0"}))
+    assert "speaks of another version_1" in everstep("reproduce", "a@1").out
+    sheet.unlink()
+    assert "everstep score a@1 draws one" in everstep("reproduce", "a@1").out
+
+
+def test_scores_are_made_up_for_later_the_same_as_in_training(everstep, trained):
+    run, _ = trained
+    then = {number: scored.gain for number, scored in read_scores(run).items()}
+    assert "All 3 versions of a have a score" in everstep("score", "a", "--all").out
+    records = run.layout.records / "scores.jsonl"
+    records.write_text(records.read_text().splitlines()[1] + "\n" + '{"version": 2, "cut')
+    ended = everstep("score", "a", "--all")
+    assert ended.code == 0, ended.out
+    assert "[1/2] version_0" in ended.out
+    assert "[2/2] version_2" in ended.out
+    assert {number: scored.gain for number, scored in read_scores(run).items()} == then
+    assert json.loads(everstep("score", "a@2", "--json").out)[0]["gain"]["value"] == then[2].value
+    for wrong in (("score", "a"), ("score", "a@1", "--all")):
+        assert everstep(*wrong).code == 2
+
+
+class FailToDraw:
+    def __call__(self):
+        import everstep.evaluation.scorer as scorer
+
+        def fail(*arguments):
+            raise RuntimeError("CUDA out of memory")
+
+        scorer.paint = fail
+
+
+class FailToRecord:
+    def __call__(self):
+        import everstep.train.judging as judging
+
+        def fail(*arguments):
+            raise OSError(28, "No space left on device")
+
+        judging.file_found = fail
+
+
+def test_pictures_that_fail_are_said_noted_and_cost_no_training(start, words, workplace):
+    program = start(*words, "--optim.max-steps", 2, "--sampling.pairs", 2, prepare=FailToDraw())
+    assert program.wait() == 0, program.output
+    assert "Step 2: the pictures failed (CUDA out of memory); training goes on." in program.output
+    scored = read_scores(Run.open(workplace / "runs/a"))
+    assert scored[1].failed == {"pictures": "CUDA out of memory"}
+    assert scored[1].gain is not None
+
+
+def test_records_that_fail_cost_no_training(start, words, workplace):
+    program = start(*words, "--optim.max-steps", 2, prepare=FailToRecord())
+    assert program.wait() == 0, program.output
+    assert "The records of version_1 could not be written" in program.output
+
+
+def obey(run, *gains):
+    """Put gains on record as if they had been measured."""
+    lines = [json.loads(line) for line in (run.layout.records / "scores.jsonl").read_text().splitlines()]
+    for line, gain in zip(lines, gains, strict=True):
+        line["gain"] |= {"value": gain, "low": gain - 0.01, "high": gain + 0.01}
+    (run.layout.records / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_training_ends_early_when_the_gain_rises_no_more_and_says_how_to_go_on(everstep, words, trained, workplace):
+    run, _ = trained
+    obey(run, 0.0, 0.3, 0.4)
+    ended = everstep("resume", "a", "--set", "optim.max_steps=20", "--set", "scoring.patience=2")
+    assert ended.code == 0, ended.out
+    assert "Ended early at step" in ended.out
+    last = Run.open(workplace / "runs/a").find("latest")
+    assert last.reason == "early"
+    assert 8 <= last.step < 20  # the second version without a rise is at 8; training went on while it was written
+    again = everstep("resume", "a")
+    assert again.code == 0
+    assert "already complete: it ended early at version_" in again.out
+    ended = everstep("resume", "a", "--set", "scoring.patience=null")
+    assert ended.code == 0, ended.out
+    assert Run.open(workplace / "runs/a").find("latest").step == 20
+
+
+def test_the_versions_at_the_jump_are_marked(trained):
+    run, _ = trained
+    assert marks(run) == {}
+    obey(run, 0.0, 0.3, 0.4)
+    assert marks(run) == {0: "just before the jump", 1: "just after the jump"}
+    assert len(points(run)) == 3
+
+
+def test_without_held_out_pairs_there_is_no_gain_and_training_says_nothing_of_it(everstep, words, workplace):
+    ended = everstep(*words, "--optim.max-steps", 1, "--data.held-out-pairs", 0)
+    assert ended.code == 0, ended.out
+    assert "control gain" not in ended.out
+    assert read_scores(Run.open(workplace / "runs/a"))[1].gain is None
+    shutil.rmtree(workplace / "runs/a")
+    assert "control gain" not in everstep(*words, "--optim.max-steps", 1, "--scoring.overhead", 0).out
+
+
+def test_what_adherence_needs_is_missed_before_training_starts(everstep, words, workplace):
+    ended = everstep(*words, "--optim.max-steps", 1, "--scoring.adherence", "depth")
+    assert ended.code == 2, ended.out
+    assert "scoring.extractor is not set" in ended.out
+    assert not (workplace / "runs/a").exists()

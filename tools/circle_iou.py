@@ -13,9 +13,9 @@ import json
 import numpy as np
 
 from everstep.cli.place import open_version
-from everstep.data import circles, fit, open_source, split
+from everstep.data import circles, open_source, split
 from everstep.evaluation.drawing import config_of, load
-from everstep.evaluation.samples import Shown, draw
+from everstep.evaluation.samples import draw, shown_pairs
 
 BATCH = 16
 
@@ -36,8 +36,7 @@ def main() -> None:
     ious: list[float] = []
     for first in range(0, len(numbers), BATCH):
         some = numbers[first : first + BATCH]
-        pairs = [source.load(number) for number in some]
-        shown = [Shown(fit(pair, config.data.resolution)[1], pair.caption) for pair in pairs]
+        shown = shown_pairs(source, some, config.data)
         sampling = config.sampling.model_copy(update={"seed": config.sampling.seed + first})
         drawn = draw(family, controlnet, shown, sampling)
         ious += [circles.circle_iou(pixels, circles.circle(number)) for pixels, number in zip(drawn, some, strict=True)]

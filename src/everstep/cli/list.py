@@ -1,11 +1,15 @@
 """everstep list"""
 
+from collections.abc import Sequence
 from typing import Any
 
 from everstep.cli.place import open_run
 from everstep.cli.printing import print_json, print_table
-from everstep.versions import rows
+from everstep.versions import Run, lineage, rows
+from everstep.versions.lineage import Branch, Node
 from everstep.versions.units import size
+
+SCORES = {"loss": "loss", "control_gain": "gain"}  # name of a score -> head of its column; --json has all scores
 
 
 def list_(run: str, *, tree: bool = False, json: bool = False) -> int:
@@ -19,51 +23,101 @@ def list_(run: str, *, tree: bool = False, json: bool = False) -> int:
         Print as JSON.
     """
     opened = open_run(run)
-    found = rows(opened)
     if json:
-        print_json(found)
+        print_json(rows(opened))
         return 0
     if tree:
-        print("\n".join(tree_lines(found)))
-        return 0
-    columns = ("version", "step", "images", "reason", "size", "loss", "parent", "labels")
-    table = [
-        (
-            f"version_{row['version']}" + ("" if row["resumable"] else " (slim)"),
-            f"{row['step']:,}",
-            f"{row['images_seen']:,}",
-            row["reason"],
-            size(row["size_bytes"]),
-            f"{row['scores']['loss']:.4f}" if "loss" in row["scores"] else "",
-            "" if row["parent"] is None else str(row["parent"]),
-            ", ".join([*row["labels"], *(["pinned"] if row["pinned"] else [])]),
-        )
-        for row in found
-    ]
-    print_table(columns, table, right=("step", "images", "size", "loss"))
+        print("\n".join(tree_lines(opened)))
+    else:
+        _print_rows(opened)
     for path, reason in opened.damaged():
         print(f"not listed: {path} ({reason})")
     return 0
 
 
-def tree_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """A line for each version under the one it went on from; a version that is gone is named where it was."""
-    here = {f"{row['version']}" for row in rows}
-    children: dict[str | None, list[dict[str, Any]]] = {}
-    for row in rows:
-        parent = None if row["parent"] is None else str(row["parent"])
-        number = None if parent is None else parent.rpartition("@")[2]
-        children.setdefault(number if number in here else None, []).append(row)
+def _print_rows(run: Run) -> None:
+    found = rows(run)
+    scores = {name: head for name, head in SCORES.items() if any(name in row["scores"] for row in found)}
+    columns = ("version", "step", "images", "reason", "size", *scores.values(), "parent", "labels")
+    print_table(
+        columns, [_cells(row, list(scores)) for row in found], right=("step", "images", "size", *scores.values())
+    )
+
+
+def _cells(row: dict[str, Any], scores: Sequence[str]) -> tuple[str, ...]:
+    return (
+        f"version_{row['version']}" + ("" if row["resumable"] else " (slim)"),
+        f"{row['step']:,}",
+        f"{row['images_seen']:,}",
+        row["reason"],
+        size(row["size_bytes"]),
+        *(f"{row['scores'][name]:.4f}" if name in row["scores"] else "" for name in scores),
+        "" if row["parent"] is None else str(row["parent"]),
+        ", ".join([*row["labels"], *(["pinned"] if row["pinned"] else [])]),
+    )
+
+
+def tree_lines(run: Run) -> list[str]:
+    """A line for each version under the one it went on from; one after the other as long as nothing branches off."""
+    started = lineage.branches(run)
     lines: list[str] = []
-    waiting = [(row, "") for row in reversed(children.get(None, []))]
+    # What is still to be drawn, last first: a node or a run, what stands before its line, and before the next ones.
+    waiting: list[tuple[Node | Branch, str, str]] = [
+        (root, "", "") for root in reversed(lineage.tree(run, run.versions()))
+    ]
     while waiting:
-        row, indent = waiting.pop()
-        is_root = row in children.get(None, [])
-        gone = f"(from {row['parent']}, which is not here)" if is_root and row["parent"] else ""
-        names = ", ".join([*row["labels"], *(["pinned"] if row["pinned"] else [])])
-        facts = (f"version_{row['version']}", f"step {row['step']:,}", row["reason"], names, gone)
-        lines.append(indent + "  ".join(fact for fact in facts if fact))
-        following = children.get(f"{row['version']}", [])
-        inner = indent + ("    " if len(following) > 1 else "")
-        waiting += [(child, inner) for child in reversed(following)]
+        item, mark, indent = waiting.pop()
+        if isinstance(item, Branch):
+            lines.append(mark + _run_line(item))
+            continue
+        lines.append(mark + _version_line(run, item))
+        other_runs = [branch for branch in started if branch.number == item.version.number]
+        if not other_runs and len(item.children) == 1:
+            waiting.append((item.children[0], indent, indent))
+        else:
+            waiting += reversed(_marked([*other_runs, *item.children], indent))
     return lines
+
+
+def _marked(following: list[Node | Branch], indent: str) -> list[tuple[Node | Branch, str, str]]:
+    """With the lines that lead to each from the version above."""
+    last = len(following) - 1
+    return [
+        (item, indent + ("└─ " if place == last else "├─ "), indent + ("   " if place == last else "│  "))
+        for place, item in enumerate(following)
+    ]
+
+
+def _version_line(run: Run, node: Node) -> str:
+    version, note = node.version, run.annotation(node.version.number)
+    names = [*note.labels, *(["pinned"] if note.pinned else []), *([] if version.resumable else ["slim"])]
+    parts = [version.name, f"step {version.step:,}", version.reason, ", ".join(names), _changes(node), _from(node)]
+    return "  ".join(part for part in parts if part)
+
+
+def _changes(node: Node) -> str:
+    """What was changed on purpose when training went on to this version."""
+    parent = node.version.parent
+    changes = {} if parent is None else parent.changes
+    return ", ".join(f"{key} {before} -> {after}" for key, (before, after) in changes.items())
+
+
+def _from(node: Node) -> str:
+    """Where it came from, where that is not the line above."""
+    if node.origin is not None:
+        folder, number = node.origin
+        return f"(weights of {folder}@{number})"
+    if node.lost is not None:
+        return f"(from version_{node.lost}, which is gone)"
+    return f"(after {_named(sorted(node.gone))})" if node.gone else ""
+
+
+def _named(gone: Sequence[int]) -> str:
+    if len(gone) == 1:
+        return f"version_{gone[0]}, which is gone"
+    return f"version_{gone[0]} to version_{gone[-1]}, of which {len(gone)} are gone"
+
+
+def _run_line(branch: Branch) -> str:
+    count = f"{branch.versions} version{'s' if branch.versions > 1 else ''}"
+    return f"run {branch.run.name}, from the weights: {count} to step {branch.last_step:,}"

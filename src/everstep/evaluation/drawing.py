@@ -14,7 +14,7 @@ from everstep.evaluation.samples import Shown, draw
 from everstep.models.arithmetic import arithmetic
 from everstep.models.base import locate
 from everstep.models.sd import StableDiffusion
-from everstep.models.stored import AVERAGED, load_weights
+from everstep.models.stored import AVERAGED, WEIGHTS, load_weights
 from everstep.versions import Version, verify
 
 
@@ -46,8 +46,18 @@ def load(version: Version, config: Config, averaged: bool = True) -> tuple[Stabl
     wrong = verify(version)
     if wrong:
         raise DamageFound(f"{version.name} is damaged: {wrong[0]}. Nothing was drawn.")
-    family = StableDiffusion(locate(config.base.path, config.base.revision), arithmetic(config.compute), config.compute)
+    family = open_base(config)
     controlnet = family.load_controlnet(str(version.path / "controlnet"))
-    if averaged and AVERAGED in version.files and version.resumable:
+    if weights_drawn_with(version, averaged) == AVERAGED:
         load_weights(controlnet, version, AVERAGED)
     return family, controlnet
+
+
+def open_base(config: Config) -> StableDiffusion:
+    """The base that the settings name, on their device."""
+    return StableDiffusion(locate(config.base.path, config.base.revision), arithmetic(config.compute), config.compute)
+
+
+def weights_drawn_with(version: Version, averaged: bool = True) -> str:
+    """The file of the averaged weights if they are asked for and there, else that of the weights themselves."""
+    return AVERAGED if averaged and AVERAGED in version.files and version.resumable else WEIGHTS

@@ -86,6 +86,8 @@ def commit(layout: RunLayout, number: int, draft: Draft, images: Sequence[Image]
 def append_log(layout: RunLayout, committed: Mapping[str, Any]) -> None:
     """Note a committed version in the log, which can be rebuilt from the versions at any time."""
     line = {key: committed[key] for key in ("version", "step", "images_seen", "created_at", "reason", "digest")}
+    parent = committed.get("parent")
+    line["parent"] = None if parent is None else f"{parent['run']}@{parent['version']}"  # when the version is long gone
     try:
         fsops.append_line(layout.log, json.dumps({"event": "commit", **line}))
     except OSError:

@@ -1,0 +1,88 @@
+"""everstep compare"""
+
+import sys
+import time
+from pathlib import Path
+
+from everstep.cli.place import open_version
+from everstep.cli.printing import print_json, print_table
+from everstep.errors import UserError
+from everstep.evaluation.comparable import common_ground
+from everstep.evaluation.comparison import Side, block_table, comparison_json, sampling_in_words, version_table
+from everstep.evaluation.differing import block_of, names_of
+from everstep.evaluation.page import Table
+from everstep.versions.distance import distances
+
+
+def compare_(*versions: str, out: Path | None = None, html: Path | None = None, json: bool = False) -> int:
+    """Draw the same held-out pairs with several versions: one contact sheet and one table.
+
+    Parameters
+    ----------
+    versions
+        RUN@A RUN@B ..., of one run or of several with the same base; distances are from the first.
+    out
+        PNG file of the contact sheet; left out, a name in the folder that the command runs in.
+    html
+        Write a page too: one file with the pictures, the tables and what differs.
+    json
+        Print as JSON.
+    """
+    if len(versions) < 2:
+        raise UserError("There is nothing to compare with: everstep compare RUN@A RUN@B, and more if you like.")
+    opened = [open_version(spec) for spec in versions]
+    found = [version for _, version in opened]
+    names = names_of(found)
+    target = _writable("--out", out or _default_name(names))
+    page = None if html is None else _writable("--html", html)
+    common = common_ground(found, names)
+    apart = distances(found[0], found, block_of)
+    _say("Loading PyTorch and the base ...")
+    from everstep.evaluation.comparing import comparison_sheet, draw_all, shown_in, write_page
+
+    shown, sides = shown_in(common), []
+    began = time.monotonic()
+    for (run, version), name, distance, row in zip(opened, names, apart, draw_all(found, common, shown), strict=True):
+        sides.append(Side(name, version, run.annotation(version.number), distance, row.pictures, row.averaged))
+        _say(f"{name} drew {len(shown)} pictures ({time.monotonic() - began:.1f} s)")
+    title = ", ".join(names)
+    comparison_sheet(title, shown, sides).save(target)
+    if page is not None:
+        write_page(page, title, sides, common, shown)
+    if json:
+        print_json(
+            {"sheet": str(target), "html": None if page is None else str(page), **comparison_json(sides, common)}
+        )
+        return 0
+    for table in (version_table(sides), block_table(sides)):
+        _print(table)
+    for sentence in (sampling_in_words(common), *common.notes, f"Contact sheet: {target}"):
+        print(sentence)
+    if page is not None:
+        print(f"Page: {page}")
+    return 0
+
+
+def _default_name(names: list[str]) -> Path:
+    first, last = (name.rpartition("/")[2] for name in (names[0], names[-1]))
+    return Path(f"{first}-{'to-' if len(names) > 2 else ''}{last}.png")
+
+
+def _writable(flag: str, path: Path) -> Path:
+    """Raises: UserError before anything is drawn, if it cannot be written there."""
+    if not path.parent.is_dir():
+        raise UserError(f"{flag} {path}: there is no folder {path.parent}. Nothing was drawn.")
+    if flag == "--out" and path.suffix.lower() != ".png":
+        raise UserError(f"{flag} {path}: the contact sheet is a PNG; give it a name that ends in .png.")
+    return path
+
+
+def _print(table: Table) -> None:
+    print(f"{table.heading}:")
+    print_table(table.columns, table.rows, right=table.columns[1:])
+    print()
+
+
+def _say(sentence: str) -> None:
+    """Progress, apart from what is printed for programs."""
+    print(sentence, file=sys.stderr, flush=True)

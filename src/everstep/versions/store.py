@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from everstep.versions import fsops, manifest
 from everstep.versions.layout import MANIFEST, TRAINING, RunLayout, claimed_number, version_number
 from everstep.versions.live import clear_requests
 from everstep.versions.lock import LockHolder, holder, locked
+from everstep.versions.quarantine import set_aside
 from everstep.versions.readme import README
 from everstep.versions.records import Annotation, read_annotation
 from everstep.versions.recovery import last_logged, recover
@@ -28,6 +28,7 @@ from everstep.versions.verify import Fault, faults, load_small, load_tensors
 
 Report = Callable[[str], None]
 BEST_SCORE = "control_gain"
+TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +192,12 @@ class Run:
 
     def versions(self) -> list[Version]:
         """All versions with a whole manifest, by number. Reads manifests only."""
-        return [found for _, found in self._read() if isinstance(found, Version)]
+        for _ in range(TRIES):
+            folders = self._folders()
+            read = list(self._read(folders))
+            if len(read) == len(folders):  # else some were removed meanwhile, and newer ones may be there
+                break
+        return [found for _, found in read if isinstance(found, Version)]
 
     def version(self, number: int) -> Version:
         """The version of this number, with nothing else read. Raises: DamageFound."""
@@ -234,28 +240,19 @@ class Run:
                 report(f"{path.name} {found}, so it is no version; it was left as it is.")
                 continue
             if isinstance(found, DamageFound):
-                self._set_aside(path, str(found), report)
+                set_aside(self.layout, path, str(found), report)
                 continue
             if not found.resumable and not self._has_lost_files(found):
                 continue
             wrong = verify(found)
             if not wrong:
                 return found
-            self._set_aside(path, describe_damage(found, wrong), report)
+            set_aside(self.layout, path, describe_damage(found, wrong), report)
         return None
 
     def _has_lost_files(self, version: Version) -> bool:
         """Slim removes training/ as a whole; a part of it missing is damage."""
         return (version.path / TRAINING).exists()
-
-    def _set_aside(self, path: Path, why: str, report: Report) -> None:
-        fsops.ensure_folder(self.layout.quarantine)
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        target = self.layout.quarantine / f"{path.name}-{stamp}"
-        fsops.rename(path, target)
-        fsops.flush_folder(self.layout.quarantine)
-        fsops.flush_folder(self.path)
-        report(f"{path.name} is damaged: it {why}. It was set aside as {target}; nothing was deleted.")
 
     def _folders(self) -> list[tuple[int, Path]]:
         with os.scandir(self.path) as entries:

@@ -55,7 +55,7 @@ def num_examples(overhead: float, images_per_version: int) -> int:
 
 
 def design(num_pairs: int, examples: int, num_train_timesteps: int) -> Design:
-    """Bands in turn, pairs in turn, each pair in all bands, and within a band timesteps evenly spread. No chance in it."""
+    """Bands in turn, pairs in turn, each pair in all bands; in a band, timesteps evenly spread. No chance in it."""
     number = np.arange(examples)
     bands = number % BANDS
     places = (number + number // math.lcm(num_pairs, BANDS)) % num_pairs

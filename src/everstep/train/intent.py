@@ -16,6 +16,7 @@ from everstep.data import Source, Split, open_source, split
 from everstep.errors import UserError
 from everstep.evaluation.adherence import check_adherence
 from everstep.models.base import BaseFolder, locate
+from everstep.train.boards import check_tracking
 from everstep.versions import Run, Version, run_folder
 
 Report = Callable[[str], None]
@@ -32,7 +33,8 @@ FIXED = {
 # What is assigned when other pairs are meant: the data may then differ from what the version was trained on.
 PAIRS = {"data", "data.path", "data.bad_pairs", "data.resolution"}
 
-FREE = ("keep", "keeper", "scoring", "tracking")  # sections that change nothing of what is trained: any start may have its own
+# Sections that change nothing of what is trained: any start may have its own.
+FREE = ("keep", "keeper", "scoring", "tracking")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ def complete(config: Config) -> tuple[Config, BaseFolder]:
     base = locate(config.base.path, config.base.revision)
     resolution = config.data.resolution or base.native_resolution()
     base.latent_shape(resolution)
+    check_tracking(config.tracking)
     check_adherence(config.scoring.adherence, config.scoring.extractor, config.data.path)
     settings = config.model_dump(mode="json")
     settings["base"]["path"] = base.name

@@ -148,6 +148,8 @@ class Loop:
         self.metrics.flush()
         progress = self._progress(now)
         self.reporter.show(progress, now)
+        if progress.images_per_second is not None:
+            self.metrics.rate(progress.images_per_second, progress.step)
         self.saver.tell(progress, state)
 
     def _progress(self, now: float) -> Progress:

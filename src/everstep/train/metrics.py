@@ -1,11 +1,11 @@
-"""What each step measured: records/metrics.jsonl, one line a step, and the same in TensorBoard.
+"""What each step measured: records/metrics.jsonl, one line a step, and the same on the boards.
 
 Values stay on the device until they are wanted, so that a step never waits for its own loss.
 """
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from everstep.errors import NotFinite
+from everstep.train.boards import Board
 
 FILE = "metrics.jsonl"
 SMOOTHING_STEPS = 50
@@ -34,17 +35,17 @@ class Measured:
 class Metrics:
     """Appends every step to the records; on a resume the lines after the resumed step are dropped first."""
 
-    def __init__(self, records: Path, resumed_step: int, scales_losses: bool = False) -> None:
+    def __init__(
+        self, records: Path, resumed_step: int, scales_losses: bool = False, boards: Sequence[Board] = ()
+    ) -> None:
         """
         Args:
             scales_losses: gradients may overflow now and then (fp16); the step is skipped then, and all is well.
         """
-        from torch.utils.tensorboard import SummaryWriter
-
         self._path = records / FILE
         self.smoothed_loss = _keep_until(self._path, resumed_step)
         self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(records / "tensorboard"), purge_step=resumed_step + 1)
+        self._boards = boards
         self._pending: list[Measured] = []
         self._scales_losses = scales_losses
 
@@ -76,26 +77,29 @@ class Metrics:
             "grad_norm": norm,
         }
         self._file.write(json.dumps(line) + "\n")
-        self._board.add_scalar("loss", loss, measured.step)
-        if norm is not None:
-            self._board.add_scalar("grad_norm", norm, measured.step)
-        self._board.add_scalar("learning_rate", measured.learning_rate, measured.step)
+        shown = {"loss": loss, "learning_rate": measured.learning_rate}
+        self._show(shown if norm is None else {**shown, "grad_norm": norm}, measured.step)
         self.smoothed_loss = _smooth(self.smoothed_loss, loss)
 
     def rate(self, images_per_second: float, step: int) -> None:
-        self._board.add_scalar("images_per_second", images_per_second, step)
+        self._show({"images_per_second": images_per_second}, step)
 
     def scores(self, values: Mapping[str, float], step: int) -> None:
         """What a version is worth."""
-        for name, value in values.items():
-            self._board.add_scalar(f"scores/{name}", value, step)
+        self._show({f"scores/{name}": value for name, value in values.items()}, step)
 
     def picture(self, tag: str, pixels_HWC: Any, step: int) -> None:
-        self._board.add_image(tag, pixels_HWC, step, dataformats="HWC")
+        for board in self._boards:
+            board.picture(tag, pixels_HWC, step)
+
+    def _show(self, values: Mapping[str, float], step: int) -> None:
+        for board in self._boards:
+            board.numbers(values, step)
 
     def close(self) -> None:
         self._file.close()
-        self._board.close()
+        for board in self._boards:
+            board.close()
 
 
 def _numbers(values: list[Tensor | None]) -> list[float | None]:

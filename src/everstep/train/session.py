@@ -19,6 +19,7 @@ from everstep.evaluation.scorer import Scorer, example_settings
 from everstep.models.arithmetic import arithmetic
 from everstep.models.sd import StableDiffusion
 from everstep.models.stored import load_weights
+from everstep.train.boards import Board, TensorBoard, WeightsAndBiases
 from everstep.train.channel import Channel
 from everstep.train.ema import Ema
 from everstep.train.facts import version_facts
@@ -55,7 +56,8 @@ def build(
     family = StableDiffusion(ready.base, arithmetic(ready.config.compute), ready.config.compute)
     state, origin = _state(family, ready, reporter)
     pairs = pairs_of(ready.config, ready.source, ready.version)
-    metrics = Metrics(ready.run.layout.records, state.step, state.scaler.is_enabled())
+    boards = _boards(ready, state.step, reporter)
+    metrics = Metrics(ready.run.layout.records, state.step, state.scaler.is_enabled(), boards)
     closing.callback(metrics.close)
     batches = _batches(ready, family, state, pairs)
     closing.callback(batches.close)
@@ -115,6 +117,15 @@ def _controlnet(family: StableDiffusion, start_from: str | None, seed: int) -> t
     controlnet = family.load_controlnet(str(version.path / "controlnet"))
     load_weights(controlnet, version)
     return controlnet, ParentRef(str(version.path.parent), version.number, version.manifest_digest)
+
+
+def _boards(ready: Ready, step: int, reporter: Reporter) -> list[Board]:
+    boards: list[Board] = [TensorBoard(ready.run.layout.records, step)]
+    project = ready.config.tracking.wandb_project
+    if project is not None:
+        settings = ready.config.model_dump(mode="json")
+        boards.append(WeightsAndBiases(ready.run.path, project, settings, reporter.say))
+    return boards
 
 
 def _batches(ready: Ready, family: StableDiffusion, state: TrainState, pairs: Split) -> BatchStream:

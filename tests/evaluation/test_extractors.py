@@ -12,6 +12,7 @@ import networks
 import numpy as np
 import pytest
 import torch
+from torch._export.serde.schema import SCHEMA_VERSION
 
 from everstep.errors import UserError
 from everstep.evaluation.exported import ExportedNetwork
@@ -47,6 +48,13 @@ def test_maps_smaller_than_the_picture_are_brought_to_its_size(tmp_path):
     path = networks.export(tmp_path / "half.pt2", lambda x: torch.nn.functional.avg_pool2d(x.mean(1, keepdim=True), 2))
     found = open_extractor("depth", str(path), CPU)(pictures(2, 32, 48))
     np.testing.assert_allclose(found.numpy(), np.stack(pictures(2, 32, 48))[:, None, :, :, 0] / 255, atol=0.02)
+
+
+def test_a_program_with_constants_inside_is_taken(tmp_path):
+    path = networks.export(tmp_path / "some.pt2", lambda x: x.mean(1, keepdim=True) - torch.tensor([0.25, 0.5])[1])
+    assert any(name.endswith("data/constants/tensor_0") for name in zipfile.ZipFile(path).namelist())
+    found = open_extractor("depth", str(path), CPU)(pictures(2))
+    np.testing.assert_allclose(found.numpy(), np.stack(pictures(2))[:, None, :, :, 0] / 255 - 0.5, atol=1e-6)
 
 
 def test_no_gradients_are_kept(program):
@@ -117,13 +125,27 @@ def test_a_program_with_a_pickle_inside_is_refused_before_it_acts(place, program
     assert sprung.exists()
 
 
-def test_a_program_of_the_old_pickled_format_is_refused(program, tmp_path):
-    path = tmp_path / "old.pt2"
-    path.write_bytes(program.read_bytes())
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("version", "8.8")
-    with pytest.raises(UserError, match="old"):
+def test_a_program_that_is_also_one_of_the_old_pickled_format_is_refused(program, tmp_path):
+    """PyTorch reads the old parts of a file where it fails on the new ones; here a weight is missing."""
+    path, sprung, saved = tmp_path / "both.pt2", tmp_path / "sprung", io.BytesIO()
+    torch.save(Trap(sprung), saved)
+    parts = ("serialized_state_dict.pt", "serialized_constants.pt", "serialized_example_inputs.pt")
+    with zipfile.ZipFile(program) as old, zipfile.ZipFile(path, "w") as new:
+        for info in old.infolist():
+            content = old.read(info)
+            if info.filename.endswith("models/model.json"):
+                new.writestr("serialized_exported_program.json", content)
+            if not info.filename.endswith("weight_1"):
+                new.writestr(info.filename, content)
+        new.writestr("version", ".".join(str(number) for number in SCHEMA_VERSION))
+        for name in parts:
+            new.writestr(name, saved.getvalue())
+    with pytest.raises(UserError, match=r"cannot be read as an exported program.*not in a subdirectory"):
         ExportedNetwork(path, CPU)
+    assert not sprung.exists()
+    with contextlib.suppress(Exception):  # the trap is real
+        torch.export.load(path)
+    assert sprung.exists()
 
 
 def test_a_checkpoint_is_refused_by_its_name_and_a_folder_without_safetensors_by_its_content(tmp_path):

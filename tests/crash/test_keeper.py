@@ -213,10 +213,10 @@ def test_a_trainer_that_hangs_is_reported_with_its_stacks_and_its_state_is_commi
 
 @pytest.fixture
 def full_disk(workplace: Path) -> Iterator[Path]:
-    """runs/ is a disk with room for version_0 and little more."""
+    """runs/ is a disk that is large enough until FillTheDisk leaves it little more than version_0."""
     folder = workplace / "runs"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "none", folder], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "none", folder], capture_output=True)
     if mounted.returncode != 0:
         pytest.skip(f"mounting is refused: {mounted.stderr.decode().strip()}")
     yield folder
@@ -226,7 +226,7 @@ def full_disk(workplace: Path) -> Iterator[Path]:
 def test_a_full_disk_does_not_stop_training_and_ends_with_4_when_nobody_is_there(
     start: Start, words: Words, full_disk: Path
 ) -> None:
-    program = start(*words, prepare=RetrySoon())
+    program = start(*words, prepare=FillTheDisk(full_disk))
     assert program.wait() == 4, program.output
     assert "step 10) is not committed: it needs " in program.output
     assert "training goes on" in program.output
@@ -241,7 +241,7 @@ def test_a_full_disk_does_not_stop_training_and_ends_with_4_when_nobody_is_there
 
 
 def test_a_commit_is_tried_again_and_succeeds_once_there_is_room(start: Start, words: Words, full_disk: Path) -> None:
-    program = start(*words, "--unattended", 5, prepare=RetrySoon())
+    program = start(*words, "--unattended", 5, prepare=FillTheDisk(full_disk))
     program.wait_for(lambda: "is not committed" in program.output)
     subprocess.run(["mount", "-o", "remount,size=100m", full_disk], check=True)
     assert program.wait() == 0, program.output
@@ -251,18 +251,33 @@ def test_a_commit_is_tried_again_and_succeeds_once_there_is_room(start: Start, w
 
 
 def test_unattended_gives_up_after_the_stated_time(start: Start, endless: Words, full_disk: Path) -> None:
-    program = start(*endless, "--unattended", 0.02, prepare=RetrySoon())
+    program = start(*endless, "--unattended", 0.02, prepare=FillTheDisk(full_disk))
     assert program.wait() == 4, program.output
     assert "has refused every version for" in program.output
 
 
-class RetrySoon:
-    """Do not wait a quarter of a minute for a disk in a test."""
+class FillTheDisk:
+    """Something else takes the room as soon as version_0 is there. The test does not wait as long as people do."""
+
+    LEFT_BYTES = 500_000
+
+    def __init__(self, disk: Path) -> None:
+        self.disk = disk
 
     def __call__(self) -> None:
         from everstep.train import committer
+        from everstep.versions import fsops
 
         committer.RETRY_S = 0.3
+        original, ballast = fsops.flush_folder, self.disk / "ballast"
+
+        def flush_folder(path: Path) -> None:
+            original(path)
+            if (self.disk / "a/version_0").is_dir() and not ballast.exists():
+                with ballast.open("wb") as file:
+                    os.posix_fallocate(file.fileno(), 0, fsops.free_bytes(self.disk) - self.LEFT_BYTES)
+
+        fsops.flush_folder = flush_folder
 
 
 # --- what another shell asks -------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from drafts import OPTIMIZER, WEIGHTS, arrays, draft
 from safetensors import safe_open
 
 from everstep.errors import DamageFound, UserError
-from everstep.versions import Run, read_small, read_tensors, rows, status, verify, write_annotation
+from everstep.versions import Course, Run, read_small, read_tensors, rows, status, verify, write_annotation
 
 
 def test_what_is_committed_is_read_back_bit_for_bit(run: Run) -> None:
@@ -217,8 +217,8 @@ def test_a_second_writer_is_refused_and_told_who_the_first_is(run: Run, tmp_path
     other = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
     assert other.stdout.readline() == "held\n"
-    assert status(run, 20).state == "running"
-    assert status(run, 20).pid == other.pid
+    assert status(run, Course(20)).state == "running"
+    assert status(run, Course(20)).pid == other.pid
     with pytest.raises(UserError, match=f"written by process {other.pid} on"), run.lock("mine"):
         pass
     assert run.holder() is not None
@@ -254,4 +254,4 @@ def test_neither_clocks_nor_file_times_decide_which_version_is_newest(
     newest = run.newest_whole(print)
     assert newest is not None
     assert newest.number == run.find("latest").number == made.number
-    assert status(run, 100).last_version == made.name
+    assert status(run, Course(100)).last_version == made.name

@@ -6,6 +6,7 @@ from everstep.cli.place import open_run
 from everstep.cli.printing import print_facts, print_json
 from everstep.config import read_hparams
 from everstep.train.progress import duration
+from everstep.train.space import course
 from everstep.versions import RunStatus, status
 from everstep.versions.units import size
 
@@ -19,7 +20,7 @@ def status_(run: str, *, json: bool = False) -> int:
         Print as JSON.
     """
     opened = open_run(run)
-    found = status(opened, read_hparams(opened.layout.hparams).optim.max_steps)
+    found = status(opened, course(read_hparams(opened.layout.hparams)))
     if json:
         print_json(asdict(found))
     else:
@@ -35,11 +36,27 @@ def _facts(found: RunStatus) -> dict[str, str]:
     }
     if found.images_per_second:
         facts["rate"] = f"{found.images_per_second:.1f} images/s"
+    if found.seconds_left is not None:
+        facts["time left"] = duration(found.seconds_left)
     if found.last_version is not None and found.last_version_age_s is not None:
         age = duration(found.last_version_age_s)
         facts["last version"] = f"{found.last_version}, {age} ago, {found.last_version_path}"
     if found.next_version_step is not None:
-        facts["next version"] = f"at step {found.next_version_step:,}"
+        when = "" if found.next_version_in_s is None else f", in {duration(found.next_version_in_s)}"
+        facts["next version"] = f"at step {found.next_version_step:,}{when}"
     facts["at risk now"] = f"{found.steps_at_risk:,} steps"
     facts["on disk"] = f"{size(found.version_bytes)} in versions, {size(found.free_bytes)} free"
+    if found.state != "complete":
+        facts["disk"] = _forecast(found)
+    if found.control is not None:
+        facts["control"] = found.control
     return facts
+
+
+def _forecast(found: RunStatus) -> str:
+    after = found.disk_full_after_versions
+    if after is None:
+        return f"does not get full: the policy lets versions take {size(found.disk_peak_bytes)} at most"
+    if found.disk_full_in_s is None:
+        return f"full after {after:,} more versions"
+    return f"full in {duration(found.disk_full_in_s)} at this rate, after {after:,} more versions"

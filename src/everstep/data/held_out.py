@@ -25,7 +25,7 @@ def split(source: PairSource, count: int, before: Collection[str] = ()) -> Split
     Args:
         before: names of those held out so far, where the data may have changed since. They stay held out as far as
             they are there. Others join them only if they have never been trained on, which their hash tells: it is
-            below the largest one held out before.
+            below the largest one held out before. Where none of either is there, the choice is made anew.
 
     Raises: UserError if nothing is left to train on.
     """

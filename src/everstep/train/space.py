@@ -1,6 +1,5 @@
 """Room on the disk, told before a training starts: what one version weighs, and what the policy lets pile up."""
 
-import math
 import os
 import time
 from dataclasses import dataclass
@@ -12,12 +11,12 @@ from everstep.models.base import BaseFolder
 from everstep.models.places import AVERAGED, OPTIMIZER, WEIGHTS
 from everstep.train.footprint import footprint_of, new_footprint
 from everstep.train.retiring import policy
-from everstep.versions import Run, Version, fsops, read_live
-from everstep.versions.forecast import Coming, Footprint, Forecast, forecast, versions_to_come
+from everstep.versions import Run, Version, fsops
+from everstep.versions.forecast import STEP_S, Course, Footprint, Forecast, coming_versions, forecast
 from everstep.versions.pruning import held_versions
+from everstep.versions.status import seconds_per_step
 from everstep.versions.units import size
 
-STEP_S = 1.0  # what a step is taken to last as long as nobody knows
 WORDS = {WEIGHTS: "weights", OPTIMIZER: "optimizer", AVERAGED: "averaged weights"}
 
 
@@ -77,28 +76,23 @@ def plan_space(folder: Path, config: Config, base: BaseFolder, version: Version 
     footprint = new_footprint(config, base) if version is None else footprint_of(version)
     if footprint is None:
         return None
-    kept = policy(config.keep)
-    there = [] if run is None else held_versions(run, kept)
-    coming = _coming(run, config, footprint, version)
-    found = forecast(there, coming, None if config.keep.everything else kept, time.time())
-    is_paced = _depends_on_time(config) and seconds_per_step(run, config) is None
+    there = [] if run is None else held_versions(run, policy(config.keep))
+    ahead, step_s = course(config), None if run is None else seconds_per_step(run, course(config))
+    number, step = 0 if run is None else run.next_number(), 0 if version is None else version.step
+    coming = coming_versions(ahead, footprint, number, step, step_s, is_new=version is None)
+    found = forecast(there, coming, ahead.policy, time.time())
+    is_paced = _depends_on_time(config) and step_s is None
     return Space(folder, footprint, found, free_bytes(folder), bool(there), is_paced, config.keep.everything)
 
 
-def _coming(run: Run | None, config: Config, footprint: Footprint, version: Version | None) -> Coming:
-    every, step = config.versions.every, 0 if version is None else version.step
-    per_step_s = seconds_per_step(run, config) or STEP_S
-    apart_s = min(math.inf if every.steps is None else every.steps * per_step_s, every.seconds or math.inf)
-    count = None
-    if every.steps is not None:
-        count = versions_to_come(step, config.optim.max_steps, every.steps) + (version is None)
-    return Coming(
-        footprint=footprint,
-        count=count,
-        first_number=0 if run is None else run.next_number(),
-        first_step=step,
-        steps_apart=every.steps or max(1, round(apart_s / per_step_s)),
-        seconds_apart=apart_s,
+def course(config: Config) -> Course:
+    """The settings as the store understands them."""
+    return Course(
+        max_steps=config.optim.max_steps,
+        images_per_step=config.optim.batch_size * config.optim.accumulation_steps,
+        every_steps=config.versions.every.steps,
+        every_s=config.versions.every.seconds,
+        policy=None if config.keep.everything else policy(config.keep),
     )
 
 
@@ -106,14 +100,6 @@ def _depends_on_time(config: Config) -> bool:
     keep = config.keep
     rules = (keep.within, keep.every.seconds, keep.hourly, keep.daily, keep.weekly)
     return not keep.everything and any(rules)
-
-
-def seconds_per_step(run: Run | None, config: Config) -> float | None:
-    """As it was when the run was last seen training; None if it never was."""
-    live = None if run is None else read_live(run.layout)
-    if live is None or not live.images_per_second:
-        return None
-    return config.optim.batch_size * config.optim.accumulation_steps / live.images_per_second
 
 
 def free_bytes(folder: Path) -> int:

@@ -10,6 +10,7 @@ Knows tensor names, dtypes, shapes and bytes; not models. Settings are opaque to
 """
 
 from everstep.versions.digests import digest
+from everstep.versions.forecast import Course
 from everstep.versions.layout import run_folder
 from everstep.versions.live import (
     LiveStatus,
@@ -29,6 +30,7 @@ from everstep.versions.verify import Fault
 
 __all__ = [
     "Annotation",
+    "Course",
     "Fault",
     "LiveStatus",
     "LoadedTensor",

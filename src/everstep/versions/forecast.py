@@ -4,6 +4,7 @@ Pure arithmetic on what a plan knows of versions. Plays a bounded number of them
 goes on.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ from functools import cached_property
 from everstep.versions.layout import TRAINING
 from everstep.versions.retention import Decision, Fate, Held, Policy, plan_prune
 
+STEP_S = 1.0  # what a step is taken to last as long as nobody knows
 PLAYED = 300  # versions that are really played through ...
 DECIDED = 20_000  # ... unless so many are kept that this many decisions come first
 
@@ -32,6 +34,19 @@ class Footprint:
 
 
 @dataclass(frozen=True, slots=True)
+class Course:
+    """What a run's settings say of the way ahead. A version is made every so many steps, seconds, or both; where
+    neither is given, only whoever trains knows when, and nothing is told of them beforehand.
+    """
+
+    max_steps: int
+    images_per_step: int = 1
+    every_steps: int | None = None
+    every_s: float | None = None
+    policy: Policy | None = None  # of keeping versions; without one all of them stay whole
+
+
+@dataclass(frozen=True, slots=True)
 class Coming:
     """The versions that are still to be made, evenly spaced."""
 
@@ -50,6 +65,7 @@ class Forecast:
     now_bytes: int
     peaks_bytes: tuple[int, ...]
     count: int | None
+    seconds_apart: float
 
     @property
     def next_two_bytes(self) -> int:
@@ -88,6 +104,39 @@ class Forecast:
         return place if self.count is None or place <= self.count else None
 
 
+def coming_versions(
+    course: Course, footprint: Footprint, number: int, step: int, step_s: float | None, is_new: bool = False
+) -> Coming:
+    """The versions after this step, of which the first gets this number; a new run has one more, before its first step.
+
+    Args:
+        step_s: how long a step takes; None where nobody knows, and then a second is assumed.
+    """
+    pace_s = step_s or STEP_S
+    spacings_s = [course.every_steps * pace_s if course.every_steps else None, course.every_s]
+    apart_s = min((spacing for spacing in spacings_s if spacing is not None), default=0.0)
+    return Coming(
+        footprint=footprint,
+        count=None if (count := _count(course, step, step_s)) is None else count + is_new,
+        first_number=number,
+        first_step=step,
+        steps_apart=max(1, round(apart_s / pace_s)),
+        seconds_apart=apart_s,
+    )
+
+
+def _count(course: Course, step: int, step_s: float | None) -> int | None:
+    if course.every_steps is None and course.every_s is None:
+        return 0
+    by_steps, by_time = None, None
+    if course.every_steps is not None:
+        by_steps = versions_to_come(step, course.max_steps, course.every_steps)
+    if course.every_s is not None and step_s is not None:
+        by_time = math.ceil(max(0, course.max_steps - step) * step_s / course.every_s)
+    known = [count for count in (by_steps, by_time) if count is not None]
+    return max(known, default=None)
+
+
 def forecast(there: Sequence[Held], coming: Coming, policy: Policy | None, now_s: float) -> Forecast:
     """Play the policy forward from the versions that are there; without one, all versions stay whole."""
     held, peaks, decided = list(there), list[int](), 0
@@ -100,7 +149,7 @@ def forecast(there: Sequence[Held], coming: Coming, policy: Policy | None, now_s
         if policy is not None:
             decided += len(held)
             held = [_after(decision) for decision in plan_prune(held, policy, made_s) if decision.fate is not Fate.DROP]
-    return Forecast(sum(version.size_bytes for version in there), tuple(peaks), coming.count)
+    return Forecast(sum(version.size_bytes for version in there), tuple(peaks), coming.count, coming.seconds_apart)
 
 
 def _made(coming: Coming, place: int, made_s: float) -> Held:

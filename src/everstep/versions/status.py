@@ -1,13 +1,19 @@
 """What can be said of a run from outside: alive or not, where it is, and what would be lost now."""
 
+import json
 import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from everstep.versions import fsops
+from everstep.versions.forecast import Course, Footprint, Forecast, coming_versions, forecast
 from everstep.versions.live import LiveStatus, read_live
+from everstep.versions.pruning import held_versions
+from everstep.versions.retention import Policy
 from everstep.versions.store import Run, Version
+
+VERDICT = "verdict.json"  # in records/, written by whoever scores the versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,32 +36,70 @@ class RunStatus:
     steps_at_risk: int
     version_bytes: int
     free_bytes: int
+    seconds_left: float | None  # at the rate of now
+    next_version_in_s: float | None
+    disk_peak_bytes: int  # the most that versions will take before the run is complete
+    disk_full_after_versions: int | None  # so many more find room; None if all do
+    disk_full_in_s: float | None
+    control: str | None  # whether the condition is obeyed, in words
 
 
-def status(run: Run, max_steps: int) -> RunStatus:
+def status(run: Run, course: Course) -> RunStatus:
     """Assemble it from the lock, the live file and the versions; nothing is written or taken."""
     held, live, versions = run.holder(), read_live(run.layout), run.versions()
     last = versions[-1] if versions else None
     is_running = held is not None
     step, images_seen = _position(live, last, is_running)
+    step_s, free = seconds_per_step(run, course), fsops.free_bytes(run.path)
+    ahead = look_ahead(run, course, last, step, step_s)
+    full = ahead.fills_at(free)
+    next_step = live.next_version_step if live and is_running else None
     return RunStatus(
         run=run.name,
-        state=_state(is_running, live, last, max_steps),
+        state=_state(is_running, live, last, course.max_steps),
         pid=held.pid if held else None,
         host=held.host if held else None,
         step=step,
-        max_steps=max_steps,
+        max_steps=course.max_steps,
         images_seen=images_seen,
         images_per_second=live.images_per_second if live and is_running else None,
         loss=live.loss if live else None,
         last_version=last.name if last else None,
         last_version_path=str(last.path) if last else None,
         last_version_age_s=_age_s(last) if last else None,
-        next_version_step=live.next_version_step if live and is_running else None,
+        next_version_step=next_step,
         steps_at_risk=_at_risk(step, last, live) if is_running else 0,
         version_bytes=sum(version.disk_bytes for version in versions),
-        free_bytes=fsops.free_bytes(run.path),
+        free_bytes=free,
+        seconds_left=step_s * (course.max_steps - step) if step_s and is_running else None,
+        next_version_in_s=step_s * (next_step - step) if step_s and next_step is not None else None,
+        disk_peak_bytes=ahead.peak_bytes,
+        disk_full_after_versions=None if full is None else full - 1,
+        disk_full_in_s=full * ahead.seconds_apart if full is not None and step_s and is_running else None,
+        control=_control(run),
     )
+
+
+def look_ahead(run: Run, course: Course, last: Version | None, step: int, step_s: float | None) -> Forecast:
+    """What the versions that are still to be made will take."""
+    there = held_versions(run, course.policy or Policy())
+    footprint = Footprint({} if last is None else {path: int(entry["size"]) for path, entry in last.files.items()})
+    coming = coming_versions(course, footprint, run.next_number(), step, step_s)
+    return forecast(there, coming, course.policy, time.time())
+
+
+def seconds_per_step(run: Run, course: Course) -> float | None:
+    """As it was when the run was last seen training; None if it never was."""
+    live = read_live(run.layout)
+    return course.images_per_step / live.images_per_second if live and live.images_per_second else None
+
+
+def _control(run: Run) -> str | None:
+    """The latest verdict on whether the condition is obeyed, if there is one."""
+    try:
+        return str(json.loads((run.layout.records / VERDICT).read_bytes())["sentence"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def rows(run: Run) -> list[dict[str, Any]]:

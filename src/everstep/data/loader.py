@@ -80,7 +80,7 @@ class BatchStream(Iterator[Batch]):
         workers: int = 2,
         batches_ahead: int = 4,
     ) -> None:
-        self._source, self._training, self.settings = source, training, settings
+        self.source, self._training, self.settings = source, training, settings
         self._batch_size, self._next_example = batch_size, first_example
         self._pool = ThreadPoolExecutor(workers, "everstep-data") if workers else None
         self._ahead: deque[Future[Batch]] = deque()
@@ -106,7 +106,7 @@ class BatchStream(Iterator[Batch]):
 
     def _make(self, first: int) -> Batch:
         numbers = range(first, first + self._batch_size)
-        examples = [make_example(self._source, self._training, number, self.settings) for number in numbers]
+        examples = [make_example(self.source, self._training, number, self.settings) for number in numbers]
         posterior = [e.posterior_noise_CHW for e in examples if e.posterior_noise_CHW is not None]
         return Batch(
             first_example=first,

@@ -53,7 +53,7 @@ class Scorer:
     def __call__(self, controlnet: Any) -> Found:
         """Measure a network as it is; it is left as it was."""
         found = Found()
-        for name, measure in (("gain", self._measure_gain), ("pictures", self._draw), ("adherence", self._adhere)):
+        for name, measure in (("gain", self.measure_gain), ("pictures", self.draw), ("adherence", self._adhere)):
             try:
                 measure(controlnet, found)
             except Exception as error:  # what is measured must never cost what is trained
@@ -62,11 +62,13 @@ class Scorer:
                     torch.cuda.empty_cache()
         return found
 
-    def _measure_gain(self, controlnet: Any, found: Found) -> None:
+    def measure_gain(self, controlnet: Any, found: Found) -> None:
+        """Control gain alone. Raises: whatever goes wrong."""
         if self._probe is not None:
             found.gain = self._probe.measure(controlnet)
 
-    def _draw(self, controlnet: Any, found: Found) -> None:
+    def draw(self, controlnet: Any, found: Found) -> None:
+        """The pictures alone. Raises: whatever goes wrong."""
         if not self.shown:
             return
         painted = paint(self.family, controlnet, self.shown, self.config.sampling)

@@ -1,0 +1,71 @@
+"""What scores and pictures cost at their default settings, against the training between two versions.
+
+    python bench/scores.py
+
+Steps, a measurement of control gain and a drawing of the contact sheet take turns in one process; the figures are
+medians of the ratios of neighbours.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from everstep.config import Settings
+from everstep.data import BatchStream, split
+from everstep.evaluation.scorer import Found, Scorer
+from everstep.train.loop import Loop
+from loop import built_loop, everstep_steps
+from machine import record
+
+ROUNDS, STEPS, INTERVAL_STEPS = 7, 20, 300
+# The schema's batch, at which little training is done between versions, and the quickstart's.
+BATCHES = {"batch 4, 4 pictures": (4, 4), "batch 16, 8 pictures (quickstart)": (16, 8)}
+
+
+def main() -> None:
+    """Measure and write RESULTS.md."""
+    rows = []
+    for name, (batch, pairs) in BATCHES.items():
+        settings: Settings = {"optim": {"batch_size": batch}, "versions": {"every": INTERVAL_STEPS}}
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as closing:
+            loop = built_loop(Path(folder) / "run", closing, settings=settings)
+            gains, pictures = shares(loop, scorer_of(loop, pairs))
+        rows.append(f"| {name} | {statistics.median(gains):.2%} | {statistics.median(pictures):.2%} |")
+        print(rows[-1], flush=True)
+    record(
+        "What scores cost (bench/scores.py)",
+        f"Share of the time of {INTERVAL_STEPS} steps, circles. Asked: control gain at most 2 %, pictures 5 %.\n\n"
+        "| | control gain | pictures |\n| --- | --- | --- |\n" + "\n".join(rows),
+    )
+
+
+def scorer_of(loop: Loop, pairs: int) -> Scorer:
+    """As a training makes it."""
+    assert isinstance(loop.batches, BatchStream)
+    sampling = loop.config.sampling.model_copy(update={"pairs": pairs})
+    config = loop.config.model_copy(update={"sampling": sampling})
+    source = loop.batches.source
+    return Scorer(loop.family, config, source, split(source, config.data.held_out_pairs), loop.batches.settings)
+
+
+def shares(loop: Loop, scorer: Scorer) -> tuple[list[float], list[float]]:
+    """Of each round: what a version's control gain and its pictures took of the steps of its interval."""
+    gains, pictures = [], []
+    for _ in range(ROUNDS):
+        step_s = everstep_steps(loop, STEPS) / STEPS
+        gains.append(timed(lambda: scorer.measure_gain(loop.state.controlnet, Found())) / (INTERVAL_STEPS * step_s))
+        pictures.append(timed(lambda: scorer.draw(loop.state.controlnet, Found())) / (INTERVAL_STEPS * step_s))
+    return gains[1:], pictures[1:]
+
+
+def timed(act: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

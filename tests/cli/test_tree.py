@@ -1,9 +1,12 @@
 """everstep list --tree, on real runs."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from everstep.versions import write_annotation
+from everstep.versions.layout import RunLayout
 from program import Ended
 
 Everstep = Callable[..., Ended]
@@ -19,6 +22,14 @@ def test_a_resume_inside_a_run_is_drawn_as_a_branch_with_what_was_changed(everst
     ]
 
 
+def test_control_gain_is_a_column_of_the_list_once_a_version_has_it(everstep: Everstep, branched: Path) -> None:
+    for number in range(5):
+        (branched / f"a/records/version_{number}.json").unlink(missing_ok=True)
+    assert "gain" not in everstep("list", "a").out
+    write_annotation(RunLayout(branched / "a"), 4, scores={"control_gain": 0.25})
+    assert re.search(r"gain +parent .*0\.2500 +a@3", everstep("list", "a").out, re.DOTALL)
+
+
 def test_labels_pins_and_what_is_gone_are_named(everstep: Everstep, branched: Path) -> None:
     everstep("label", "a@3", "faster")
     everstep("pin", "a@0")
@@ -31,6 +42,9 @@ def test_labels_pins_and_what_is_gone_are_named(everstep: Everstep, branched: Pa
         "(after version_1, which is gone)",
         "   version_4  step 6  interval",
     ]
+    shutil.rmtree(branched / "a/version_3")
+    drawn = everstep("list", "a", "--tree").out
+    assert "version_4  step 6  interval  (after 2 versions that are gone, version_1 to version_3)" in drawn
     (branched / "a/log.jsonl").unlink()
     assert "version_2  step 4  interval  slim  (from version_1, which is gone)" in everstep("list", "a", "--tree").out
 

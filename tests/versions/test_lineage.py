@@ -1,5 +1,6 @@
 """Trees of versions: branches, versions that are gone, and parents in other runs."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +115,20 @@ def test_ancestors_go_through_gone_versions_and_into_other_runs(line: Run) -> No
     remove(line, 4)
     found = [(folder.name, number) for folder, number, _ in ancestors(last)]
     assert found == [("other", 0), ("line", 5), ("line", 4), ("line", 1), ("line", 0)]
+
+
+def test_ancestors_of_a_run_that_is_gone_are_not_known(line: Run) -> None:
+    other = Run.create(line.path.parent / "other", "a: 1\n")
+    last = child(other, child(other, line.version(5), 0, from_run=str(line.path)), 5)
+    shutil.rmtree(line.path)
+    assert [(folder.name, number) for folder, number, _ in ancestors(last)] == [("other", 0), ("line", 5)]
+
+
+def test_a_log_that_goes_in_circles_ends(line: Run) -> None:
+    remove(line, 1, 2)
+    circle = {"event": "commit", "version": 1, "parent": "line@2", "digest": "none"}
+    line.layout.log.write_text(line.layout.log.read_text() + json.dumps(circle) + "\n")
+    assert shape(tree(line, line.versions())) == [0, 3, 4, [5]]
 
 
 def test_ancestors_end_where_nothing_more_is_known(line: Run) -> None:

@@ -53,7 +53,7 @@ def diff_(first: str, second: str, *, json: bool = False) -> int:
         )
         return 0
     _print_sides(names, [_side(name, *each) for name, each in zip(names, found, strict=True)])
-    print(f"\n{_in_words(kin, *names)}\n")
+    print(f"\n{_in_words(kin, *names)}{_how(kin, a, b)}\n")
     _print_facts("Settings", settings, names)
     _print_facts("Base, data and program", facts, names)
     _print_weights(weights, names)
@@ -105,6 +105,12 @@ def _in_words(kin: Kinship, first: str, second: str) -> str:
     if kin.relation is Relation.RELATED:
         return f"Neither went on from the other; both go back to {kin.common}."
     return "No version is known that both go back to."
+
+
+def _how(kin: Kinship, a: Version, b: Version) -> str:
+    """From one run to the next only weights go."""
+    is_line = kin.relation in (Relation.ANCESTOR, Relation.DESCENDANT)
+    return " Between the runs only weights were taken over." if is_line and a.path.parent != b.path.parent else ""
 
 
 def _versions(count: int) -> str:

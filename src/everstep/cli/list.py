@@ -115,7 +115,7 @@ def _from(node: Node) -> str:
 def _named(gone: Sequence[int]) -> str:
     if len(gone) == 1:
         return f"version_{gone[0]}, which is gone"
-    return f"version_{gone[0]} to version_{gone[-1]}, of which {len(gone)} are gone"
+    return f"{len(gone)} versions that are gone, version_{gone[0]} to version_{gone[-1]}"
 
 
 def _run_line(branch: Branch) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from everstep.errors import DamageFound
+from everstep.errors import UserError
 from everstep.versions.layout import TRAINING
 from everstep.versions.reading import reading
 from everstep.versions.store import Version
@@ -170,11 +170,11 @@ def _measure(
 
 
 def _numbers(tensor: LoadedTensor) -> Numbers:
-    """The tensor's numbers in one row; bfloat16 stays as its bits. Raises: DamageFound for a dtype without numbers."""
+    """The tensor's numbers in one row; bfloat16 stays as its bits. Raises: UserError for a dtype without numbers."""
     if tensor.dtype == "BF16":
         return np.frombuffer(tensor.buffer, np.uint16)
     if tensor.dtype not in NUMBERS:
-        raise DamageFound(f"has a tensor of dtype {tensor.dtype}, which cannot be measured")
+        raise UserError(f"Weights of dtype {tensor.dtype} cannot be measured; {', '.join(NUMBERS)} and BF16 can.")
     return np.frombuffer(tensor.buffer, NUMBERS[tensor.dtype])
 
 

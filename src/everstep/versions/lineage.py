@@ -49,18 +49,19 @@ def tree(run: Run, versions: Iterable[Version]) -> list[Node]:
 
 def _climb(node: Node, nodes: dict[int, Node], logged: dict[int, Reference | None]) -> Node | None:
     """The nearest ancestor that is there; what is met on the way is noted in the node."""
-    parent = _reference(node.version.manifest.get("parent"))
+    parent, passed = _reference(node.version.manifest.get("parent")), {node.version.number}
     while parent is not None:
         folder, number = parent
         if "/" in folder:
             node.origin = parent
             return None
-        if number in nodes:
+        if number in nodes and number not in passed:
             return nodes[number]
-        if number not in logged or number in node.gone:
+        if number not in logged or number in passed:
             node.lost = number
             return None
         node.gone.append(number)
+        passed.add(number)
         parent = logged[number]
     return None
 
@@ -68,14 +69,20 @@ def _climb(node: Node, nodes: dict[int, Node], logged: dict[int, Reference | Non
 def branches(run: Run) -> list[Branch]:
     """Runs beside this one that began with weights of one of its versions, by name. Reads their logs."""
     found = []
-    for folder in sorted(run.path.parent.iterdir()):
-        if folder == run.path or not Run.exists(folder):
-            continue
-        other = Run(folder)
+    for other in _beside(run):
         origin = _origin(other)
         if origin is not None and Path(origin[0]) == run.path and (versions := other.versions()):
             found.append(Branch(other, origin[1], len(versions), versions[-1].step))
     return found
+
+
+def _beside(run: Run) -> Iterator[Run]:
+    for folder in sorted(run.path.parent.iterdir()):
+        try:
+            if folder != run.path and Run.exists(folder):
+                yield Run(folder)
+        except OSError:
+            continue  # somebody else's folder
 
 
 def ancestors(version: Version) -> Iterator[tuple[Path, int, str]]:

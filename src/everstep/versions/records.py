@@ -39,7 +39,6 @@ def write_annotation(layout: RunLayout, number: int, **changes: Any) -> Annotati
 
     Several processes may do so at once; none loses what another said.
     """
-    fsops.ensure_folder(layout.records)
     with annotating(layout):
         before = read_annotation(layout, number)
         if "scores" in changes:
@@ -52,4 +51,6 @@ def write_annotation(layout: RunLayout, number: int, **changes: Any) -> Annotati
 
 def annotating(layout: RunLayout) -> AbstractContextManager[bool]:
     """Inside, nobody else changes what is said of a version."""
+    if not layout.records.is_dir():
+        fsops.ensure_folder(layout.records)  # whoever copied the run left out an empty folder
     return folder_lock(layout.records, fcntl.LOCK_EX)

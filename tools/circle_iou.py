@@ -17,8 +17,6 @@ from everstep.data import circles, open_source, split
 from everstep.evaluation.drawing import config_of, load
 from everstep.evaluation.samples import draw, shown_pairs
 
-BATCH = 16
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -33,13 +31,8 @@ def main() -> None:
     source = open_source("builtin:circles", config.data.resolution)
     numbers = split(source, config.data.held_out_pairs).held_out[: asked.pairs]
     family, controlnet = load(version, config)
-    ious: list[float] = []
-    for first in range(0, len(numbers), BATCH):
-        some = numbers[first : first + BATCH]
-        shown = shown_pairs(source, some, config.data)
-        sampling = config.sampling.model_copy(update={"seed": config.sampling.seed + first})
-        drawn = draw(family, controlnet, shown, sampling)
-        ious += [circles.circle_iou(pixels, circles.circle(number)) for pixels, number in zip(drawn, some, strict=True)]
+    drawn = draw(family, controlnet, shown_pairs(source, numbers, config.data), config.sampling)
+    ious = [circles.circle_iou(pixels, circles.circle(number)) for pixels, number in zip(drawn, numbers, strict=True)]
     if asked.json:
         print(
             json.dumps({"version": version.name, "step": version.step, "pairs": len(ious), "iou": float(np.mean(ious))})

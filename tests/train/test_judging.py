@@ -153,3 +153,14 @@ def test_what_adherence_needs_is_missed_before_training_starts(everstep, words, 
     assert ended.code == 2, ended.out
     assert "scoring.extractor is not set" in ended.out
     assert not (workplace / "runs/a").exists()
+
+
+def test_adherence_is_measured_on_the_drawn_pictures_and_listed(everstep, words, workplace):
+    ended = everstep(
+        *words, "--optim.max-steps", 2, "--versions.every", 1, "--sampling.pairs", 1, "--scoring.adherence", "canny"
+    )
+    assert ended.code == 0, ended.out
+    run = Run.open(workplace / "runs/a")
+    for version in run.versions():
+        assert 0 <= run.annotation(version.number).scores["canny_f1"] <= 1
+    assert "canny_f1" in ended.out

@@ -14,6 +14,7 @@ def score_(
     version: str,
     *,
     all_: Annotated[bool, Parameter(name="--all", negative=())] = False,
+    pairs: int | None = None,
     again: Annotated[bool, Parameter(negative=())] = False,
     json: bool = False,
 ) -> int:
@@ -25,6 +26,8 @@ def score_(
         RUN@N for one version; RUN with --all for all that have no score yet.
     all_
         All versions of the run. Can be ended and called again: it does what is left.
+    pairs
+        Held-out pairs to draw for adherence; left out, as many as the run's contact sheets show.
     again
         Also those that have been scored.
     json
@@ -44,7 +47,7 @@ def score_(
         )
         return 0
     done = []
-    for count, turn in enumerate(rescore(run, todo), start=1):
+    for count, turn in enumerate(rescore(run, todo, pairs), start=1):
         done.append(asdict(turn.scored))
         if not json:
             print(f"[{count}/{len(todo)}] {turn.version.name}, step {turn.version.step:,}: {turn.in_words}", flush=True)

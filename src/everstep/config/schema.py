@@ -185,6 +185,10 @@ class Scoring(Section):
     """What is taken from the drawn pictures again and compared; auto is circles for the built-in data, else off."""
     extractor: str | None = None
     """Model that takes it: an exported program (.pt2), for depth and segmentation also a transformers folder."""
+    clip: str | None = None
+    """CLIP model, a transformers folder: how well drawn pictures fit their captions."""
+    fid: str | None = None
+    """Feature extractor, an exported program (.pt2): distance of the drawn pictures from the targets as a whole."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Versions without a higher control gain after which training ends, once the condition is obeyed; or never."""
 

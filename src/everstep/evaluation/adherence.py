@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from everstep.config.schema import Scoring
 from everstep.contracts import Uint8Array
 from everstep.data import circles
 from everstep.errors import UserError
@@ -80,6 +81,8 @@ KINDS = {
     "depth": Kind("depth_rmse", (TORCHMETRICS,), has_extractor=True, higher_is_better=False),
     "segmentation": Kind("seg_miou", (TORCHMETRICS,), has_extractor=True),
 }
+EXTRACTED = tuple(name for name, kind in KINDS.items() if kind.has_extractor and name != "depth")
+MODELS = ("extractor", "clip", "fid")  # settings that are paths
 
 
 def kind_for(setting: str, data_path: str) -> str | None:
@@ -97,13 +100,20 @@ def kind_for(setting: str, data_path: str) -> str | None:
     return None if setting == "off" else setting
 
 
-def check_adherence(setting: str, extractor: str | None, data_path: str) -> None:
+def check_scoring(scoring: Scoring, data_path: str) -> None:
     """What can be told of the settings before anything is loaded. Raises: UserError."""
-    kind = kind_for(setting, data_path)
+    kind = kind_for(scoring.adherence, data_path)
     if kind is not None:
-        _check(kind, KINDS[kind], extractor)
-    if extractor is not None and not Path(extractor).expanduser().exists():
-        raise UserError(f"scoring.extractor is {extractor}, which does not exist. Nothing was started.")
+        _check(kind, KINDS[kind], scoring.extractor)
+    elif scoring.extractor is not None:
+        raise UserError(
+            f"scoring.extractor is {scoring.extractor}, but scoring.adherence is {scoring.adherence}, which uses none "
+            f"here. Nothing was started. --set scoring.adherence=depth (or {', '.join(EXTRACTED)}) uses it."
+        )
+    for key in MODELS:
+        path = getattr(scoring, key)
+        if path is not None and not Path(path).expanduser().exists():
+            raise UserError(f"scoring.{key} is {path}, which does not exist. Nothing was started.")
 
 
 def open_adherence(kind: str, extractor: str | None, device: "torch.device") -> Adherence:

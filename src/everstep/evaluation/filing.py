@@ -27,8 +27,8 @@ def file_found(
 ) -> tuple[Verdict, Image.Image | None]:
     """Write it all; returns what the line of versions says now, and the contact sheet. Raises: OSError."""
     told = file_scores(run, as_scored(version, found, loss), images_per_step(scorer.config))
-    if found.pictures is None:
-        return told, None
+    if found.pictures is None or len(found.pictures) > scorer.config.sampling.pairs:
+        return told, None  # more than a contact sheet shows, drawn for the scores alone
     facts = describe_sheet(run, version, scorer, found.pictures, averaged)
     return told, save_sheet(run, facts, scorer.shown, found.pictures)
 

@@ -41,14 +41,17 @@ def unscored(run: Run, versions: Sequence[Version]) -> list[Version]:
     ]
 
 
-def rescore(run: Run, versions: Sequence[Version]) -> Iterator[Rescored]:
+def rescore(run: Run, versions: Sequence[Version], num_pictures: int | None = None) -> Iterator[Rescored]:
     """Measure each version and file it. All on the same examples, by the settings of the newest one.
+
+    Args:
+        num_pictures: to draw; left out, as many as the run's contact sheets show.
 
     Raises: UserError if the data changed since; DamageFound naming the tensor of a version that is not whole.
     """
     newest = max(versions, key=lambda version: version.number)
     config = config_of(newest)
-    scorer = open_scorer(config, newest)
+    scorer = open_scorer(config, newest, num_pictures)
     controlnet = scorer.family.load_controlnet(str(newest.path / "controlnet"))
     for version in versions:
         weights = weights_drawn_with(version)
@@ -60,7 +63,7 @@ def rescore(run: Run, versions: Sequence[Version]) -> Iterator[Rescored]:
         yield Rescored(version, as_scored(version, found), in_words(found) or failed, verdict)
 
 
-def open_scorer(config: Config, version: Version) -> Scorer:
+def open_scorer(config: Config, version: Version, num_pictures: int | None = None) -> Scorer:
     """Base and held-out pairs of a version. Raises: UserError if the pairs are not those that it was trained on."""
     source = open_source(config.data.path, config.data.resolution, config.data.bad_pairs)
     if source.fingerprint() != version.manifest["data"]["fingerprint"]:
@@ -70,4 +73,4 @@ def open_scorer(config: Config, version: Version) -> Scorer:
         )
     family = open_base(config)
     pairs = split(source, config.data.held_out_pairs, version.manifest["data"]["held_out"])
-    return Scorer(family, config, source, pairs, example_settings(config, family))
+    return Scorer(family, config, source, pairs, example_settings(config, family), num_pictures)

@@ -17,6 +17,7 @@ from everstep.data import fit
 from everstep.models.sd import StableDiffusion
 
 CELL_PX, GAP_PX, LABEL_PX, TITLE_PX, CAPTION_PX = 144, 6, 78, 26, 40
+TOGETHER = 8  # pictures that are drawn at once: what memory has to hold
 PAPER, INK = (250, 250, 248), (40, 40, 44)
 
 
@@ -42,9 +43,18 @@ def rounded(picture_HWC: Float32Array) -> Uint8Array:
     return (np.nan_to_num(picture_HWC, nan=0.0) * 255).round().astype(np.uint8)
 
 
-@torch.no_grad()
 def paint(family: StableDiffusion, controlnet: Any, shown: Sequence[Shown], settings: Sampling) -> list[Float32Array]:
     """As `draw`, before rounding: [H,W,3] float32 0..1, or what came out instead."""
+    painted: list[Float32Array] = []
+    for first in range(0, len(shown), TOGETHER):
+        painted += _painted(family, controlnet, shown[first : first + TOGETHER], settings, settings.seed + first)
+    return painted
+
+
+@torch.no_grad()
+def _painted(
+    family: StableDiffusion, controlnet: Any, shown: Sequence[Shown], settings: Sampling, seed: int
+) -> list[Float32Array]:
     pipeline = family.pipeline(controlnet, settings.scheduler)
     conditions_B3HW = family.conditions(np.stack([item.condition_HWC for item in shown]))
     was_training = controlnet.training
@@ -57,7 +67,7 @@ def paint(family: StableDiffusion, controlnet: Any, shown: Sequence[Shown], sett
                 num_inference_steps=settings.steps,
                 guidance_scale=settings.guidance_scale,
                 controlnet_conditioning_scale=settings.condition_scale,
-                generator=[torch.Generator().manual_seed(settings.seed + i) for i in range(len(shown))],
+                generator=[torch.Generator().manual_seed(seed + i) for i in range(len(shown))],
                 output_type="np",
             ).images
     finally:

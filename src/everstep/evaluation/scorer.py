@@ -16,6 +16,7 @@ from everstep.evaluation.adherence import Adherence, kind_for, open_adherence
 from everstep.evaluation.gain import Gain, num_examples
 from everstep.evaluation.picture_faults import picture_fault
 from everstep.evaluation.probe import Probe
+from everstep.evaluation.quality import open_quality
 from everstep.evaluation.samples import Shown, paint, rounded, shown_pairs
 from everstep.models.sd import StableDiffusion
 
@@ -42,18 +43,30 @@ class Scorer:
         source: PairSource,
         pairs: Split,
         settings: ExampleSettings,
+        num_pictures: int | None = None,
     ) -> None:
-        """Raises: UserError if what scoring asks for is not there."""
+        """
+        Args:
+            num_pictures: held-out pairs to draw; left out, as many as the run's contact sheets show.
+
+        Raises: UserError if what scoring asks for is not there.
+        """
         self.family, self.config = family, config
-        self.numbers = pairs.held_out[: config.sampling.pairs]
+        self.numbers = pairs.held_out[: config.sampling.pairs if num_pictures is None else num_pictures]
         self.shown: list[Shown] = shown_pairs(source, self.numbers, config.data)
         self._adherence = _adherence(config, family.arithmetic.device)
+        self._qualities = open_quality(config.scoring.clip, config.scoring.fid, family.arithmetic.device)
         self._probe = _probe(family, config, source, pairs, settings)
 
     def __call__(self, controlnet: Any) -> Found:
         """Measure a network as it is; it is left as it was."""
         found = Found()
-        for name, measure in (("gain", self.measure_gain), ("pictures", self.draw), ("adherence", self._adhere)):
+        for name, measure in (
+            ("gain", self.measure_gain),
+            ("pictures", self.draw),
+            ("adherence", self._adhere),
+            ("quality", self._judge),
+        ):
             try:
                 measure(controlnet, found)
             except Exception as error:  # what is measured must never cost what is trained
@@ -85,6 +98,12 @@ class Scorer:
         targets = [item.target_HWC for item in self.shown]
         values = self._adherence(found.pictures, conditions, self.numbers, targets)
         found.others[self._adherence.name] = sum(values) / len(values)
+
+    def _judge(self, controlnet: Any, found: Found) -> None:
+        captions = [item.caption for item in self.shown]
+        targets = [item.target_HWC for item in self.shown if item.target_HWC is not None]
+        for quality in self._qualities if found.pictures else ():
+            found.others[quality.name] = quality(found.pictures or [], captions, targets)
 
 
 def _adherence(config: Config, device: torch.device) -> Adherence | None:

@@ -14,7 +14,7 @@ from everstep.config.load import parse_assignments, validate
 from everstep.contracts import ParentRef
 from everstep.data import Source, Split, open_source, split
 from everstep.errors import UserError
-from everstep.evaluation.adherence import check_adherence
+from everstep.evaluation.adherence import MODELS, check_scoring
 from everstep.models.base import BaseFolder, locate
 from everstep.train.boards import check_tracking
 from everstep.versions import Run, Version, run_folder
@@ -56,13 +56,14 @@ def complete(config: Config) -> tuple[Config, BaseFolder]:
     resolution = config.data.resolution or base.native_resolution()
     base.latent_shape(resolution)
     check_tracking(config.tracking)
-    check_adherence(config.scoring.adherence, config.scoring.extractor, config.data.path)
+    check_scoring(config.scoring, config.data.path)
     settings = config.model_dump(mode="json")
     settings["base"]["path"] = base.name
     settings["data"]["path"] = _absolute(config.data.path)
     settings["data"]["resolution"] = resolution
-    if config.scoring.extractor is not None:
-        settings["scoring"]["extractor"] = _absolute(config.scoring.extractor)
+    for key in MODELS:
+        if settings["scoring"][key] is not None:
+            settings["scoring"][key] = _absolute(settings["scoring"][key])
     settings["optim"]["start_from"] = _start_from(config.optim.start_from)
     return validate(settings, "settings"), base
 

@@ -17,7 +17,7 @@ from everstep.train.progress import Reporter
 from everstep.train.state import TrainState
 from everstep.versions import Run, Version
 
-NAMES = {"gain": "control gain", "pictures": "the pictures", "adherence": "adherence"}
+NAMES = {"gain": "control gain", "pictures": "the pictures", "adherence": "adherence", "quality": "CLIP score or FID"}
 
 
 @dataclass(frozen=True, slots=True)

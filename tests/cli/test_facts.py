@@ -12,7 +12,8 @@ from program import Ended
 Everstep = Callable[..., Ended]
 STATUS_KEYS = {
     "state", "step", "max_steps", "last_version", "last_version_path", "next_version_step", "steps_at_risk",
-    "images_per_second",
+    "images_per_second", "seconds_left", "next_version_in_s", "disk_peak_bytes", "disk_full_after_versions",
+    "disk_full_in_s", "control",
 }  # fmt: skip
 ROW_KEYS = [
     "version", "step", "images_seen", "path", "reason", "size_bytes", "resumable", "parent", "labels", "pinned",

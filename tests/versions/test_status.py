@@ -1,0 +1,119 @@
+"""What is said of a run from outside, the way ahead included."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drafts import ArrayTensor, draft
+
+from everstep.contracts import Draft, TensorFile
+from everstep.versions import Course, LiveStatus, Run, fsops, status, write_live
+from everstep.versions.retention import Policy
+
+STEPS_PER_S = 2.0
+KEEP_ALL = Course(max_steps=100_000, images_per_step=4, every_steps=10)
+KEEP_FEW = Course(max_steps=100_000, images_per_step=4, every_steps=10, policy=Policy(every_versions=None))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own of 16 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", folder], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"mounting is refused: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.fixture
+def held() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that hold runs; they end with the test."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def train(run: Run, held: list[subprocess.Popen[str]]) -> None:
+    """Another process holds the run for writing, and the live file says that it is at step 25."""
+    hold = (
+        "import time; from pathlib import Path; from everstep.versions import Run\n"
+        f"with Run.open(Path({str(run.path)!r})).lock('mine'):\n    print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
+    held.append(process)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    facts = {"state": "running", "step": 25, "max_steps": 100_000, "images_seen": 100, "loss": None}
+    rate = {"images_per_second": 4 * STEPS_PER_S, "last_version": "version_2", "next_version_step": 30}
+    write_live(run.layout, LiveStatus.now(**facts, **rate))
+
+
+def filled(folder: Path) -> Run:
+    run = Run.create(folder / "r", "a: 1\n")
+    for step in (0, 10, 20):
+        run.commit(large_draft(step))
+    return run
+
+
+def large_draft(step: int) -> Draft:
+    """400 kB, so that the pages of small files hardly count."""
+    tensor = ArrayTensor(np.full(100_000, step, dtype=np.float32))
+    return replace(draft(step), tensor_files=[TensorFile("training/large.safetensors", {"large": tensor})])
+
+
+def test_time_left_and_the_next_version_go_by_the_rate_of_now(run: Run, held: list[subprocess.Popen[str]]) -> None:
+    stopped = status(run, KEEP_FEW)
+    assert (stopped.state, stopped.seconds_left, stopped.next_version_in_s) == ("stopped", None, None)
+    train(run, held)
+    found = status(run, KEEP_FEW)
+    assert (found.state, found.pid, found.step, found.steps_at_risk) == ("running", held[0].pid, 25, 5)
+    assert found.seconds_left == (100_000 - 25) / STEPS_PER_S
+    assert found.next_version_in_s == 5 / STEPS_PER_S
+
+
+def test_a_disk_that_gets_full_does_so_after_as_many_versions_as_were_told(
+    small_disk: Path, held: list[subprocess.Popen[str]]
+) -> None:
+    run = filled(small_disk)
+    train(run, held)
+    found = status(run, KEEP_ALL)
+    assert found.disk_full_after_versions is not None
+    assert found.disk_full_in_s == (found.disk_full_after_versions + 1) * 10 / STEPS_PER_S
+    assert found.disk_peak_bytes > found.version_bytes + found.free_bytes
+    made, size = 0, run.find("latest").size_bytes
+    while fsops.free_bytes(run.path) > size:
+        run.commit(large_draft(30 + 10 * made))
+        made += 1
+    assert found.disk_full_after_versions == pytest.approx(made, abs=2)  # small files take whole pages
+
+
+def test_a_policy_that_lets_nothing_grow_never_fills_it(small_disk: Path, held: list[subprocess.Popen[str]]) -> None:
+    run = filled(small_disk)
+    train(run, held)
+    found = status(run, KEEP_FEW)
+    assert (found.disk_full_after_versions, found.disk_full_in_s) == (None, None)
+    sizes = [version.disk_bytes for version in run.versions()]
+    assert found.disk_peak_bytes == pytest.approx(4 * max(sizes), rel=0.2)
+
+
+def test_the_latest_verdict_is_read_and_a_broken_one_costs_nothing(run: Run) -> None:
+    verdict = run.layout.records / "verdict.json"
+    assert status(run, KEEP_ALL).control is None
+    verdict.write_text(json.dumps({"sentence": "obeyed since step 5,400 (version_18)", "state": "obeyed"}))
+    assert status(run, KEEP_ALL).control == "obeyed since step 5,400 (version_18)"
+    verdict.write_text("{")
+    assert status(run, KEEP_ALL).control is None
+
+
+def test_a_run_without_versions_or_cadence_has_a_status_too(tmp_path: Path) -> None:
+    found = status(Run.create(tmp_path / "e", "a: 1\n"), Course(max_steps=10))
+    assert (found.state, found.disk_peak_bytes, found.disk_full_in_s) == ("empty", 0, None)

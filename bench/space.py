@@ -11,6 +11,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from everstep.versions import Run, Version, read_tensors
 from machine import record
 
 Words = npt.NDArray[Any]  # a version's numbers, read as unsigned integers of their width
-APART = (1, 5, 10)  # versions between the two of a difference; the default policy keeps one in ten
+APART = (1, 5, 10, 20)  # versions between the two of a difference; the default policy keeps one in ten
 LEVELS = (3, 9)
 FEWEST = 20
 
@@ -101,8 +102,7 @@ def table(versions: list[Words], kind: str) -> str:
 
 def measure(versions: list[Words], way: Way) -> Measured:
     """Pack and unpack all versions but the first ones, which the others may be differences to."""
-    import zstandard
-
+    zstandard = import_module("zstandard")
     packer, unpacker, sums = zstandard.ZstdCompressor(way.level), zstandard.ZstdDecompressor(), Measured()
     for place in range(1, len(versions)):
         if place < way.apart:

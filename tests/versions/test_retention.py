@@ -296,3 +296,9 @@ def test_a_longer_list_of_policies_never_removes_more(versions: list[Held], poli
     more = replace(policy, last=policy.last + 2, best=policy.best + 1, daily=policy.daily + 3, within_s=30 * DAY)
     kept_then = {h.number: h.size_bytes for h in after(plan_prune(versions, more, NOW))}
     assert all(kept_then.get(number, 0) >= size for number, size in kept.items())
+
+
+def test_a_score_with_a_minus_in_front_is_better_the_lower_it_is() -> None:
+    assert Policy(score="-depth_rmse").rank({"depth_rmse": 0.2}) == -0.2
+    assert Policy(score="depth_rmse").rank({"depth_rmse": 0.2}) == 0.2
+    assert Policy(score="-depth_rmse").rank({}) is None

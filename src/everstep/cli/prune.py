@@ -5,7 +5,7 @@ import time
 from everstep.cli.place import open_run
 from everstep.cli.printing import print_json, print_table
 from everstep.config import read_hparams
-from everstep.train.retiring import in_words, policy
+from everstep.train.retiring import in_words, marked, policy
 from everstep.versions.pruning import decide, prune
 from everstep.versions.retention import Decision
 from everstep.versions.units import size
@@ -22,9 +22,9 @@ def prune_(run: str, *, dry_run: bool = False, json: bool = False) -> int:
         Print as JSON.
     """
     opened = open_run(run)
-    kept = policy(read_hparams(opened.layout.hparams).keep)
-    now_s = time.time()
-    decided = decide(opened, kept, now_s) if dry_run else prune(opened, kept, now_s)
+    keep, now_s = read_hparams(opened.layout.hparams).keep, time.time()
+    act = decide if dry_run else prune
+    decided = act(opened, policy(keep), now_s, marks=marked(opened, keep))
     if json:
         print_json([_row(decision) for decision in decided])
     elif dry_run:

@@ -65,6 +65,8 @@ class Optim(Section):
 
     start_from: Annotated[str | None, Parameter(name=("--optim.start-from", "--from"))] = None
     """Weights to start from: RUN@VERSION or a ControlNet folder; left out, the base with zero convolutions."""
+    hint_start: Literal["zero", "random"] = "zero"
+    """How the hint encoder's last layer begins; behind the zero convolutions, step 0 draws as the base either way."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of order, noise, timesteps, dropout and augmentation."""
     max_steps: Annotated[int, Field(ge=1)] = 10_000
@@ -136,7 +138,7 @@ class Keep(Section):
     best: Annotated[int, Field(ge=0)] = 1
     """Versions with the highest score, kept slim: without what only a resume needs."""
     score: str = "control_gain"
-    """The score that best goes by; higher is better."""
+    """The score that best goes by; higher is better, with a minus in front, as in -depth_rmse, lower."""
     every: Every = Every(versions=10)
     """One of every so many versions, steps or so much time, kept slim: "10 versions", 3000, 6h, or none."""
     hourly: Annotated[int, Field(ge=0)] = 0

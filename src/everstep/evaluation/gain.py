@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from everstep.evaluation.verdict import Gain
+
 BANDS = 4
 RESAMPLES = 1000
 SEED = 0x9A1
@@ -19,23 +21,6 @@ FORWARDS_PER_TRAINED_IMAGE = 3  # forward and backward of one trained image cost
 FEWEST_EXAMPLES, MOST_EXAMPLES = 4 * BANDS, 64 * BANDS
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Gain:
-    """What one measurement found. All gains are relative: 0.25 means that a quarter of the error is gone.
-
-    low, high: 95 % interval over pairs. by_band: the gain in each band of timesteps, the least noisy first.
-    over_blank: the same measure against a blank condition instead of another pair's.
-    """
-
-    value: float
-    low: float
-    high: float
-    by_band: tuple[float, ...]
-    over_blank: float
-    examples: int
-    pairs: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,12 @@ from everstep.contracts import PairSource, Uint8Array
 from everstep.data import Split
 from everstep.data.loader import ExampleSettings
 from everstep.evaluation.adherence import Adherence, kind_for, open_adherence
-from everstep.evaluation.gain import Gain, num_examples
+from everstep.evaluation.gain import num_examples
 from everstep.evaluation.picture_faults import picture_fault
 from everstep.evaluation.probe import Probe
 from everstep.evaluation.quality import open_quality
 from everstep.evaluation.samples import Shown, paint, rounded, shown_pairs
+from everstep.evaluation.verdict import Gain
 from everstep.models.sd import StableDiffusion
 
 DEFAULT_INTERVAL_STEPS = 300  # between versions, where only a time is set

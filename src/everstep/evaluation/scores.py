@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from everstep.evaluation.gain import Gain
-from everstep.evaluation.verdict import Point, Verdict, verdict
+from everstep.evaluation.verdict import Gain, Point, Verdict, verdict
 from everstep.versions import Run, fsops, write_annotation
 from everstep.versions.recovery import end_cut_line
 

@@ -22,6 +22,23 @@ class Control(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Gain:
+    """What one measurement found. All gains are relative: 0.25 means that a quarter of the error is gone.
+
+    low, high: 95 % interval over pairs. by_band: the gain in each band of timesteps, the least noisy first.
+    over_blank: the same measure against a blank condition instead of another pair's.
+    """
+
+    value: float
+    low: float
+    high: float
+    by_band: tuple[float, ...]
+    over_blank: float
+    examples: int
+    pairs: int
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """The gain of one version, with its 95 % interval."""
 

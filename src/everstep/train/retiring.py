@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from everstep.config.schema import Keep
 from everstep.errors import EverstepError
+from everstep.evaluation.scores import marks
 from everstep.versions import Run
 from everstep.versions.lock import Busy
 from everstep.versions.pruning import prune
@@ -37,7 +38,7 @@ def retiring(keep: Keep, in_use: int | None) -> Callable[[Run], str]:
         if keep.everything:
             return ""
         try:
-            done = prune(run, policy(keep), time.time(), () if in_use is None else (in_use,))
+            done = prune(run, policy(keep), time.time(), () if in_use is None else (in_use,), marked(run, keep))
         except Busy:
             return ""  # somebody's own prune; the next version comes soon
         except (EverstepError, OSError) as error:
@@ -45,6 +46,11 @@ def retiring(keep: Keep, in_use: int | None) -> Callable[[Run], str]:
         return in_words(done)
 
     return retire
+
+
+def marked(run: Run, keep: Keep) -> dict[int, str]:
+    """The versions at the jump, where they are to be kept, with what they are."""
+    return marks(run) if keep.jump else {}
 
 
 def in_words(done: list[Decision]) -> str:

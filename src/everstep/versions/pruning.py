@@ -127,7 +127,7 @@ def _held(run: Run, version: Version, policy: Policy, used: Iterable[int], mark:
         is_resumable=not is_damaged and all(path in sizes for path in version.files),
         is_pinned=note.pinned,
         labels=note.labels,
-        score=note.scores.get(policy.score),
+        score=policy.rank(note.scores),
         mark=mark,
         holds=tuple(holds),
         is_damaged=is_damaged,

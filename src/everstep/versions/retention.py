@@ -4,7 +4,7 @@ Policies add up: a version stays if any of them keeps it. Some keep it as it is,
 resume needs. Carrying a plan out and planning again changes nothing more.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -35,8 +35,13 @@ class Policy:
     weekly: int = 0
     within_s: float | None = None  # all of the last so many seconds, whole
     budget_bytes: int | None = None  # for all versions together
-    score: str = "control_gain"  # what best is measured by; higher is better
+    score: str = "control_gain"  # what best is measured by; higher is better, with a minus in front lower
     jump: bool = True  # marked versions as they are; a budget may make them slim
+
+    def rank(self, scores: Mapping[str, float]) -> float | None:
+        """A version's place by the score of this policy, higher is better; None where it has no such score."""
+        value = scores.get(self.score.removeprefix("-"))
+        return -value if value is not None and self.score.startswith("-") else value
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,3 +83,11 @@ def test_no_section_has_the_name_of_a_verb() -> None:
     from everstep.cli.main import VERBS
 
     assert not set(Config.model_fields) & set(VERBS)
+
+
+def test_settings_of_another_release_are_left_out_where_a_version_is_read() -> None:
+    from everstep.config.load import known_part
+
+    settings = resolve(None, {}).model_dump(mode="json")
+    later = {**settings, "optim": {**settings["optim"], "warp": 9}, "flux": {"a": 1}}
+    assert known_part(later) == settings

@@ -129,6 +129,16 @@ def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
     return merged
 
 
+def known_part(settings: Mapping[str, Any]) -> Settings:
+    """Without what this release has no setting for: a version may have been made by an older one, or a newer one."""
+    sections = {name: field.annotation for name, field in Config.model_fields.items()}
+    return {
+        name: {key: value for key, value in section.items() if key in sections[name].model_fields}  # type: ignore[union-attr]
+        for name, section in settings.items()
+        if name in sections and isinstance(section, Mapping)
+    }
+
+
 def known_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
     """Every dotted key of the schema, in its order."""
     keys: list[str] = []

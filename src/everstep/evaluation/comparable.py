@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from everstep.config import Config
-from everstep.config.load import validate
+from everstep.config.load import known_part, validate
 from everstep.config.schema import Sampling
 from everstep.data import Source, open_source
 from everstep.errors import UserError
@@ -48,7 +48,7 @@ def common_ground(versions: Sequence[Version], names: Sequence[str]) -> Common:
 def _config(version: Version, name: str) -> Config:
     if any(key not in version.manifest for key in ("config", "base", "data")):
         raise UserError(f"{name} does not say how it was trained, so there is nothing to draw it on.")
-    return validate(version.manifest["config"], f"{name}: manifest.json")
+    return validate(known_part(version.manifest["config"]), f"{name}: manifest.json")
 
 
 def _bases(versions: Sequence[Version]) -> list[str]:

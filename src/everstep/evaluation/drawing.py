@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 from everstep.config import Config
-from everstep.config.load import validate
+from everstep.config.load import known_part, validate
 from everstep.contracts import Pair
 from everstep.data import fit
 from everstep.data.images import BLACK, read_rgb
@@ -35,7 +35,7 @@ def draw_with_version(
 
 def config_of(version: Version) -> Config:
     """The settings that a version was trained with."""
-    return validate(version.manifest["config"], f"{version.name}: manifest.json")
+    return validate(known_part(version.manifest["config"]), f"{version.name}: manifest.json")
 
 
 def load(version: Version, config: Config, averaged: bool = True) -> tuple[StableDiffusion, object]:

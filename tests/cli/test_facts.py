@@ -81,7 +81,7 @@ def test_verify_exits_1_and_names_the_tensor(everstep: Everstep, trained: Path) 
 
 
 def test_a_contact_sheet_is_drawn_at_each_version(trained: Path) -> None:
-    drawn = sorted(path.name for path in (trained / "records/samples").iterdir())
+    drawn = sorted(path.name for path in (trained / "records/samples").glob("*.png"))
     assert drawn == ["version_0.png", "version_1.png", "version_2.png"]
 
 
@@ -129,3 +129,28 @@ def test_a_stopped_and_a_dead_run_are_told_apart(everstep: Everstep, trained: Pa
     assert json.loads(everstep("status", "a", "--json").out)["state"] == "stopped"
     (trained / "records/live.json").write_text(json.dumps({**live, "state": "running"}))
     assert json.loads(everstep("status", "a", "--json").out)["state"] == "died"
+
+
+def test_show_says_what_was_said_of_a_version_and_what_slim_took(everstep: Everstep, trained: Path) -> None:
+    assert everstep("label", "a@1", "good hands", "--note", "sky too dark").code == 0
+    assert everstep("pin", "a@1").code == 0
+    before = everstep("show", "a@1").out
+    assert all(word in before for word in ("good hands, pinned", "sky too dark", "control_gain", "loss"))
+    assert "gone" not in before
+    assert everstep("slim", "a@1").code == 0
+    after = everstep("show", "a@1").out
+    assert "no, slim: weights only" in after
+    assert any("training/optimizer.safetensors" in line and "gone" in line for line in after.splitlines())
+
+
+def test_a_slim_version_is_not_resumed_and_the_way_that_works_is_named(everstep: Everstep, trained: Path) -> None:
+    assert everstep("slim", "a@1").code == 0
+    before = (trained / "hparams.yaml").read_bytes()
+    ended = everstep("resume", "a@1", "--set", "optim.max_steps=9")
+    assert ended.code == 2, ended.out
+    assert "version_1 is slim: its weights are there, but not what a resume needs" in ended.out
+    assert (trained / "hparams.yaml").read_bytes() == before
+    way = ended.out.rpartition("everstep train ")[2].split()
+    other = everstep("train", *way, "--optim.max-steps", 1)
+    assert other.code == 0, other.out
+    assert "optimizer and data start anew" in other.out

@@ -2,7 +2,7 @@
 
 from everstep.cli.place import open_version
 from everstep.cli.printing import print_facts, print_json, print_table
-from everstep.versions import Version
+from everstep.versions import Annotation, Version
 from everstep.versions.units import size
 
 
@@ -16,27 +16,34 @@ def show_(version: str, *, json: bool = False) -> int:
     json
         Print the manifest as JSON.
     """
-    _, found = open_version(version)
+    run, found = open_version(version)
     if json:
         print_json(found.manifest)
         return 0
-    print_facts(_facts(found))
+    print_facts(_facts(found, run.annotation(found.number)))
     print()
-    files = [(path, size(entry["size"]), _tensors(entry)) for path, entry in found.manifest["files"].items()]
+    files = [
+        (path, size(entry["size"]) if (found.path / path).is_file() else "gone", _tensors(entry))
+        for path, entry in found.files.items()
+    ]
     print_table(("file", "size", "tensors"), files, right=("size", "tensors"))
     return 0
 
 
-def _facts(version: Version) -> dict[str, str]:
+def _facts(version: Version, note: Annotation) -> dict[str, str]:
     manifest = version.manifest
     facts = {
         "version": f"{version.name}, {version.path}",
         "step": f"{version.step:,}, {version.images_seen:,} images seen",
         "made": f"{version.created_at}, reason {version.reason}",
         "resumable": "yes" if version.resumable else "no, slim: weights only",
-        "size": size(version.size_bytes),
+        "size": size(version.disk_bytes),
         "digest": version.manifest_digest,
     }
+    names = [*note.labels, *(["pinned"] if note.pinned else [])]
+    facts |= {"labels": ", ".join(names)} if names else {}
+    facts |= {"note": note.note} if note.note else {}
+    facts |= {name: f"{value:.4f}" for name, value in note.scores.items()}
     if version.parent is not None:
         facts["parent"] = f"{version.parent.run} version_{version.parent.version}"
         for key, (before, after) in version.parent.changes.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 from everstep.config import Config, dump
 from everstep.contracts import ParentRef
 from everstep.data import Source
-from everstep.errors import ExitCode
+from everstep.errors import ExitCode, UserError
 from everstep.models.base import BaseFolder
 from everstep.train.channel import Channel
 from everstep.train.intent import (
@@ -60,7 +60,7 @@ def _locked(
     with run.lock(shlex.join(sys.argv)):
         for sentence in [*run.recover(), *recover_arenas(run, config.keeper.ram_dir)]:
             reporter.say(sentence)
-        version = run.find(spec) if spec else run.newest_whole(reporter.say)
+        version = _resumable(run, spec) if spec else run.newest_whole(reporter.say)
         if version is not None and spec is None and _is_complete(version, config):
             reporter.say(_already_complete(run, version, config))
             if changes and all(map(is_free, changes)):
@@ -78,6 +78,18 @@ def _locked(
             _record(run, config, changes, reporter)
         ready = Ready(run, config, base, base_digest, source, version, parent)
         return Keeper(ready, reporter, _trainer).run() if IS_POSSIBLE else _trainer(ready, reporter)
+
+
+def _resumable(run: Run, spec: str) -> Version:
+    """The version named. Raises: UserError if it is slim."""
+    version = run.find(spec)
+    if not version.resumable:
+        raise UserError(
+            f"{version.name} is slim: its weights are there, but not what a resume needs. Nothing was changed.\n"
+            f"A new run with its weights: everstep train {run.layout.hparams} --from {run.path}@{version.number} "
+            f"--run {run.path}-2"
+        )
+    return version
 
 
 def _check_room(folder: Path, config: Config, base: BaseFolder, version: Version | None, reporter: Reporter) -> None:

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -329,3 +331,13 @@ def test_slim_of_what_has_lost_files_is_refused(everstep: Everstep, workplace: P
     with pytest.raises(DamageFound):
         slim(long_run, long_run.version(2))
     assert "freed. It cannot be resumed any more" in everstep("slim", "r@1").out
+
+
+@pytest.mark.parametrize("verb", ["list r", "prune r --dry-run", "prune r", "verify r", "pin r@1", "slim r@1"])
+def test_verbs_that_look_at_versions_load_neither_torch_nor_numpy(workplace: Path, long_run: Run, verb: str) -> None:
+    asked = (
+        "import sys; from everstep.cli.main import run; assert run(sys.argv[1:]) == 0;"
+        "print([name for name in ('torch', 'numpy', 'PIL', 'rich') if name in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", asked, *verb.split()], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "[]"

@@ -255,3 +255,13 @@ def test_neither_clocks_nor_file_times_decide_which_version_is_newest(
     assert newest is not None
     assert newest.number == run.find("latest").number == made.number
     assert status(run, Course(100)).last_version == made.name
+
+
+def test_what_was_whole_a_moment_ago_is_looked_at_again_when_it_has_changed(run: Run) -> None:
+    """damaged() does not read again what this process has read whole; a manifest that changed since then it does."""
+    assert len(run.versions()) == 3
+    assert run.damaged() == []
+    flip(run.path / "version_1" / "manifest.json", 40)
+    assert [path.name for path, _ in run.damaged()] == ["version_1"]
+    shutil.rmtree(run.path / "version_0")
+    assert [path.name for path, _ in run.damaged()] == ["version_1"]

@@ -16,6 +16,7 @@ from everstep.models.base import locate
 from everstep.models.sd import StableDiffusion
 from everstep.models.stored import AVERAGED, WEIGHTS, load_weights
 from everstep.versions import Version, verify
+from everstep.versions.reading import reading
 
 
 def draw_with_version(
@@ -29,7 +30,8 @@ def draw_with_version(
     except Exception as error:
         raise UserError(f"{condition} is no image that can be read ({error}).") from None
     _, condition_HWC = fit(Pair(image, image, prompt), config.data.resolution or 0, config.data.condition_resize)
-    family, controlnet = load(version, config, averaged)
+    with reading(version.path):  # no prune takes it half-way
+        family, controlnet = load(version, config, averaged)
     return Image.fromarray(draw(family, controlnet, [Shown(condition_HWC, prompt)], sampling)[0])
 
 

@@ -178,7 +178,7 @@ class Run:
 
     def next_number(self) -> int:
         """One more than any number ever used here: numbers of damaged or removed versions are not used again."""
-        used = [number for number, _ in self._folders()]
+        used = self._numbers()
         for aside in (self.layout.quarantine, self.layout.trash):
             entries = aside.iterdir() if aside.is_dir() else ()
             used += [n for entry in entries if (n := claimed_number(entry.name)) is not None]
@@ -254,13 +254,13 @@ class Run:
         """Slim removes training/ as a whole; a part of it missing is damage."""
         return (version.path / TRAINING).exists()
 
-    def _folders(self) -> list[tuple[int, Path]]:
+    def _numbers(self) -> list[int]:
         with os.scandir(self.path) as entries:
-            named = [(version_number(entry.name), entry) for entry in entries]
-            found = [
-                (number, self.path / entry.name) for number, entry in named if number is not None and entry.is_dir()
-            ]
-        return sorted(found)
+            named = ((version_number(entry.name), entry) for entry in entries)
+            return sorted(number for number, entry in named if number is not None and entry.is_dir())
+
+    def _folders(self) -> list[tuple[int, Path]]:
+        return [(number, self.layout.version(number)) for number in self._numbers()]
 
     def _read(self, folders: list[tuple[int, Path]] | None = None) -> Iterator[tuple[Path, Version | DamageFound]]:
         for number, path in self._folders() if folders is None else folders:

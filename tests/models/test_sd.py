@@ -1,6 +1,7 @@
 """The family does what its options say, on bases in the shapes of SD 1.5 and SD 2.1."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,40 @@ def test_the_same_seed_makes_the_same_controlnet(tiny_base: Path) -> None:
     one, same, other = (sd.new_controlnet(seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_hint_encoder_that_starts_at_random_draws_as_the_base_and_hears_of_the_condition_at_once(
+    tiny_base: Path, pairs_folder: Path
+) -> None:
+    """All residuals are zero, and yet what the zero convolutions learn first depends on the condition."""
+    sd = family(tiny_base)
+    made = batch(pairs_folder)
+    dark = replace(made, conditions_BHWC=np.zeros_like(made.conditions_BHWC))
+    heard = {}
+    for start in ("zero", "random"):
+        controlnet = sd.new_controlnet(0, start)
+        losses, gradients = [], []
+        for some in (made, dark):
+            loss = sd.loss(controlnet, some)
+            losses.append(float(loss.detach()))
+            gradients.append(torch.autograd.grad(loss, controlnet.controlnet_mid_block.weight)[0])
+        assert losses[0] == losses[1]
+        heard[start] = not torch.equal(*gradients)
+    assert heard == {"zero": False, "random": True}
+
+
+def test_how_the_hint_encoder_starts_changes_its_last_layer_alone(tiny_base: Path) -> None:
+    sd = family(tiny_base)
+    zero, random = (sd.new_controlnet(1, start).state_dict() for start in ("zero", "random"))
+    differing = {name for name in zero if not torch.equal(zero[name], random[name])}
+    assert differing == {f"controlnet_cond_embedding.conv_out.{kind}" for kind in ("weight", "bias")}
+    assert torch.equal(random["controlnet_cond_embedding.conv_out.weight"], again(sd))
+
+
+def again(sd: StableDiffusion) -> torch.Tensor:
+    """The last layer of another ControlNet of the same seed."""
+    weight: torch.Tensor = sd.new_controlnet(1, "random").state_dict()["controlnet_cond_embedding.conv_out.weight"]
+    return weight
 
 
 def saved_for_backward(sd: StableDiffusion, controlnet: torch.nn.Module, made: Batch) -> tuple[float, int]:

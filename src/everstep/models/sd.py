@@ -96,16 +96,19 @@ class StableDiffusion:
 
     # --- the ControlNet ------------------------------------------------------------------------------------
 
-    def new_controlnet(self, seed: int) -> ControlNetModel:
+    def new_controlnet(self, seed: int, hint_start: str = "zero") -> ControlNetModel:
         """A copy of the base's encoder behind zero convolutions, float32, on the device.
 
-        The hint encoder halves the picture as often as the VAE does. Source: Zhang et al. 2023, section 3.
+        The hint encoder halves the picture as often as the VAE does; its last layer begins at zero, or at random, so
+        that the first step already hears of the condition. Source: Zhang et al. 2023, section 3.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             controlnet = ControlNetModel.from_unet(
                 self.unet, conditioning_embedding_out_channels=hint_channels(self.base)
             )
+            if hint_start == "random":
+                controlnet.controlnet_cond_embedding.conv_out.reset_parameters()
         return self._trainable(controlnet)
 
     def load_controlnet(self, folder: str) -> ControlNetModel:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from everstep.config import dump
+from everstep.config.schema import Optim
 from everstep.contracts import ParentRef
 from everstep.data import BatchStream, Split
 from everstep.errors import ExitCode, NotCommitted, NotFinite
@@ -91,7 +92,7 @@ def _opening(ready: Ready) -> str:
 def _state(family: StableDiffusion, ready: Ready, reporter: Reporter) -> tuple[TrainState, ParentRef | None]:
     """The state to train from, and the version whose weights it began with, if any."""
     optim, compute = ready.config.optim, family.arithmetic
-    controlnet, origin = _controlnet(family, optim.start_from, optim.seed)
+    controlnet, origin = _controlnet(family, optim)
     state = TrainState(
         controlnet=controlnet,
         optimizer=make_optimizer(controlnet, optim),
@@ -107,9 +108,10 @@ def _state(family: StableDiffusion, ready: Ready, reporter: Reporter) -> tuple[T
     return state, origin
 
 
-def _controlnet(family: StableDiffusion, start_from: str | None, seed: int) -> tuple[Any, ParentRef | None]:
+def _controlnet(family: StableDiffusion, optim: Optim) -> tuple[Any, ParentRef | None]:
+    start_from = optim.start_from
     if start_from is None:
-        return family.new_controlnet(seed), None
+        return family.new_controlnet(optim.seed, optim.hint_start), None
     folder, at, number = start_from.rpartition("@")
     if not at:
         return family.load_controlnet(start_from), None

@@ -1,8 +1,10 @@
 """A prune may be cut off anywhere: each version is as it was, slim, or gone as a whole, and one is left to resume."""
 
+import contextlib
 import os
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from disk import Recorder, crashes, play
 from drafts import arrays, draft
 from test_commit import in_child
 
-from everstep.errors import UserError
+from everstep.errors import DiskFull, UserError
 from everstep.versions import Run, fsops, read_tensors, verify, write_annotation
 from everstep.versions.pruning import decide, prune, slim
 from everstep.versions.retention import Fate, Policy
@@ -175,6 +177,28 @@ def test_a_kill_while_a_version_is_made_slim_leaves_it_whole_or_slim(long_run: R
             assert seen == {True, False}
             return
     pytest.fail("slim never ended")
+
+
+def test_a_disk_that_is_really_full_can_be_pruned(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", folder], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"mounting is refused: {mounted.stderr.decode().strip()}")
+    try:
+        run = Run.create(folder / "r", "a: 1\n")
+        with contextlib.suppress(DiskFull):
+            while True:
+                run.commit(draft(10))
+        with (folder / "rest").open("wb", buffering=0) as rest, contextlib.suppress(OSError):
+            while True:
+                rest.write(bytes(4096))
+        assert fsops.free_bytes(folder) == 0
+        count = len(run.versions())
+        assert len(prune(run, Policy(last=2, best=0, every_versions=None), NOW)) == count - 2
+        assert verify(run.commit(draft(20))) == []
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_keep_is_the_only_fate_that_writes_nothing(long_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,7 +50,8 @@ def locked(path: Path, run_name: str, command: str) -> Iterator[None]:
             raise Busy(_busy(run_name, found), found) from None
         me = LockHolder(os.getpid(), platform.node(), datetime.now(UTC).isoformat(timespec="seconds"), command)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(asdict(me)).encode(), 0)
+        with suppress(OSError):  # on a full disk there is a lock all the same, though without a name
+            os.pwrite(descriptor, json.dumps(asdict(me)).encode(), 0)
         yield
         os.ftruncate(descriptor, 0)
     finally:

@@ -142,6 +142,7 @@ class Run:
         layout = RunLayout(root.resolve())
         layout.root.mkdir(parents=True, exist_ok=True)
         fsops.ensure_folder(layout.records)
+        fsops.ensure_folder(layout.trash)  # now, since a full disk may refuse it when it is needed
         readme = README.format(name=layout.root.name).encode()
         fsops.replace_file(layout.readme, readme)
         fsops.replace_file(layout.hparams, hparams_yaml.encode())

@@ -59,7 +59,7 @@ def test_config_versions_data_and_verbs_name_no_torch(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["--help", "list a", "status a", "show a@0", "verify a", "train --help", "resume --help"]
+    "verb", ["--help", "list a", "plan circles", "status a", "show a@0", "verify a", "train --help", "resume --help"]
 )
 def test_verbs_that_only_look_do_not_load_torch(verb: str, tmp_path: Path) -> None:
     from everstep.config import dump, resolve

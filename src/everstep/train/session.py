@@ -36,6 +36,7 @@ from everstep.train.snapshots import open_snapshots
 from everstep.train.state import TrainState, seed_process
 from everstep.train.stop import StopSignals
 from everstep.versions import Run, Version
+from everstep.versions.reading import reading
 
 
 def train(ready: Ready, reporter: Reporter, channel: Channel | None = None) -> ExitCode:
@@ -116,8 +117,9 @@ def _controlnet(family: StableDiffusion, optim: Optim) -> tuple[Any, ParentRef |
     if not at:
         return family.load_controlnet(start_from), None
     version = Run.open(Path(folder)).find(number)
-    controlnet = family.load_controlnet(str(version.path / "controlnet"))
-    load_weights(controlnet, version)
+    with reading(version.path):
+        controlnet = family.load_controlnet(str(version.path / "controlnet"))
+        load_weights(controlnet, version)
     return controlnet, ParentRef(str(version.path.parent), version.number, version.manifest_digest)
 
 

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 from everstep.config import Config, dump
@@ -29,6 +30,7 @@ from everstep.train.progress import Reporter
 from everstep.train.space import plan_space
 from everstep.versions import Run, Version
 from everstep.versions.memory import recover_arenas
+from everstep.versions.reading import reading
 
 
 def start(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
@@ -57,7 +59,7 @@ def _locked(
     run: Run, config: Config, spec: str | None, changes: Changes, accepts_data: bool, reporter: Reporter
 ) -> int:
     """With the run held for writing: mend it, find the version to go on from, check everything, train."""
-    with run.lock(shlex.join(sys.argv)):
+    with run.lock(shlex.join(sys.argv)), ExitStack() as held:
         for sentence in [*run.recover(), *recover_arenas(run, config.keeper.ram_dir)]:
             reporter.say(sentence)
         version = _resumable(run, spec) if spec else run.newest_whole(reporter.say)
@@ -70,6 +72,7 @@ def _locked(
         source, base_digest = open_data(config, reporter.say), base.digest()
         parent = None
         if version is not None:
+            held.enter_context(reading(version.path))  # inherited by the trainer: no prune takes it from under us
             changes |= check_origin(version, base_digest, source, accepts_data)
             parent = ParentRef(run.name, version.number, version.manifest_digest, changes)
             _say_held_out(config, source, version, reporter)

@@ -5,11 +5,12 @@ from typing import Any
 
 from everstep.cli.place import open_run
 from everstep.cli.printing import print_json, print_table
+from everstep.evaluation.scores import marks
 from everstep.versions import Run, lineage, rows
 from everstep.versions.lineage import Branch, Node
 from everstep.versions.units import size
 
-SCORES = {"loss": "loss", "control_gain": "gain"}  # name of a score -> head of its column; --json has all scores
+HEADS = {"loss": "loss", "control_gain": "gain"}  # name of a score -> head of its column; these come first
 
 
 def list_(run: str, *, tree: bool = False, json: bool = False) -> int:
@@ -36,15 +37,16 @@ def list_(run: str, *, tree: bool = False, json: bool = False) -> int:
 
 
 def _print_rows(run: Run) -> None:
-    found = rows(run)
-    scores = {name: head for name, head in SCORES.items() if any(name in row["scores"] for row in found)}
-    columns = ("version", "step", "images", "reason", "size", *scores.values(), "parent", "labels")
-    print_table(
-        columns, [_cells(row, list(scores)) for row in found], right=("step", "images", "size", *scores.values())
-    )
+    found, at_jump = rows(run), marks(run)
+    known = {name for row in found for name in row["scores"]}
+    scores = [*(name for name in HEADS if name in known), *sorted(known - HEADS.keys())]
+    heads = [HEADS.get(name, name) for name in scores]
+    columns = ("version", "step", "images", "reason", "size", *heads, "parent", "labels")
+    cells = [_cells(row, scores, at_jump.get(row["version"])) for row in found]
+    print_table(columns, cells, right=("step", "images", "size", *heads))
 
 
-def _cells(row: dict[str, Any], scores: Sequence[str]) -> tuple[str, ...]:
+def _cells(row: dict[str, Any], scores: Sequence[str], mark: str | None) -> tuple[str, ...]:
     return (
         f"version_{row['version']}" + ("" if row["resumable"] else " (slim)"),
         f"{row['step']:,}",
@@ -53,7 +55,7 @@ def _cells(row: dict[str, Any], scores: Sequence[str]) -> tuple[str, ...]:
         size(row["size_bytes"]),
         *(f"{row['scores'][name]:.4f}" if name in row["scores"] else "" for name in scores),
         "" if row["parent"] is None else str(row["parent"]),
-        ", ".join([*row["labels"], *(["pinned"] if row["pinned"] else [])]),
+        ", ".join([*row["labels"], *(["pinned"] if row["pinned"] else []), *([mark] if mark else [])]),
     )
 
 

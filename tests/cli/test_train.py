@@ -327,3 +327,20 @@ def test_the_program_starts_as_a_module_and_through_its_script() -> None:
     for command in ([sys.executable, "-m", "everstep"], [str(Path(sys.executable).with_name("everstep"))]):
         answer = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
         assert answer.stdout.strip() == "0.1.0"
+
+
+def test_a_line_that_names_the_latest_version_of_another_run_restarts_when_that_run_has_gone_on(
+    everstep: Everstep, words: tuple[object, ...], workplace: Path
+) -> None:
+    assert everstep(*words, "--optim.max-steps", 2).code == 0
+    line = (*replaced(words, run="b"), "--optim.max-steps", 2, "--from", "a@latest")
+    assert everstep(*line).code == 0
+    begun_with = read_hparams(workplace / "runs/b/hparams.yaml").optim.start_from
+    assert everstep("resume", "a", "--set", "optim.max_steps=4").code == 0
+    again = everstep(*line)
+    assert again.code == 0, again.out
+    assert "b is already complete" in again.out
+    assert read_hparams(workplace / "runs/b/hparams.yaml").optim.start_from == begun_with
+    named = everstep(*line[:-1], "a@2")
+    assert named.code == 2
+    assert "optim.start_from cannot change within a run" in named.out

@@ -18,6 +18,7 @@ from everstep.evaluation.adherence import MODELS, check_scoring
 from everstep.models.base import BaseFolder, locate
 from everstep.train.boards import check_tracking
 from everstep.versions import Run, Version, run_folder
+from everstep.versions.layout import version_number
 
 Report = Callable[[str], None]
 Changes = dict[str, tuple[Any, Any]]
@@ -84,6 +85,16 @@ def _start_from(spec: str | None) -> str | None:
     if not (Path(spec) / "config.json").is_file():
         raise UserError(f"--from {spec}: neither RUN@VERSION nor a folder with a ControlNet's config.json.")
     return str(Path(spec).resolve())
+
+
+def with_start_of(run: Run, asked: str | None, completed: Config) -> Config:
+    """The same line starts and restarts: RUN@latest means the version that it meant when this run began."""
+    before, now = read_hparams(run.layout.hparams).optim.start_from, completed.optim.start_from
+    is_moving = asked is not None and version_number(f"version_{asked.rpartition('@')[2]}") is None
+    if not is_moving or before is None or now is None or before.rpartition("@")[0] != now.rpartition("@")[0]:
+        return completed
+    optim = completed.optim.model_copy(update={"start_from": before})
+    return completed.model_copy(update={"optim": optim})
 
 
 # --- begin, or go on with the same settings ----------------------------------------------------------------

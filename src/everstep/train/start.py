@@ -24,6 +24,7 @@ from everstep.train.intent import (
     open_data,
     pairs_of,
     refuse_changes,
+    with_start_of,
 )
 from everstep.train.keeper import IS_POSSIBLE, Keeper
 from everstep.train.progress import Reporter
@@ -40,6 +41,7 @@ def start(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
     found: Changes = {}
     if Run.exists(folder):
         run = Run.open(folder)
+        completed = with_start_of(run, config.optim.start_from, completed)
         found = refuse_changes(run, completed, other_run)
     else:
         open_data(completed, reporter.say)

@@ -36,6 +36,7 @@ def test_every_version_has_gain_pictures_and_verdict_on_record(trained):
         assert facts["sampler"]["scheduler_config"]["class"] == "UniPCMultistepScheduler"
         assert len(facts["digests"]) == len(facts["captions"]) == 1  # 5 % of 30 pairs
     assert json.loads((run.layout.records / "verdict.json").read_text())["state"] == "not yet"
+    assert (run.layout.records / "scores.png").stat().st_size > 1000
 
 
 def test_a_sheet_is_drawn_again_bit_for_bit_and_one_changed_weight_is_told(everstep, trained):

@@ -2,8 +2,9 @@
 
 from PIL import Image
 
+from everstep.evaluation.curve import draw_curve
 from everstep.evaluation.scorer import Found, Scorer, images_per_step
-from everstep.evaluation.scores import Scored, file_scores
+from everstep.evaluation.scores import Scored, file_scores, points, read_scores
 from everstep.evaluation.sheets import describe_sheet, save_sheet
 from everstep.evaluation.verdict import Verdict
 from everstep.versions import Run, Version
@@ -27,10 +28,17 @@ def file_found(
 ) -> tuple[Verdict, Image.Image | None]:
     """Write it all; returns what the line of versions says now, and the contact sheet. Raises: OSError."""
     told = file_scores(run, as_scored(version, found, loss), images_per_step(scorer.config))
+    _save_curve(run, told)
     if found.pictures is None or len(found.pictures) > scorer.config.sampling.pairs:
         return told, None  # more than a contact sheet shows, drawn for the scores alone
     facts = describe_sheet(run, version, scorer, found.pictures, averaged)
     return told, save_sheet(run, facts, scorer.shown, found.pictures)
+
+
+def _save_curve(run: Run, told: Verdict) -> None:
+    """records/scores.png: the whole training in one picture."""
+    losses = {number: scored.others["loss"] for number, scored in read_scores(run).items() if "loss" in scored.others}
+    draw_curve(run.name, points(run), losses, told).save(run.layout.records / "scores.png")
 
 
 def in_words(found: Found) -> str:

@@ -1,0 +1,109 @@
+"""The picture of a training: control gain over steps, its interval and the jump; below it the loss, which is silent.
+
+Draws with Pillow, twice as large as it is saved, so that lines come out smooth. Knows nothing of files.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+from everstep.evaluation.verdict import Point, Verdict, line_of
+
+WIDTH, HEIGHT, SCALE = 860, 420, 2
+LEFT, RIGHT, TOP, BOTTOM, BETWEEN, SPLIT = 64, 24, 56, 34, 44, 0.68  # pixels; the share of the upper panel
+PAPER, INK, FAINT, GRID = (250, 250, 248), (40, 40, 44), (130, 130, 134), (226, 226, 222)
+GAIN, BAND, LOSS, JUMP = (20, 110, 200), (205, 224, 245), (150, 150, 155), (215, 95, 20)
+Place = Callable[[float, float], tuple[float, float]]  # step, value -> x, y
+
+
+def draw_curve(title: str, points: Sequence[Point], losses: Mapping[int, float], verdict: Verdict) -> Image.Image:
+    """Draw the line of versions that leads to the newest.
+
+    Args:
+        losses: smoothed training loss by version, where it is known.
+    """
+    line = line_of(points)
+    page = Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE), PAPER)
+    pen = _Pen(ImageDraw.Draw(page))
+    pen.text((LEFT, 10), title, INK, 15)
+    pen.text((LEFT, 32), f"control gain: {verdict.sentence}", GAIN, 13)
+    last_step = max((point.step for point in line), default=0) or 1
+    split = TOP + (HEIGHT - TOP - BOTTOM - BETWEEN) * SPLIT
+    highest = max(0.1, *(point.high for point in line)) if line else 0.1
+    upper = _panel(pen, (TOP, split), last_step, (min(0.0, *(p.low for p in line), 0.0), highest))
+    _gain(pen, upper, line, verdict)
+    known = [(point.step, losses[point.version]) for point in line if point.version in losses]
+    if known:
+        values = [value for _, value in known]
+        pen.text((LEFT, split + BETWEEN - 20), "training loss", FAINT, 12)
+        lower = _panel(pen, (split + BETWEEN, HEIGHT - BOTTOM), last_step, (0.0, max(values) * 1.1))
+        pen.line([lower(step, value) for step, value in known], LOSS, 1.5)
+    for step in _ticks(0, last_step):
+        pen.text((upper(step, 0)[0], HEIGHT - BOTTOM + 8), f"{step:,.0f}", FAINT, 11, "ma")
+    pen.text((WIDTH - RIGHT, HEIGHT - 14), "step", FAINT, 11, "ra")
+    return page.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
+
+
+class _Pen:
+    """Draws in pixels of the picture as it is saved."""
+
+    def __init__(self, pen: ImageDraw.ImageDraw) -> None:
+        self._pen = pen
+
+    def text(self, at: tuple[float, float], text: str, ink: tuple[int, ...], size: int, anchor: str = "la") -> None:
+        self._pen.text(_scaled(at), text, ink, ImageFont.load_default(size * SCALE), anchor)
+
+    def line(self, places: Sequence[tuple[float, float]], ink: tuple[int, ...], width: float) -> None:
+        self._pen.line([_scaled(place) for place in places], ink, round(width * SCALE), "curve")
+
+    def area(self, places: Sequence[tuple[float, float]], ink: tuple[int, ...]) -> None:
+        self._pen.polygon([_scaled(place) for place in places], ink)
+
+    def dot(self, at: tuple[float, float], ink: tuple[int, ...], radius: float) -> None:
+        x, y = at
+        self._pen.ellipse([_scaled((x - radius, y - radius)), _scaled((x + radius, y + radius))], ink)
+
+
+def _scaled(place: tuple[float, float]) -> tuple[float, float]:
+    return place[0] * SCALE, place[1] * SCALE
+
+
+def _panel(pen: _Pen, rows: tuple[float, float], last_step: int, values: tuple[float, float]) -> Place:
+    """Grid and numbers of one panel; returns where a value lies in it."""
+    top, bottom = rows
+    low, high = values
+
+    def place(step: float, value: float) -> tuple[float, float]:
+        across = LEFT + (WIDTH - LEFT - RIGHT) * step / last_step
+        return across, bottom - (bottom - top) * (value - low) / (high - low)
+
+    for tick in _ticks(low, high, 4):
+        pen.line([place(0, tick), place(last_step, tick)], GRID, 1)
+        pen.text((LEFT - 8, place(0, tick)[1]), f"{tick:g}", FAINT, 11, "rm")
+    return place
+
+
+def _gain(pen: _Pen, place: Place, line: Sequence[Point], verdict: Verdict) -> None:
+    if len(line) > 1:
+        above = [place(point.step, point.high) for point in line]
+        pen.area([*above, *(place(point.step, point.low) for point in reversed(line))], BAND)
+    after = next((point for point in line if point.version == verdict.after), None)
+    if after is not None and verdict.before is not None:
+        x, bottom = place(after.step, 0)
+        pen.line([(x, TOP), (x, bottom)], JUMP, 1)
+        near_end = x > WIDTH * 0.7
+        said = f"the jump: step {after.step:,}, version_{after.version}"
+        pen.text((x - 6 if near_end else x + 6, TOP + 2), said, JUMP, 12, "ra" if near_end else "la")
+    pen.line([place(point.step, point.gain) for point in line], GAIN, 2)
+    for point in line if len(line) <= 60 else ():
+        pen.dot(place(point.step, point.gain), GAIN, 2.5)
+
+
+def _ticks(low: float, high: float, count: int = 6) -> list[float]:
+    """Round numbers from low to high, about `count` of them."""
+    span = high - low
+    power = 10.0 ** (len(f"{span / count:.0f}") - 1) if span / count >= 1 else 0.001
+    widths = [power * factor for factor in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if power * factor >= span / count]
+    width = widths[0]
+    first = int(-(-low // width))
+    return [number * width for number in range(first, int(high // width) + 1)]

@@ -13,7 +13,7 @@ def drawn(*gains, losses=None):
 
 
 def has(picture, colour, at_least=40):
-    return (np.abs(picture.astype(int) - colour).sum(axis=-1) < 12).sum() >= at_least
+    return (np.abs(picture.astype(int) - colour).sum(axis=-1) < 40).sum() >= at_least
 
 
 def test_gain_interval_jump_and_loss_are_there_and_only_where_there_is_something_to_show():
@@ -21,7 +21,7 @@ def test_gain_interval_jump_and_loss_are_there_and_only_where_there_is_something
     assert all(has(whole, colour) for colour in (GAIN, BAND, JUMP, LOSS))
     flat = drawn(0.0, 0.0, 0.001)
     assert has(flat, GAIN)
-    assert not has(flat, JUMP, 1)
+    assert not has(flat, JUMP, 1)  # not one pixel
     assert not has(flat, LOSS, 30)
 
 

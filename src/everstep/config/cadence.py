@@ -1,16 +1,13 @@
 """How often versions are made: every so many steps, every so much time, or whichever comes first."""
 
 import re
-from typing import Any
 
-from pydantic import GetCoreSchemaHandler
-from pydantic_core import core_schema
+from everstep.config.amounts import SECONDS, Amount
 
-UNITS_S = {"s": 1, "sec": 1, "min": 60, "m": 60, "minutes": 60, "h": 3600, "hours": 3600}
 PART = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 
 
-class Cadence(str):
+class Cadence(Amount):
     """A number of optimizer steps, a time, or both: written and stored as "300", "10min" or "300,10min"."""
 
     __slots__ = ("seconds", "steps")
@@ -38,19 +35,8 @@ class Cadence(str):
                 raise ValueError(f"'{part.strip()}' is neither steps nor time; write 300, 10min or 300,10min")
             if unit in ("", "step", "steps") and steps is None and float(number).is_integer():
                 steps = int(float(number))
-            elif unit in UNITS_S and seconds is None:
-                seconds = float(number) * UNITS_S[unit]
+            elif unit in SECONDS and seconds is None:
+                seconds = float(number) * SECONDS[unit]
             else:
                 raise ValueError(f"'{part.strip()}' is neither steps nor time; write 300, 10min or 300,10min")
         return cls(steps, seconds)
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        check = core_schema.no_info_plain_validator_function(
-            lambda value: value if isinstance(value, cls) else cls.parse(value)
-        )
-        return core_schema.json_or_python_schema(
-            json_schema=core_schema.str_schema(),
-            python_schema=check,
-            serialization=core_schema.plain_serializer_function_ser_schema(str),
-        )

@@ -56,12 +56,10 @@ def test_changing_one_option_changes_nothing_else(pairs_folder: Path) -> None:
         np.testing.assert_array_equal(a.timesteps_B, b.timesteps_B)
 
 
-def test_cubic_timesteps_change_nothing_but_the_timesteps(pairs_folder: Path) -> None:
-    uniform, cubic = (
-        batches(pairs_folder, 0, 5, 0, replace(SETTINGS, timesteps=name)) for name in ("uniform", "cubic")
-    )
-    assert_equal([replace(batch, timesteps_B=uniform[i].timesteps_B) for i, batch in enumerate(cubic)], uniform)
-    assert np.mean([batch.timesteps_B for batch in cubic]) > np.mean([batch.timesteps_B for batch in uniform])
+def test_a_shift_changes_nothing_but_the_timesteps(pairs_folder: Path) -> None:
+    plain, shifted = (batches(pairs_folder, 0, 5, 0, replace(SETTINGS, timestep_shift=shift)) for shift in (1.0, 5.0))
+    assert_equal([replace(batch, timesteps_B=plain[i].timesteps_B) for i, batch in enumerate(shifted)], plain)
+    assert np.mean([batch.timesteps_B for batch in shifted]) > np.mean([batch.timesteps_B for batch in plain])
 
 
 def test_an_image_that_is_gone_is_named(pairs_folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Everything random about an example is a function of (seed, number)."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,15 +15,15 @@ def test_the_values_never_change() -> None:
     """Pinned: a change here would break the exact resume of every run that exists."""
     assert [order.pair_of(7, i, 10) for i in range(20)] == PAIRS
     assert [order.timestep(7, i, 1000) for i in range(5)] == TIMESTEPS
-    assert [order.timestep(7, i, 1000, "uniform") for i in range(5)] == TIMESTEPS
-    assert [order.timestep(7, i, 1000, "cubic") for i in range(5)] == CUBIC_TIMESTEPS
+    assert [order.timestep(7, i, 1000, 1.0) for i in range(5)] == TIMESTEPS
+    assert [order.timestep(7, i, 1000, 5.0) for i in range(5)] == SHIFTED_TIMESTEPS
     assert order.noise(7, 3, (2,)).tolist() == NOISE
     assert [order.is_dropped(7, i, 0.5) for i in range(8)] == DROPPED
 
 
 PAIRS = [6, 3, 9, 1, 2, 0, 5, 7, 8, 4, 5, 8, 3, 9, 0, 2, 7, 1, 4, 6]
 TIMESTEPS = [524, 280, 703, 586, 508]
-CUBIC_TIMESTEPS = [887, 933, 380, 999, 878]
+SHIFTED_TIMESTEPS = [823, 772, 966, 40, 830]
 NOISE = [-0.1954512894153595, 0.3342186510562897]
 DROPPED = [False, False, True, False, False, True, True, False]
 
@@ -56,18 +57,18 @@ def test_noise_is_standard_normal_and_timesteps_are_uniform() -> None:
     assert counts.min() > 400
 
 
-def test_cubic_timesteps_follow_their_density() -> None:
-    """The cube root of what is left below the end is uniform; so half of all examples lie in the noisiest eighth."""
-    drawn = np.array([order.timestep(1, i, 10**9, "cubic") for i in range(5000)]) / 10**9
-    assert 0.48 < (drawn >= 7 / 8).mean() < 0.52
-    counts = np.bincount((np.cbrt(1 - drawn) * 10).astype(int).clip(max=9), minlength=10)
+@pytest.mark.parametrize("shift", [0.5, 3.0, 5.0])
+def test_shifted_timesteps_follow_their_density(shift: float) -> None:
+    """Shifted back, they are uniform again; so the middle one is where the shift says."""
+    drawn = np.array([order.timestep(1, i, 10**9, shift) for i in range(5000)]) / 10**9
+    assert abs(np.median(drawn) - shift / (1 + shift)) < 0.02
+    counts = np.bincount((drawn / (shift - (shift - 1) * drawn) * 10).astype(int), minlength=10)
     assert counts.min() > 400
 
 
-@given(SEEDS, NUMBERS, st.sampled_from([1, 2, 1000]))
-def test_timesteps_stay_within_the_schedule(seed: int, number: int, count: int) -> None:
-    for sampling in ("uniform", "cubic"):
-        assert 0 <= order.timestep(seed, number, count, sampling) < count
+@given(SEEDS, NUMBERS, st.sampled_from([1, 2, 1000]), st.floats(0.01, 100))
+def test_timesteps_stay_within_the_schedule(seed: int, number: int, count: int, shift: float) -> None:
+    assert 0 <= order.timestep(seed, number, count, shift) < count
 
 
 def test_prompts_are_dropped_as_often_as_asked() -> None:

@@ -91,8 +91,8 @@ class Optim(Section):
     """AdamW: term in the denominator."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Gradients are scaled down to this norm; null to leave them."""
-    timesteps: Literal["uniform", "cubic"] = "uniform"
-    """How noisy examples are: uniform, or cubic, which trains on much noise, where form is decided, more often."""
+    timestep_shift: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Above 1, more examples have much noise, where form is decided; 1 draws all timesteps alike."""
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
     """Loss weights min(SNR, gamma), usually 5 (Hang et al. 2023); null for equal weights."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -21,7 +21,7 @@ class ExampleSettings:
     resolution: int
     latent_shape: tuple[int, int, int]
     num_train_timesteps: int
-    timesteps: Literal["uniform", "cubic"] = "uniform"
+    timestep_shift: float = 1.0
     prompt_dropout: float = 0.5
     posterior: bool = True  # whether the VAE draws latents from a posterior, which takes noise of its own
     crop: Literal["centre", "random"] = "centre"
@@ -63,7 +63,7 @@ def make_example(source: PairSource, training: Sequence[int], number: int, setti
         posterior_noise_CHW=order.noise(seed, number, settings.latent_shape, "posterior")
         if settings.posterior
         else None,
-        timestep=order.timestep(seed, number, settings.num_train_timesteps, settings.timesteps),
+        timestep=order.timestep(seed, number, settings.num_train_timesteps, settings.timestep_shift),
     )
 
 

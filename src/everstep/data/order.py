@@ -37,15 +37,16 @@ def noise(seed: int, example: int, shape: tuple[int, ...], stream: str = "noise"
     return generator(seed, example, stream).standard_normal(shape, dtype=np.float32)
 
 
-def timestep(seed: int, example: int, num_train_timesteps: int, sampling: str = "uniform") -> int:
-    """Within 0 .. num_train_timesteps - 1: uniform, or cubic, which is 1 - u^3 of the way and so favours much noise.
+def timestep(seed: int, example: int, num_train_timesteps: int, shift: float = 1.0) -> int:
+    """Within 0 .. num_train_timesteps - 1: uniform, or, shifted by s, s u / (1 + (s - 1) u) of the way for uniform u.
 
-    Source: cubic is Mou et al. 2023 (T2I-Adapter); huggingface/diffusers, examples/t2i_adapter.
+    Source: Esser et al. 2024, eq. 23, where s is the root of a ratio of resolutions.
     """
     drawn = generator(seed, example, "timestep")
-    if sampling == "cubic":
-        return min(num_train_timesteps - 1, int((1 - drawn.random() ** 3) * num_train_timesteps))
-    return int(drawn.integers(num_train_timesteps))
+    if shift == 1:
+        return int(drawn.integers(num_train_timesteps))
+    uniform = drawn.random()
+    return min(num_train_timesteps - 1, int(shift * uniform / (1 + (shift - 1) * uniform) * num_train_timesteps))
 
 
 def is_dropped(seed: int, example: int, prompt_dropout: float) -> bool:

@@ -134,7 +134,7 @@ def example_settings(config: Config, family: StableDiffusion) -> ExampleSettings
         resolution=resolution,
         latent_shape=base.latent_shape(resolution),
         num_train_timesteps=family.num_train_timesteps,
-        timesteps=config.optim.timesteps,
+        timestep_shift=config.optim.timestep_shift,
         prompt_dropout=data.prompt_dropout,
         posterior=family.has_posterior,
         crop=data.crop,

@@ -34,7 +34,7 @@ KEPT = Path("build/bench/jump.json")
 PAIRS, OBEYED_IOU, INTERVAL_STEPS = 32, 0.5, 300
 PLAIN: Settings = {
     "data": {"prompt_dropout": 0.5},
-    "optim": {"learning_rate": 1e-3, "timesteps": "uniform", "hint_start": "zero", "ema_decay": 0.0},
+    "optim": {"learning_rate": 1e-3, "timestep_shift": 1.0, "hint_start": "zero", "ema_decay": 0.0},
 }
 RECIPES: dict[str, Settings] = {"preset": {}, "plain": PLAIN}
 
@@ -76,6 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--recipe", choices=RECIPES, default="preset")
+    parser.add_argument("--kinds", default="true,shuffled")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--every", type=int, default=25)
     asked = parser.parse_args()
@@ -83,7 +84,7 @@ def main() -> None:
     rows: list[tuple[str, ...]] = []
     kept: dict[str, list[dict[str, float]]] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     for seed in map(int, asked.seeds.split(",")):
-        for kind in ("true", "shuffled"):
+        for kind in asked.kinds.split(","):
             name = f"{asked.recipe} {kind} {seed} every {asked.every} to {asked.steps}"
             if name not in kept:
                 print(name, flush=True)

@@ -25,12 +25,13 @@ from diffusers import ControlNetModel
 
 from everstep.config.schema import Keeper, Optim
 from everstep.contracts import Draft
+from everstep.models.stored import fill
 from everstep.train.channel import Channel
 from everstep.train.committer import Committer
 from everstep.train.optim import make_optimizer
 from everstep.train.snapshots import Snapshots
 from everstep.train.state import TrainState
-from everstep.versions import Run, read_tensors
+from everstep.versions import Run
 from everstep.versions.arena import Arena, PlannedFile, plan_arena
 from everstep.versions.memory import release, take_memory
 from everstep.versions.tensorfile import TensorImage
@@ -45,10 +46,11 @@ SIDE = 32  # of the latents of the overlapped steps
 def main() -> None:
     """Measure, and write RESULTS.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("build/bench"))
+    parser.add_argument("--folder", type=Path, default=Path("build/bench/commit"))
     parser.add_argument("--parts", default="ours,peers")
     parser.add_argument("--small", action="store_true", help="a small network, to try the script")
     asked = parser.parse_args()
+    asked.folder = asked.folder.resolve()
     shutil.rmtree(asked.folder, ignore_errors=True)
     asked.folder.mkdir(parents=True)
     state = make_state(asked.small)
@@ -128,7 +130,7 @@ def measure_ours(state: TrainState, folder: Path, size: int) -> dict[str, Any]:
         found["raw"].append(
             timed(lambda slot=slot, path=path: [raw_write(path, slot.padded_image(f.path)) for f in planned])
         )
-        found["load"].append(timed(lambda v=version: [read_tensors(v, f.path) for f in planned]))
+        found["load"].append(timed(lambda v=version: [fill(live[f.path], v, f.path) for f in planned]))
         found["raw read"].append(timed(lambda v=version: [raw_read(v.path / f.path) for f in planned]))
         path.unlink()
         shutil.rmtree(version.path)

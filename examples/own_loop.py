@@ -9,7 +9,7 @@ import torch
 
 from everstep.contracts import Draft, TensorFile
 from everstep.models.stored import TorchTensor, fill
-from everstep.versions import Run, read_tensors
+from everstep.versions import Run
 
 FOLDER, STEPS, FILE = Path("runs/own_loop"), 2_000, "weights.safetensors"
 
@@ -21,7 +21,7 @@ with run.lock("own_loop.py"):
     run.recover()
     version = run.newest_whole(print)
     if version is not None:
-        fill(network.state_dict(), read_tensors(version, FILE), FILE)
+        fill(network.state_dict(), version, FILE)
     for step in range(version.step if version else 0, STEPS):
         inputs = torch.randn(32, 8, generator=torch.Generator().manual_seed(step))
         loss = (network(inputs) - inputs.sum(1, keepdim=True)).square().mean()

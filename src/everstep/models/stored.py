@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from everstep.errors import DamageFound
 from everstep.models.places import AVERAGED, WEIGHTS
-from everstep.versions import LoadedTensor, Version, read_tensors
+from everstep.versions import Version, load_into
+from everstep.versions.tensorfile import TensorPlace
 
 __all__ = ["AVERAGED", "WEIGHTS", "TorchTensor", "fill", "load_weights"]
 
@@ -36,17 +37,32 @@ class TorchTensor:
 
 def load_weights(controlnet: nn.Module, version: Version, file: str = WEIGHTS) -> None:
     """Weights alone, to start a new run from or to draw with. Raises: DamageFound."""
-    fill(controlnet.state_dict(), read_tensors(version, file), file)
+    fill(controlnet.state_dict(), version, file)
 
 
-def fill(live: dict[str, Tensor], loaded: dict[str, LoadedTensor], file: str) -> None:
-    """Copy loaded tensors into live ones. Raises: DamageFound at the first name or shape that differs."""
-    if live.keys() != loaded.keys():
-        odd = sorted(live.keys() ^ loaded.keys())
-        raise DamageFound(f"{file}: {len(odd)} tensors do not match this network (first: {odd[0]}).")
+def fill(live: dict[str, Tensor], version: Version, file: str) -> None:
+    """Read a version's tensors right into live ones, verified. Raises: DamageFound at the first that does not fit.
+
+    After an error what is live is worth nothing; the version is untouched.
+    """
+    missing, staged = set(live), dict[str, Tensor]()
+
+    def target_for(name: str, place: TensorPlace) -> memoryview:
+        tensor = live.get(name)
+        if tensor is None:
+            raise DamageFound(f"holds {name}, which this network has not")
+        if tuple(tensor.shape) != place.shape:
+            raise DamageFound(f"holds {name} as {place.shape}, but {tuple(tensor.shape)} was expected")
+        is_plain = tensor.device.type == "cpu" and tensor.is_contiguous() and tensor.dtype == DTYPES[place.dtype]
+        if not is_plain:
+            tensor = staged[name] = torch.empty(place.shape, dtype=DTYPES[place.dtype])
+        memory: memoryview = tensor.detach().reshape(-1).view(torch.uint8).numpy().data
+        return memory
+
     with torch.no_grad():
-        for name, tensor in live.items():
-            found = loaded[name]
-            if tuple(tensor.shape) != tuple(found.shape):
-                raise DamageFound(f"{file}: {name} is {found.shape}, but {tuple(tensor.shape)} was expected.")
-            tensor.copy_(torch.frombuffer(found.buffer, dtype=DTYPES[found.dtype]).view(tensor.shape))
+        for name in load_into(version.path, file, version.files, target_for):
+            missing.discard(name)
+            if name in staged:
+                live[name].copy_(staged.pop(name))
+    if missing:
+        raise DamageFound(f"{file} of {version.name} lacks {len(missing)} tensors (first: {min(missing)}).")

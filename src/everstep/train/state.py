@@ -18,7 +18,7 @@ from everstep.errors import NotFinite
 from everstep.models.places import AVERAGED, METADATA, MOMENTS, OPTIMIZER, WEIGHTS
 from everstep.models.stored import TorchTensor, fill
 from everstep.train.ema import Ema
-from everstep.versions import Version, read_small, read_tensors
+from everstep.versions import Version, read_small
 
 CONTROLNET_CONFIG = "controlnet/config.json"
 STATE = "training/state.json"
@@ -79,11 +79,11 @@ class TrainState:
 
         Raises: DamageFound naming the file and tensor; the version is untouched.
         """
-        fill(self.controlnet.state_dict(), read_tensors(version, WEIGHTS), WEIGHTS)
-        fill(dict(self._moments()), read_tensors(version, OPTIMIZER), OPTIMIZER)
+        fill(self.controlnet.state_dict(), version, WEIGHTS)
+        fill(dict(self._moments()), version, OPTIMIZER)
         self.restored = ["weights", "optimizer"]
         if self.ema is not None:
-            fill(self.ema.shadow, read_tensors(version, AVERAGED), AVERAGED)
+            fill(self.ema.shadow, version, AVERAGED)
             self.restored.append("averaged weights")
         facts = json.loads(read_small(version, STATE))
         self.step, self.images_seen = facts["step"], facts["images_seen"]

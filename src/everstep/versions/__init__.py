@@ -21,6 +21,7 @@ from everstep.versions.live import (
     write_live,
     write_request,
 )
+from everstep.versions.loading import load_into
 from everstep.versions.lock import LockHolder
 from everstep.versions.records import Annotation, write_annotation
 from everstep.versions.status import RunStatus, rows, status
@@ -42,6 +43,7 @@ __all__ = [
     "clear_requests",
     "describe_damage",
     "digest",
+    "load_into",
     "read_live",
     "read_requests",
     "read_small",

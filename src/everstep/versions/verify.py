@@ -61,7 +61,7 @@ def stream_tensors(folder: Path, path: str, files: Mapping[str, Any]) -> Iterato
     digests = load_digests(folder, files)[path]
     try:
         header, raw, tensors = read_file(folder / path)
-        _check_header(header, raw, files[path])
+        check_header(header, raw, files[path])
         for name, buffer in tensors:
             if digest(buffer) != digests[name]:
                 raise DamageFound(f"fails its digest in tensor {name}")
@@ -82,7 +82,7 @@ def load_small(folder: Path, path: str, entry: Mapping[str, Any]) -> bytes:
 def _tensor_faults(folder: Path, path: str, entry: Mapping[str, Any], digests: Mapping[str, str]) -> Iterator[Fault]:
     try:
         header, raw, found = read_digests(folder / path)
-        _check_header(header, raw, entry)
+        check_header(header, raw, entry)
         for name, taken in found:
             if digests and digests.get(name) != taken:
                 yield Fault(path, name, "fails its digest")
@@ -92,7 +92,8 @@ def _tensor_faults(folder: Path, path: str, entry: Mapping[str, Any], digests: M
         yield Fault(path, None, f"cannot be read ({error.strerror})")
 
 
-def _check_header(header: Header, raw: bytes, entry: Mapping[str, Any]) -> None:
+def check_header(header: Header, raw: bytes, entry: Mapping[str, Any]) -> None:
+    """Raises: DamageFound in words without the path."""
     if digest(raw) != entry["header_digest"] or header.size_bytes != entry["size"]:
         raise DamageFound("has a header that fails its digest")
 

@@ -16,12 +16,13 @@ import shutil
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import ControlNetModel
+from torch import Tensor
 
 from everstep.config.schema import Keeper, Optim
 from everstep.contracts import Draft
@@ -31,7 +32,7 @@ from everstep.train.committer import Committer
 from everstep.train.optim import make_optimizer
 from everstep.train.snapshots import Snapshots
 from everstep.train.state import TrainState
-from everstep.versions import Run
+from everstep.versions import Run, Version
 from everstep.versions.arena import Arena, PlannedFile, plan_arena
 from everstep.versions.memory import release, take_memory
 from everstep.versions.tensorfile import TensorImage
@@ -130,7 +131,7 @@ def measure_ours(state: TrainState, folder: Path, size: int) -> dict[str, Any]:
         found["raw"].append(
             timed(lambda slot=slot, path=path: [raw_write(path, slot.padded_image(f.path)) for f in planned])
         )
-        found["load"].append(timed(lambda v=version: [fill(live[f.path], v, f.path) for f in planned]))
+        found["load"].append(timed(lambda v=version: load(live, v)))
         found["raw read"].append(timed(lambda v=version: [raw_read(v.path / f.path) for f in planned]))
         path.unlink()
         shutil.rmtree(version.path)
@@ -138,13 +139,7 @@ def measure_ours(state: TrainState, folder: Path, size: int) -> dict[str, Any]:
     result: dict[str, Any] = {name: statistics.median(values) for name, values in found.items()}
     result["memory"] = (resident_bytes() - before) / size
     result["slots"] = len(arena.slots)
-    for name in ("copy ratio", "write ratio", "read ratio"):
-        pair = {
-            "copy ratio": ("blocking", "bare"),
-            "write ratio": ("raw", "durable"),
-            "read ratio": ("raw read", "load"),
-        }
-        a, b = pair[name]
+    for name, (a, b) in RATIOS.items():
         result[name] = statistics.median(x / y for x, y in zip(found[a], found[b], strict=True))
     snapshots.close()
     result |= measure_overlap(state, arena, files, live, trainer, keeper)
@@ -201,6 +196,12 @@ def timed(action: Callable[..., Any], *arguments: Any) -> float:
     began = time.perf_counter()
     action(*arguments)
     return time.perf_counter() - began
+
+
+def load(live: Mapping[str, dict[str, Tensor]], version: Version) -> None:
+    """All that a resume reads, verified, into the tensors that are there."""
+    for path, tensors in live.items():
+        fill(tensors, version, path)
 
 
 def raw_write(path: Path, memory: memoryview) -> int:

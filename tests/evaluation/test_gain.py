@@ -60,7 +60,7 @@ def test_the_interval_holds_what_chance_alone_does():
 
 
 def test_it_rests_on_as_many_examples_as_may_be_afforded():
-    assert num_examples(0.02, 300 * 16) == 96
-    assert num_examples(0.02, 300 * 4) == 24
+    assert num_examples(0.02, 300 * 16) == 80
+    assert num_examples(0.02, 300 * 4) == 20
     assert num_examples(0.02, 10) == 16  # never on nothing
     assert num_examples(1.0, 10**6) == 256

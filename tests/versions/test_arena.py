@@ -211,3 +211,17 @@ def test_memory_of_other_runs_is_left_alone_unless_the_run_is_gone(run: Run, sha
     assert not held.path.exists()
     assert (shared / "everstep-odd" / "arena").exists()
     release(held)
+
+
+def test_memory_of_a_run_that_was_deleted_is_not_taken_for_that_of_a_new_one_at_its_place(
+    run: Run, shared: Path
+) -> None:
+    held = named_arena(run)
+    fill(held.slots[0], draft(50), 1)
+    shutil.rmtree(run.path)
+    new = Run.create(run.path, "a: 2\n")
+    assert recover_arenas(new, None) == []
+    assert new.versions() == []
+    assert held.path is not None
+    assert not held.path.exists()
+    release(held)

@@ -15,7 +15,7 @@ import secrets
 import struct
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import xxhash
 
 from everstep.errors import DamageFound
+from everstep.versions.layout import identity_of
 
 MAGIC = b"EVERARN1"
 PAGE_BYTES = 4096
@@ -58,6 +59,7 @@ class ArenaPlan:
     notes_bytes: int  # room for a slot's notes
     slots: int
     nonce: str = ""
+    identity: str = ""  # of the run
 
     @property
     def slot_bytes(self) -> int:
@@ -76,7 +78,7 @@ class ArenaPlan:
         return json.dumps(asdict(self)).encode()
 
     def with_nonce(self) -> "ArenaPlan":
-        return ArenaPlan(self.run, self.files, self.notes_bytes, self.slots, secrets.token_hex(8))
+        return replace(self, nonce=secrets.token_hex(8))
 
     def offset(self, slot: int) -> int:
         """Where a slot begins."""
@@ -225,4 +227,4 @@ class Slot:
 
 def plan_arena(run: Path, files: Sequence[PlannedFile], notes_bytes: int, slots: int) -> ArenaPlan:
     """A plan under a name of its own, so that what one run left is never taken for another's."""
-    return ArenaPlan(str(run), tuple(files), notes_bytes, slots).with_nonce()
+    return ArenaPlan(str(run), tuple(files), notes_bytes, slots, identity=identity_of(run)).with_nonce()

@@ -60,6 +60,11 @@ class RunLayout:
         return self.root / "quarantine"
 
     @property
+    def identity(self) -> Path:
+        """Made with the run and never changed: tells it from another run that was at the same place before."""
+        return self.root / ".id"
+
+    @property
     def prune_lock(self) -> Path:
         return self.root / ".prune"
 
@@ -86,6 +91,14 @@ def run_folder(name: str) -> Path:
     if not name.strip() or "@" in name:
         raise UserError(f"{name!r} is no name for a run; RUN@N names a version, not a run.")
     return Path(name).expanduser() if "/" in name else RUNS / name
+
+
+def identity_of(root: Path) -> str:
+    """Empty where the run has none."""
+    try:
+        return RunLayout(root).identity.read_text()
+    except OSError:
+        return ""
 
 
 def version_number(name: str) -> int | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from everstep.errors import DamageFound
 from everstep.versions.arena import Arena, ArenaPlan
+from everstep.versions.layout import identity_of
 from everstep.versions.slots import rescue
 from everstep.versions.store import Run
 from everstep.versions.units import size
@@ -117,11 +118,12 @@ def leftovers(run: Path, ram_dir: Path | None) -> Iterator[Arena]:
             arena = _attached(path)
             if arena is None:
                 continue
-            if arena.plan.run == str(run):
+            is_there = arena.plan.identity == identity_of(Path(arena.plan.run)) and Path(arena.plan.run).exists()
+            if arena.plan.run == str(run) and is_there:
                 yield arena
                 continue
             arena.close()
-            if not Path(arena.plan.run).exists():
+            if not is_there:
                 shutil.rmtree(path.parent, ignore_errors=True)
 
 

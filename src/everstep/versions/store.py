@@ -6,6 +6,7 @@ Readers trust manifests and nothing else: not folder names, not times, not the l
 import contextlib
 import difflib
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -141,6 +142,7 @@ class Run:
             raise UserError(f"{root} is not empty, but no run either. Nothing was changed; --run takes another name.")
         layout = RunLayout(root.resolve())
         layout.root.mkdir(parents=True, exist_ok=True)
+        fsops.replace_file(layout.identity, secrets.token_hex(8).encode())
         fsops.ensure_folder(layout.records)
         fsops.ensure_folder(layout.trash)  # now, since a full disk may refuse it when it is needed
         readme = README.format(name=layout.root.name).encode()

@@ -53,7 +53,7 @@ def _cells(row: dict[str, Any], scores: Sequence[str], mark: str | None) -> tupl
         f"{row['images_seen']:,}",
         row["reason"],
         size(row["size_bytes"]),
-        *(f"{row['scores'][name]:.4f}" if name in row["scores"] else "" for name in scores),
+        *(f"{row['scores'][name]:z.4f}" if name in row["scores"] else "" for name in scores),
         "" if row["parent"] is None else str(row["parent"]),
         ", ".join([*row["labels"], *(["pinned"] if row["pinned"] else []), *([mark] if mark else [])]),
     )

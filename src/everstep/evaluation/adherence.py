@@ -43,7 +43,6 @@ class Adherence:
     """A score of pictures, ready to be taken: its model is loaded."""
 
     name: str
-    higher_is_better: bool
     measure: Measure
 
     def __call__(
@@ -58,10 +57,6 @@ class Adherence:
             return []
         return self.measure(Scored(pictures, conditions, pairs, targets))
 
-    def rank(self, value: float) -> float:
-        """The value so that higher is better."""
-        return value if self.higher_is_better else -value
-
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -70,7 +65,6 @@ class Kind:
     score: str
     libraries: tuple[str, ...]
     has_extractor: bool
-    higher_is_better: bool = True
 
 
 KINDS = {
@@ -78,7 +72,7 @@ KINDS = {
     "canny": Kind("canny_f1", (OPENCV, TORCHMETRICS), has_extractor=False),
     "lineart": Kind("lineart_ms_ssim", (TORCHMETRICS,), has_extractor=True),
     "softedge": Kind("softedge_ms_ssim", (TORCHMETRICS,), has_extractor=True),
-    "depth": Kind("depth_rmse", (TORCHMETRICS,), has_extractor=True, higher_is_better=False),
+    "depth": Kind("depth_rmse", (TORCHMETRICS,), has_extractor=True),
     "segmentation": Kind("seg_miou", (TORCHMETRICS,), has_extractor=True),
 }
 EXTRACTED = tuple(name for name, kind in KINDS.items() if kind.has_extractor and name != "depth")
@@ -128,7 +122,7 @@ def open_adherence(kind: str, extractor: str | None, device: "torch.device") -> 
         "depth": lambda: _open_depth(str(extractor), device),
         "segmentation": lambda: _open_segmentation(str(extractor), device),
     }
-    return Adherence(wanted.score, wanted.higher_is_better, measures[kind]())
+    return Adherence(wanted.score, measures[kind]())
 
 
 def _check(kind: str, wanted: Kind, extractor: str | None) -> None:

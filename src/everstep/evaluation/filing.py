@@ -43,8 +43,8 @@ def _save_curve(run: Run, told: Verdict) -> None:
 
 def in_words(found: Found) -> str:
     """control gain 0.213 (0.190 to 0.241), circle_iou 0.712."""
-    parts = [f"{name} {value:.3f}" for name, value in found.others.items()]
+    parts = [f"{name} {value:z.3f}" for name, value in found.others.items()]
     if found.gain is not None:
         gain = found.gain
-        parts.insert(0, f"control gain {gain.value:.3f} ({gain.low:.3f} to {gain.high:.3f})")
+        parts.insert(0, f"control gain {gain.value:z.3f} ({gain.low:z.3f} to {gain.high:z.3f})")
     return ", ".join(parts)

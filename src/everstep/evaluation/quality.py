@@ -33,7 +33,6 @@ class Quality:
     """A score of a whole set of pictures, ready to be taken: its model is loaded."""
 
     name: str
-    higher_is_better: bool
     measure: Callable[[Drawn], float]
 
     def __call__(self, pictures: Sequence[Uint8Array], captions: Sequence[str], targets: Sequence[Uint8Array]) -> float:
@@ -58,9 +57,9 @@ def open_quality(clip: str | None, fid: str | None, device: torch.device) -> lis
             raise UserError(f"{key} is {path}, which does not exist. Nothing was started.")
     scores = []
     if clip is not None:
-        scores.append(Quality("clip_score", True, _open_clip(Path(clip).expanduser(), device)))
+        scores.append(Quality("clip_score", _open_clip(Path(clip).expanduser(), device)))
     if fid is not None:
-        scores.append(Quality("fid", False, _open_fid(Path(fid).expanduser(), device)))
+        scores.append(Quality("fid", _open_fid(Path(fid).expanduser(), device)))
     return scores
 
 

@@ -118,11 +118,9 @@ def _probe(
     """None where no gain is asked for, or where there is no pair to measure it on."""
     if not config.scoring.overhead or not pairs.held_out:
         return None
-    optim = config.optim
-    interval_steps = config.versions.every.steps or DEFAULT_INTERVAL_STEPS
-    images = interval_steps * optim.batch_size * optim.accumulation_steps
+    images = (config.versions.every.steps or DEFAULT_INTERVAL_STEPS) * images_per_step(config)
     examples = num_examples(config.scoring.overhead, images)
-    return Probe(family, source, pairs.held_out, pairs.training, settings, examples, optim.batch_size)
+    return Probe(family, source, pairs.held_out, pairs.training, settings, examples, config.optim.batch_size)
 
 
 def example_settings(config: Config, family: StableDiffusion) -> ExampleSettings:

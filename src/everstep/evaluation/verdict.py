@@ -89,11 +89,11 @@ def verdict(points: Sequence[Point], images_per_step: int) -> Verdict:
     fall = falling_since(line[found:])
     if fall is not None:
         sentence = (
-            f"falling since version_{fall.version} (gain {last.gain:.3f}, version_{best.version} had {best.gain:.3f})"
+            f"falling since version_{fall.version} (gain {last.gain:z.3f}, version_{best.version} had {best.gain:z.3f})"
         )
         return Verdict(Control.FALLING, sentence, last.gain, fall.step, before, after.version, best.version)
     since = f"since step {after.step:,} (version_{after.version})" if found else "from the first version on"
-    sentence = f"obeyed {since}, gain {last.gain:.3f}"
+    sentence = f"obeyed {since}, gain {last.gain:z.3f}"
     return Verdict(Control.OBEYED, sentence, last.gain, after.step, before, after.version, best.version)
 
 
@@ -131,7 +131,7 @@ def is_worn_out(points: Sequence[Point], patience: int) -> bool:
 
 
 def _not_yet(last: Point, images_per_step: int) -> str:
-    said = f"not yet obeyed (gain {last.gain:.3f}"
+    said = f"not yet obeyed (gain {last.gain:z.3f}"
     if last.step * images_per_step < NORMAL_STEPS * NORMAL_BATCH:
         said += f", normal before about {NORMAL_STEPS:,} steps at batch {NORMAL_BATCH}"
     return said + ")"

@@ -12,6 +12,7 @@ import xxhash
 
 from everstep.config.schema import Tracking
 from everstep.errors import UserError
+from everstep.versions.layout import identity_of
 
 Report = Callable[[str], None]
 
@@ -66,7 +67,7 @@ class WeightsAndBiases:
         opened = wandb.init(
             project=project,
             name=run.name,
-            id=xxhash.xxh3_64_hexdigest(str(run).encode()),
+            id=identity_of(run) or xxhash.xxh3_64_hexdigest(str(run).encode()),
             resume="allow",
             dir=str(run / "records"),
             config=dict(settings),

@@ -35,6 +35,8 @@ FIXED = {
 # What is assigned when other pairs are meant: the data may then differ from what the version was trained on.
 PAIRS = {"data", "data.path", "data.bad_pairs", "data.resolution"}
 
+FINAL, EARLY = "final", "early"  # why a run is over: all steps are done, or control gain rises no more
+
 # Sections that change nothing of what is trained: any start may have its own.
 FREE = ("keep", "keeper", "scoring", "tracking")
 

@@ -13,11 +13,12 @@ from everstep.config.schema import Config
 from everstep.contracts import Batch
 from everstep.errors import NotCommitted
 from everstep.models.sd import StableDiffusion
+from everstep.train.intent import EARLY, FINAL
 from everstep.train.metrics import Measured, Metrics
 from everstep.train.optim import learning_rate, set_learning_rate
 from everstep.train.progress import Progress, Reporter
 from everstep.train.rate import Rate
-from everstep.train.saving import EARLY, FINAL, KeeperGone, Saver
+from everstep.train.saving import KeeperGone, Saver
 from everstep.train.state import TrainState
 from everstep.train.stop import StopSignals
 

@@ -31,7 +31,7 @@ class Progress:
         """The whole line: step, images, loss, rate, time left, last version and its age, the next one."""
         parts = [f"step {self.step:,}/{self.max_steps:,}", f"{self.images_seen:,} images"]
         parts += [] if self.loss is None else [f"loss {self.loss:.4f}"]
-        parts += [] if self.control_gain is None else [f"gain {self.control_gain:.3f}"]
+        parts += [] if self.control_gain is None else [f"gain {self.control_gain:z.3f}"]
         parts += [] if self.images_per_second is None else [f"{self.images_per_second:.1f} images/s"]
         parts += [] if self.seconds_left is None else [f"{duration(self.seconds_left)} left"]
         if self.last_version:

@@ -31,7 +31,6 @@ from everstep.versions import (
 )
 
 INTERVAL = "interval"  # the one reason for which training does not wait
-FINAL, EARLY = "final", "early"  # all steps are done; control gain rises no more
 
 
 @dataclass(slots=True)

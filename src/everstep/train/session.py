@@ -24,14 +24,14 @@ from everstep.train.boards import Board, TensorBoard, WeightsAndBiases
 from everstep.train.channel import Channel
 from everstep.train.ema import Ema
 from everstep.train.facts import version_facts
-from everstep.train.intent import Ready, pairs_of
+from everstep.train.intent import EARLY, FINAL, Ready, pairs_of
 from everstep.train.judging import Judge
 from everstep.train.loop import Loop
 from everstep.train.metrics import Metrics
 from everstep.train.optim import make_optimizer
 from everstep.train.progress import Reporter, duration
 from everstep.train.receipt import receipt
-from everstep.train.saving import EARLY, FINAL, Saver
+from everstep.train.saving import Saver
 from everstep.train.snapshots import open_snapshots
 from everstep.train.state import TrainState, seed_process
 from everstep.train.stop import StopSignals

@@ -13,6 +13,7 @@ from everstep.errors import ExitCode, UserError
 from everstep.models.base import BaseFolder
 from everstep.train.channel import Channel
 from everstep.train.intent import (
+    EARLY,
     Changes,
     Ready,
     accepts_other_data,
@@ -133,7 +134,7 @@ def _is_complete(version: Version, config: Config) -> bool:
 
 
 def _ended_early(version: Version, config: Config) -> bool:
-    return version.reason == "early" and config.scoring.patience is not None
+    return version.reason == EARLY and config.scoring.patience is not None
 
 
 def _already_complete(run: Run, version: Version, config: Config) -> str:

@@ -91,9 +91,11 @@ def _gain(pen: _Pen, place: Place, line: Sequence[Point], verdict: Verdict) -> N
     if after is not None and verdict.before is not None:
         x, bottom = place(after.step, 0)
         pen.line([(x, TOP), (x, bottom)], JUMP, 1)
-        has_room = x > WIDTH * 0.35  # to its left, where the gain is still low
         said = f"the jump: step {after.step:,}, version_{after.version}"
-        pen.text((x - 6 if has_room else x + 6, TOP + 2), said, JUMP, 12, "ra" if has_room else "la")
+        if x > WIDTH * 0.35:  # room above the low gains to its left, else below the high ones to its right
+            pen.text((x - 6, TOP + 2), said, JUMP, 12, "ra")
+        else:
+            pen.text((x + 6, bottom - 20), said, JUMP, 12)
     pen.line([place(point.step, point.gain) for point in line], GAIN, 2)
     for point in line if len(line) <= 60 else ():
         pen.dot(place(point.step, point.gain), GAIN, 2.5)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from everstep.models.places import WEIGHTS
+from everstep.models.files import WEIGHTS
 from everstep.versions import Run, Version, read_tensors
 from machine import record
 

@@ -3,9 +3,10 @@
 Must not import anything of the house but errors, and never torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,24 @@ if TYPE_CHECKING:
     Int64Array = npt.NDArray[np.int64]
 else:  # verbs that only look answer before numpy would be loaded
     Uint8Array = Float32Array = Int64Array = Any
+
+Report = Callable[[str], None]  # says a sentence to whoever looks on; never raises
+Changes = dict[str, tuple[Any, Any]]  # setting -> (before, after)
+
+
+class Reason(StrEnum):
+    """Why a version was made; written in its manifest."""
+
+    START = "start"  # before the first step
+    INTERVAL = "interval"
+    ASKED = "asked"  # everstep save, everstep stop
+    SIGNAL = "signal"
+    RESCUE = "rescue"  # from memory, after the trainer's death
+    FINAL = "final"  # all steps are done
+    EARLY = "early"  # ended before: the score rises no more
+
+
+COMPLETE = (Reason.FINAL, Reason.EARLY)  # of the last version of a training that is over
 
 
 # --- data -> models, train ---------------------------------------------------------------------------------
@@ -47,6 +66,22 @@ class PairSource(Protocol):
     def fingerprint(self) -> str:
         """Digest of everything that the pairs are made of: equal if and only if the data are equal."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleSettings:
+    """All that an example depends on besides its number and its pair."""
+
+    seed: int
+    resolution: int
+    latent_shape: tuple[int, int, int]
+    num_train_timesteps: int
+    timestep_shift: float = 1.0
+    prompt_dropout: float = 0.5
+    posterior: bool = True  # whether the VAE draws latents from a posterior, which takes noise of its own
+    crop: Literal["centre", "random"] = "centre"
+    flip_probability: float = 0.0
+    condition_resize: Literal["bilinear", "nearest"] = "bilinear"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +149,7 @@ class Draft:
 
     step: int
     images_seen: int
-    reason: str  # start, interval, asked, signal, rescue, final
+    reason: str  # a Reason
     parent: ParentRef | None
     tensor_files: Sequence[TensorFile]
     small_files: Mapping[str, bytes]  # path inside the version -> content: config.json, state.json, hparams.yaml

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bases import write_base
-from everstep.models.places import AVERAGED, OPTIMIZER, WEIGHTS
+from everstep.models.files import AVERAGED, OPTIMIZER, WEIGHTS
 from everstep.versions import Run
 from program import Ended
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from everstep.contracts import Batch, Pair
-from everstep.data import BatchStream, ExampleSettings, fit, open_source, split
+from everstep.contracts import Batch, ExampleSettings, Pair
+from everstep.data import BatchStream, fit, open_source, split
 from everstep.errors import UserError
 
 SETTINGS = ExampleSettings(

@@ -11,8 +11,8 @@ from PIL import Image
 
 from bases import write_base
 from everstep.config.schema import Compute
-from everstep.contracts import Batch
-from everstep.data import BatchStream, ExampleSettings, open_source, split
+from everstep.contracts import Batch, ExampleSettings
+from everstep.data import BatchStream, open_source, split
 from everstep.errors import UserError
 from everstep.models.arithmetic import arithmetic
 from everstep.models.base import locate

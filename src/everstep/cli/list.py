@@ -6,9 +6,9 @@ from typing import Any
 from everstep.cli.place import open_run
 from everstep.cli.printing import print_json, print_table
 from everstep.evaluation.scores import marks
+from everstep.units import size
 from everstep.versions import Run, lineage, rows
 from everstep.versions.lineage import Branch, Node
-from everstep.versions.units import size
 
 HEADS = {"loss": "loss", "control_gain": "gain"}  # name of a score -> head of its column; these come first
 

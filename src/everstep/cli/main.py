@@ -33,8 +33,17 @@ VERBS = {
     "prune": "Let versions go that no policy of the run keeps.",
     "check": "Check a folder of pairs before it is trained on.",
 }
+SHORT_FLAGS = {
+    "--base": "--base.path",
+    "--data": "--data.path",
+    "--from": "--optim.start-from",
+    "--ram-dir": "--keeper.ram-dir",
+    "--restarts": "--keeper.restarts",
+    "--unattended": "--keeper.unattended-minutes",
+}
 EPILOGUE = (
     "RUN is a name in runs/, or a path. RUN@N is its version N; RUN@latest and RUN@-2 count from the end.\n\n"
+    f"In short: {', '.join(f'{short} for {flag}' for short, flag in SHORT_FLAGS.items())}.\n\n"
     "Exit codes: 0 done or already complete, 1 a check found a fault, 2 wrong input, 3 stopped and resumable, "
     "4 stopped by a full or failing disk and resumable, 5 training became non-finite, 70 a bug of ours."
 )
@@ -63,7 +72,7 @@ def run(arguments: list[str]) -> int:
     """Run one command; returns its exit code. Whatever is not an EverstepError is a bug and shows its trace."""
     try:
         code = build_app()(
-            _with_short_paths(arguments), exit_on_error=False, print_error=False, result_action="return_value"
+            _spelled_out(arguments), exit_on_error=False, print_error=False, result_action="return_value"
         )
     except CycloptsError as error:
         print(_in_words(error), file=sys.stderr)
@@ -95,11 +104,10 @@ def _in_words(error: CycloptsError) -> str:
     return str(error)
 
 
-def _with_short_paths(arguments: list[str]) -> list[str]:
-    """--base B and --data D stand for --base.path B and --data.path D."""
-    short = {"--base": "--base.path", "--data": "--data.path"}
+def _spelled_out(arguments: list[str]) -> list[str]:
+    """Short flags as the settings that they stand for."""
     spelled = []
     for argument in arguments:
         flag, sign, value = argument.partition("=")
-        spelled.append(short.get(flag, flag) + sign + value)
+        spelled.append(SHORT_FLAGS.get(flag, flag) + sign + value)
     return spelled

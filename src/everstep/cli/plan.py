@@ -11,9 +11,9 @@ from everstep.config import Config, resolve
 from everstep.errors import ExitCode, UserError
 from everstep.train.planning import Plan, plan
 from everstep.train.space import Space
+from everstep.units import size
 from everstep.versions import run_folder
 from everstep.versions.memory import SLOTS
-from everstep.versions.units import size
 
 
 def plan_(

@@ -6,9 +6,9 @@ from everstep.cli.place import open_run
 from everstep.cli.printing import print_json, print_table
 from everstep.config import read_hparams
 from everstep.train.retiring import in_words, marked, policy
+from everstep.units import size
 from everstep.versions.pruning import decide, prune
 from everstep.versions.retention import Decision
-from everstep.versions.units import size
 
 
 def prune_(run: str, *, dry_run: bool = False, json: bool = False) -> int:

@@ -3,6 +3,7 @@
 import time
 
 from everstep.cli.place import open_run
+from everstep.contracts import Reason
 from everstep.errors import UserError
 from everstep.versions import read_requests, write_request
 
@@ -31,7 +32,7 @@ def save_(run: str, *, label: str | None = None, timeout_s: float = 600.0) -> in
         if time.monotonic() > until:
             raise UserError(f"{opened.name} has not saved within {timeout_s:g} s; it was asked to, and still may.")
         time.sleep(POLL_S)
-    made = [version for version in opened.versions() if version.number >= before and version.reason == "asked"]
+    made = [version for version in opened.versions() if version.number >= before and version.reason == Reason.ASKED]
     if not made:
         raise UserError(f"{opened.name} could not save a version; what it prints says why.")
     print(f"{made[-1].name} (step {made[-1].step:,}) is {made[-1].path}")

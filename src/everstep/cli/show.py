@@ -2,8 +2,8 @@
 
 from everstep.cli.place import open_version
 from everstep.cli.printing import print_facts, print_json, print_table
+from everstep.units import size
 from everstep.versions import Annotation, Version
-from everstep.versions.units import size
 
 
 def show_(version: str, *, json: bool = False) -> int:

@@ -1,8 +1,8 @@
 """everstep slim"""
 
 from everstep.cli.place import open_version
+from everstep.units import size
 from everstep.versions.pruning import slim
-from everstep.versions.units import size
 
 
 def slim_(version: str) -> int:

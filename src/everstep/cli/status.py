@@ -5,10 +5,9 @@ from dataclasses import asdict
 from everstep.cli.place import open_run
 from everstep.cli.printing import print_facts, print_json
 from everstep.config import read_hparams
-from everstep.train.progress import duration
 from everstep.train.space import course
+from everstep.units import duration, size
 from everstep.versions import RunStatus, status
-from everstep.versions.units import size
 
 
 def status_(run: str, *, json: bool = False) -> int:

@@ -3,9 +3,9 @@
 from everstep.cli.place import open_run, split_spec
 from everstep.cli.printing import print_json
 from everstep.errors import ExitCode, UserError
+from everstep.units import size
 from everstep.versions import verify
 from everstep.versions.reading import reading
-from everstep.versions.units import size
 
 
 def verify_(run: str, *, json: bool = False) -> int:

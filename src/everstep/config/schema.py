@@ -6,7 +6,6 @@ The line under each field is its help text on the command line.
 
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from everstep.config.amounts import Bytes, Every, Span
@@ -63,7 +62,7 @@ class Data(PathSection):
 class Optim(Section):
     """How the ControlNet is trained."""
 
-    start_from: Annotated[str | None, Parameter(name=("--optim.start-from", "--from"))] = None
+    start_from: str | None = None
     """Weights to start from: RUN@VERSION or a ControlNet folder; left out, the base with zero convolutions."""
     hint_start: Literal["zero", "random"] = "zero"
     """How the hint encoder's last layer begins; behind the zero convolutions, step 0 draws as the base either way."""
@@ -97,6 +96,11 @@ class Optim(Section):
     """Loss weights min(SNR, gamma), usually 5 (Hang et al. 2023); null for equal weights."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay per step of the averaged weights, which are then used for samples; 0 for none."""
+
+    @property
+    def images_per_step(self) -> int:
+        """Examples that one optimizer step is made of."""
+        return self.batch_size * self.accumulation_steps
 
 
 class Compute(Section):
@@ -166,15 +170,13 @@ class Keeper(Section):
     """Share of training time that snapshots may cost where they are automatic."""
     copying: Literal["auto", "blocking", "background"] = "auto"
     """Copy while training waits or during the next forward and backward; auto is what costs less here, measured."""
-    ram_dir: Annotated[str | None, Parameter(name=("--keeper.ram-dir", "--ram-dir"))] = None
+    ram_dir: str | None = None
     """Folder in memory for the snapshots; left out, /dev/shm where it has room, else a nameless memory file."""
-    restarts: Annotated[int, Field(ge=0), Parameter(name=("--keeper.restarts", "--restarts"))] = 0
+    restarts: Annotated[int, Field(ge=0)] = 0
     """How often a trainer that died is started again by itself."""
     hang_minutes: Annotated[float, Field(gt=0)] = 15.0
     """Minutes without a step after which the last snapshot is committed and the hang reported."""
-    unattended_minutes: Annotated[
-        float | None, Field(ge=0), Parameter(name=("--keeper.unattended-minutes", "--unattended"))
-    ] = None
+    unattended_minutes: Annotated[float, Field(ge=0)] | None = None
     """Minutes of a disk refusing every version after which training ends with exit code 4; left out, it goes on."""
 
 

@@ -5,14 +5,13 @@ Never imports torch.
 
 from everstep.data.faults import CheckReport, check
 from everstep.data.held_out import Split, split
-from everstep.data.loader import BatchStream, ExampleSettings
+from everstep.data.loader import BatchStream
 from everstep.data.sources import Source, describe, listed, open_source
 from everstep.data.transform import fit
 
 __all__ = [
     "BatchStream",
     "CheckReport",
-    "ExampleSettings",
     "Source",
     "Split",
     "check",

@@ -4,29 +4,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from everstep.contracts import Batch, Float32Array, PairSource, Uint8Array
+from everstep.contracts import Batch, ExampleSettings, Float32Array, PairSource, Uint8Array
 from everstep.data import order
 from everstep.data.transform import CENTRE, fit
-
-
-@dataclass(frozen=True, slots=True)
-class ExampleSettings:
-    """All that an example depends on besides its number and its pair."""
-
-    seed: int
-    resolution: int
-    latent_shape: tuple[int, int, int]
-    num_train_timesteps: int
-    timestep_shift: float = 1.0
-    prompt_dropout: float = 0.5
-    posterior: bool = True  # whether the VAE draws latents from a posterior, which takes noise of its own
-    crop: Literal["centre", "random"] = "centre"
-    flip_probability: float = 0.0
-    condition_resize: Literal["bilinear", "nearest"] = "bilinear"
 
 
 @dataclass(frozen=True, slots=True)

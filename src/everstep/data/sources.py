@@ -1,11 +1,10 @@
 """Where pairs come from: a folder, or the built-in generator."""
 
 import difflib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
 
-from everstep.contracts import Pair
+from everstep.contracts import Pair, Report
 from everstep.data import circles
 from everstep.data.faults import CheckReport, Progress, check
 from everstep.data.images import BLACK, WHITE, read_rgb
@@ -13,7 +12,6 @@ from everstep.errors import UserError
 
 NUM_CIRCLES = 50_000
 SHOWN_FINDINGS = 20
-Report = Callable[[str], None]
 
 
 class Source(Protocol):

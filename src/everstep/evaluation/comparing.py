@@ -13,13 +13,13 @@ from everstep.evaluation.comparison import Side, comparison_page, picture_rows
 from everstep.evaluation.drawing import open_base, weights_drawn_with
 from everstep.evaluation.page import PictureRow, Sheet
 from everstep.evaluation.samples import CELL_PX, Shown, draw, sheet, shown_pairs
+from everstep.models.files import CONTROLNET_CONFIG
 from everstep.models.sd import StableDiffusion
 from everstep.models.stored import AVERAGED, load_weights
 from everstep.versions import Version, read_small
 from everstep.versions.reading import reading
 
 LARGE_CELL_PX = 192
-NETWORK = "controlnet/config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +40,15 @@ def draw_all(versions: Sequence[Version], common: Common, shown: Sequence[Shown]
     family, network, kind = open_base(common.config), None, b""
     for version in versions:
         with reading(version.path):
-            if network is None or read_small(version, NETWORK) != kind:
-                network, kind = _network(family, version), read_small(version, NETWORK)
+            if network is None or read_small(version, CONTROLNET_CONFIG) != kind:
+                network, kind = _network(family, version), read_small(version, CONTROLNET_CONFIG)
             weights = weights_drawn_with(version)
             load_weights(network, version, weights)
         yield Row(draw(family, network, shown, common.config.sampling), weights == AVERAGED)
 
 
 def _network(family: StableDiffusion, version: Version) -> Any:
-    return family.load_controlnet(str(version.path / NETWORK.partition("/")[0]))
+    return family.load_controlnet(str(version.path / CONTROLNET_CONFIG.partition("/")[0]))
 
 
 def comparison_sheet(title: str, shown: Sequence[Shown], sides: Sequence[Side]) -> Image.Image:

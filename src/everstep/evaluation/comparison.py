@@ -14,9 +14,9 @@ from everstep.evaluation.differing import (
     weights_json,
 )
 from everstep.evaluation.page import PictureRow, Sheet, Table, page
+from everstep.units import size
 from everstep.versions import Annotation, Version
 from everstep.versions.distance import Distance
-from everstep.versions.units import size
 
 HEADLINES = {"control_gain": "gain", "circle_iou": "IoU", "loss": "loss"}  # the first that is known stands by pictures
 

@@ -3,7 +3,7 @@
 from PIL import Image
 
 from everstep.evaluation.curve import draw_curve
-from everstep.evaluation.scorer import Found, Scorer, images_per_step
+from everstep.evaluation.scorer import Found, Scorer
 from everstep.evaluation.scores import Scored, file_scores, points, read_scores
 from everstep.evaluation.sheets import describe_sheet, save_sheet
 from everstep.evaluation.verdict import Verdict
@@ -27,7 +27,7 @@ def file_found(
     run: Run, version: Version, scorer: Scorer, found: Found, averaged: bool, loss: float | None = None
 ) -> tuple[Verdict, Image.Image | None]:
     """Write it all; returns what the line of versions says now, and the contact sheet. Raises: OSError."""
-    told = file_scores(run, as_scored(version, found, loss), images_per_step(scorer.config))
+    told = file_scores(run, as_scored(version, found, loss), scorer.config.optim.images_per_step)
     _save_curve(run, told)
     if found.pictures is None or len(found.pictures) > scorer.config.sampling.pairs:
         return told, None  # more than a contact sheet shows, drawn for the scores alone

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from everstep.contracts import Batch, PairSource, Uint8Array
+from everstep.contracts import Batch, ExampleSettings, PairSource, Uint8Array
 from everstep.data import fit, order
-from everstep.data.loader import ExampleSettings
 from everstep.evaluation.gain import BLANK, CONDITIONS, SEED, SHUFFLED, TRUE, Design, Floats, control_gain, design
 from everstep.evaluation.verdict import Gain
 from everstep.models.sd import StableDiffusion, Task

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from everstep.config.schema import Config
-from everstep.contracts import PairSource, Uint8Array
+from everstep.contracts import ExampleSettings, PairSource, Uint8Array
 from everstep.data import Split
-from everstep.data.loader import ExampleSettings
 from everstep.evaluation.adherence import Adherence, kind_for, open_adherence
 from everstep.evaluation.gain import num_examples
 from everstep.evaluation.picture_faults import picture_fault
@@ -118,7 +117,7 @@ def _probe(
     """None where no gain is asked for, or where there is no pair to measure it on."""
     if not config.scoring.overhead or not pairs.held_out:
         return None
-    images = (config.versions.every.steps or DEFAULT_INTERVAL_STEPS) * images_per_step(config)
+    images = (config.versions.every.steps or DEFAULT_INTERVAL_STEPS) * config.optim.images_per_step
     examples = num_examples(config.scoring.overhead, images)
     return Probe(family, source, pairs.held_out, pairs.training, settings, examples, config.optim.batch_size)
 
@@ -139,8 +138,3 @@ def example_settings(config: Config, family: StableDiffusion) -> ExampleSettings
         flip_probability=data.flip_probability,
         condition_resize=data.condition_resize,
     )
-
-
-def images_per_step(config: Config) -> int:
-    """In one optimizer step."""
-    return config.optim.batch_size * config.optim.accumulation_steps

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from everstep.errors import DamageFound
-from everstep.models.places import AVERAGED, WEIGHTS
+from everstep.models.files import AVERAGED, WEIGHTS
 from everstep.versions import Version, load_into
 from everstep.versions.tensorfile import TensorPlace
 

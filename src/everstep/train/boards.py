@@ -11,10 +11,9 @@ from typing import Any, Protocol
 import xxhash
 
 from everstep.config.schema import Tracking
+from everstep.contracts import Report
 from everstep.errors import UserError
 from everstep.versions.layout import identity_of
-
-Report = Callable[[str], None]
 
 
 class Board(Protocol):

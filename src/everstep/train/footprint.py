@@ -9,19 +9,27 @@ from everstep.config import Config, dump
 from everstep.contracts import TensorFile
 from everstep.errors import DamageFound, UserError
 from everstep.models.base import BaseFolder
-from everstep.models.places import AVERAGED, METADATA, MOMENTS, OPTIMIZER, WEIGHTS
+from everstep.models.files import (
+    AVERAGED,
+    CONTROLNET_CONFIG,
+    HPARAMS,
+    METADATA,
+    MOMENTS,
+    OPTIMIZER,
+    STATE,
+    TENSOR_FILES,
+    WEIGHTS,
+)
 from everstep.models.shapes import HINT_CHANNELS, Shape, controlnet_shapes, new_controlnet_shapes
 from everstep.versions import Run, Version, run_folder
 from everstep.versions.arena import PlannedFile, plan_arena
 from everstep.versions.forecast import Footprint
-from everstep.versions.layout import DIGESTS, HPARAMS
+from everstep.versions.layout import DIGESTS
 from everstep.versions.memory import SLOTS
 from everstep.versions.tensorfile import TensorImage, read_header
 
 DIGEST_BYTES = 64  # of one digest in JSON, with its name's quotes
-CONTROLNET_CONFIG, STATE = "controlnet/config.json", "training/state.json"
 CONFIG_BYTES, STATE_BYTES = 4 << 10, 48 << 10  # at most
-TENSOR_FILES = (WEIGHTS, OPTIMIZER, AVERAGED)
 
 
 def footprint_of(version: Version) -> Footprint:

@@ -11,7 +11,7 @@ from typing import Any
 
 from everstep.config import Config, changes, flatten, read_hparams
 from everstep.config.load import parse_assignments, validate
-from everstep.contracts import ParentRef
+from everstep.contracts import Changes, ParentRef, Report
 from everstep.data import Source, Split, open_source, split
 from everstep.errors import UserError
 from everstep.evaluation.adherence import MODELS, check_scoring
@@ -19,9 +19,6 @@ from everstep.models.base import BaseFolder, locate
 from everstep.train.boards import check_tracking
 from everstep.versions import Run, Version, run_folder
 from everstep.versions.layout import version_number
-
-Report = Callable[[str], None]
-Changes = dict[str, tuple[Any, Any]]
 
 # Settings that a run cannot change under way, and why.
 FIXED = {
@@ -34,8 +31,6 @@ FIXED = {
 
 # What is assigned when other pairs are meant: the data may then differ from what the version was trained on.
 PAIRS = {"data", "data.path", "data.bad_pairs", "data.resolution"}
-
-FINAL, EARLY = "final", "early"  # why a run is over: all steps are done, or control gain rises no more
 
 # Sections that change nothing of what is trained: any start may have its own.
 FREE = ("keep", "keeper", "scoring", "tracking")

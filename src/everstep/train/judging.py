@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from everstep.evaluation.filing import as_scored, file_found, in_words
-from everstep.evaluation.scorer import Found, Scorer, images_per_step
+from everstep.evaluation.scorer import Found, Scorer
 from everstep.evaluation.scores import points
 from everstep.evaluation.verdict import Control, Verdict, is_worn_out, verdict
 from everstep.train.metrics import Metrics
@@ -35,7 +35,7 @@ class Judge:
 
     def __init__(self, run: Run, scorer: Scorer, reporter: Reporter) -> None:
         self._run, self._scorer, self._reporter = run, scorer, reporter
-        self._images_per_step = images_per_step(scorer.config)
+        self._images_per_step = scorer.config.optim.images_per_step
         self.verdict: Verdict = verdict(points(run), self._images_per_step)
         self.is_worn_out = False  # whether training shall end because control gain rises no more
 

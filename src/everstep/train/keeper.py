@@ -21,9 +21,10 @@ from everstep.errors import ExitCode, NotCommitted
 from everstep.train.channel import Channel, Gone, Message
 from everstep.train.committer import RETRY_S, Committer
 from everstep.train.intent import Ready
-from everstep.train.progress import Reporter, duration
+from everstep.train.progress import Reporter
 from everstep.train.retiring import retiring
 from everstep.train.trainer import STACKS_SIGNAL, Trainer, become_trainer, stacks_file
+from everstep.units import duration
 from everstep.versions import Version, read_live
 from everstep.versions.arena import Arena, PlannedFile, plan_arena
 from everstep.versions.memory import SLOTS, release, take_memory

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from everstep.config.schema import Config
-from everstep.contracts import Batch
+from everstep.contracts import COMPLETE, Batch, Reason
 from everstep.errors import NotCommitted
 from everstep.models.sd import StableDiffusion
-from everstep.train.intent import EARLY, FINAL
 from everstep.train.metrics import Measured, Metrics
 from everstep.train.optim import learning_rate, set_learning_rate
 from everstep.train.progress import Progress, Reporter
@@ -23,7 +22,6 @@ from everstep.train.state import TrainState
 from everstep.train.stop import StopSignals
 
 TELL_PERIOD_S = 0.5
-COMPLETE = (FINAL, EARLY)
 
 
 class Loop:
@@ -46,7 +44,7 @@ class Loop:
         self.rate = Rate()
         self._told_at = 0.0
 
-    def run(self) -> str:
+    def run(self) -> Reason:
         """Train until the last step or a request to stop; returns the reason: final, early where control gain rises no
         more, signal, asked, or rescue where the keeper died.
 
@@ -61,15 +59,15 @@ class Loop:
             self.metrics.flush()
             self.saver.go_alone(self.state, self.metrics)
             self._tell("stopped")
-            return "rescue"
+            return Reason.RESCUE
 
-    def _until_the_end(self) -> str:
-        reason = None
+    def _until_the_end(self) -> Reason:
+        reason: Reason | None = None
         self.rate.start(self.state.images_seen)
         while self.state.step < self.config.optim.max_steps and reason is None:
             self.advance()
             reason = self.asked_to_stop()
-        reason = reason or FINAL
+        reason = reason or Reason.FINAL
         if self.saver.last_step != self.state.step:
             self._save(reason)
         self.saver.finish(self.metrics)
@@ -81,7 +79,7 @@ class Loop:
         self._step()
         self.saver.hear(self.metrics, self.state.step)
         if self.saver.is_due(self.state.step):
-            self._save("interval")
+            self._save(Reason.INTERVAL)
         else:
             self.saver.snapshot(self.state, self.metrics)
         self._tell()
@@ -102,7 +100,7 @@ class Loop:
         state.scaler.update()
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1
-        state.images_seen += optim.batch_size * optim.accumulation_steps
+        state.images_seen += optim.images_per_step
         if state.ema is not None:
             state.ema.update(state.step)
         self.metrics.add(Measured(state.step, state.images_seen, first_example, rate, loss, norm))
@@ -118,27 +116,27 @@ class Loop:
 
     # --- versions, progress, stopping ----------------------------------------------------------------------
 
-    def _save(self, reason: str, label: str | None = None) -> None:
+    def _save(self, reason: Reason, label: str | None = None) -> None:
         """Make a version. A disk that refuses it costs the version, not the training, unless it is the last."""
         self.metrics.flush()
         with self.rate.paused():
             try:
                 self.saver.save(self.state, reason, self.metrics, label)
             except NotCommitted as error:
-                if reason != "interval":
+                if reason is not Reason.INTERVAL:
                     raise
                 self.reporter.say(str(error))
 
-    def asked_to_stop(self) -> str | None:
+    def asked_to_stop(self) -> Reason | None:
         """The reason to stop after this step, or None to go on. What else was asked is done."""
-        reason = "signal" if self.signals.received is not None else None
+        reason = Reason.SIGNAL if self.signals.received is not None else None
         for request in self.saver.requests():
             if request.kind == "save":
-                self._save("asked", request.details.get("label"))
+                self._save(Reason.ASKED, request.details.get("label"))
                 self.saver.done(request)
             elif request.kind == "stop":
-                reason = reason or "asked"
-        return reason or (EARLY if self.saver.judge.is_worn_out else None)
+                reason = reason or Reason.ASKED
+        return reason or (Reason.EARLY if self.saver.judge.is_worn_out else None)
 
     def _tell(self, state: str = "running") -> None:
         """Let the line, the live file and the records know; at most twice a second."""
@@ -156,7 +154,7 @@ class Loop:
     def _progress(self, now: float) -> Progress:
         state, optim = self.state, self.config.optim
         images_per_second = self.rate.images_per_second(state.images_seen)
-        left = (optim.max_steps - state.step) * optim.batch_size * optim.accumulation_steps
+        left = (optim.max_steps - state.step) * optim.images_per_step
         return Progress(
             step=state.step,
             max_steps=optim.max_steps,

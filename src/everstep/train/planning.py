@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everstep.config import Config, changes, read_hparams
+from everstep.contracts import Report
 from everstep.errors import UserError
 from everstep.train.footprint import arena_bytes
-from everstep.train.intent import Report, complete, is_free, open_data, pairs_of
+from everstep.train.intent import complete, is_free, open_data, pairs_of
 from everstep.train.space import Space, plan_space
 from everstep.versions import Run, Version
 from everstep.versions.memory import SLOTS, available_bytes
@@ -47,7 +48,7 @@ def plan(folder: Path, config: Config, report: Report) -> Plan:
     if not pairs.training:
         raise UserError(f"{completed.data.path} leaves no pair to train on: {source.description}.")
     space = plan_space(folder, completed, base, version)
-    per_step = completed.optim.batch_size * completed.optim.accumulation_steps
+    per_step = completed.optim.images_per_step
     seen, step = (0, 0) if version is None else (version.images_seen, version.step)
     images = seen + max(0, completed.optim.max_steps - step) * per_step
     available = available_bytes()

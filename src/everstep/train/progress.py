@@ -9,6 +9,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from everstep.units import duration
+
 TERMINAL_PERIOD_S, PLAIN_PERIOD_S = 0.5, 15.0
 
 
@@ -79,14 +81,3 @@ def _line(progress: Progress) -> Table:
     line = Table.grid(padding=(0, 1))
     line.add_row(ProgressBar(total=progress.max_steps, completed=progress.step, width=20), progress.text())
     return line
-
-
-def duration(seconds: float) -> str:
-    """42 s, 3 min 20 s, 2 h 05 min."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"

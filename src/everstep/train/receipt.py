@@ -5,9 +5,10 @@ from importlib.metadata import version as installed
 
 import torch
 
+from everstep.models.files import STATE
 from everstep.train.facts import LIBRARIES
 from everstep.train.intent import Ready
-from everstep.train.state import STATE, TrainState
+from everstep.train.state import TrainState
 from everstep.versions import Version, read_small
 
 

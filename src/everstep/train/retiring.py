@@ -6,11 +6,11 @@ from collections.abc import Callable
 from everstep.config.schema import Keep
 from everstep.errors import EverstepError
 from everstep.evaluation.scores import marks
+from everstep.units import size
 from everstep.versions import Run
 from everstep.versions.lock import Busy
 from everstep.versions.pruning import prune
 from everstep.versions.retention import Decision, Fate, Policy
-from everstep.versions.units import size
 
 
 def policy(keep: Keep) -> Policy:

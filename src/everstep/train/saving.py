@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from everstep.config import Config, dump
-from everstep.contracts import Draft, ParentRef
+from everstep.contracts import Draft, ParentRef, Reason
 from everstep.errors import NotCommitted
+from everstep.models.files import HPARAMS
 from everstep.train.channel import Channel, Gone
 from everstep.train.judging import Judge, Judged
 from everstep.train.metrics import Metrics
-from everstep.train.progress import Progress, Reporter, duration
+from everstep.train.progress import Progress, Reporter
 from everstep.train.retiring import retiring
 from everstep.train.snapshots import Snapshots
-from everstep.train.state import HPARAMS, TrainState
+from everstep.train.state import TrainState
+from everstep.units import duration
 from everstep.versions import (
     LiveStatus,
     Request,
@@ -29,8 +31,6 @@ from everstep.versions import (
     write_annotation,
     write_live,
 )
-
-INTERVAL = "interval"  # the one reason for which training does not wait
 
 
 @dataclass(slots=True)
@@ -88,7 +88,7 @@ class Saver:
 
     # --- making versions -----------------------------------------------------------------------------------
 
-    def save(self, state: TrainState, reason: str, metrics: Metrics | None = None, label: str | None = None) -> None:
+    def save(self, state: TrainState, reason: Reason, metrics: Metrics | None = None, label: str | None = None) -> None:
         """Make the state the next version, and judge it. Returns when it is committed, or, for one that is made
         at an interval under a keeper, when its copy is.
 
@@ -101,14 +101,14 @@ class Saver:
         self.snapshots.take(self._draft(state, reason), claimed=True, label=label)
         self._pending.append(pending)
         self.last_step, self.saved_at = state.step, time.monotonic()
-        if reason != INTERVAL:
+        if reason is not Reason.INTERVAL:
             self._await(metrics)
             self._judge(state, pending)
             self._file(pending, metrics)
         else:
             self._judge(state, pending)
 
-    def _commit_here(self, state: TrainState, reason: str, pending: Pending, metrics: Metrics | None) -> None:
+    def _commit_here(self, state: TrainState, reason: Reason, pending: Pending, metrics: Metrics | None) -> None:
         began = time.monotonic()
         state.check_finite()
         version = self.run.commit(self._draft(state, reason))
@@ -122,9 +122,9 @@ class Saver:
         """Copy the state into memory that outlives this process, where that is due. Raises: NotFinite."""
         if self.snapshots is not None and self.snapshots.is_due(state.step):
             metrics.flush()
-            self.snapshots.take(self._draft(state, "rescue"), claimed=False)
+            self.snapshots.take(self._draft(state, Reason.RESCUE), claimed=False)
 
-    def _draft(self, state: TrainState, reason: str) -> Draft:
+    def _draft(self, state: TrainState, reason: Reason) -> Draft:
         return Draft(
             step=state.step,
             images_seen=state.images_seen,
@@ -209,7 +209,7 @@ class Saver:
                 self._parent = ParentRef(self.run.name, self.last.number, self.last.manifest_digest)
             if self.last is None or self.last.step != state.step:
                 self.facts = {**self.facts, **snapshots.facts}
-                self.save(state, "rescue", metrics)
+                self.save(state, Reason.RESCUE, metrics)
             snapshots.release()
 
     def _committed(self, version: Version, seconds: float, pending: Pending, retired: str) -> None:

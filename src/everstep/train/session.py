@@ -13,7 +13,7 @@ import torch
 
 from everstep.config import dump
 from everstep.config.schema import Optim
-from everstep.contracts import ParentRef
+from everstep.contracts import ParentRef, Reason
 from everstep.data import BatchStream, Split
 from everstep.errors import ExitCode, NotCommitted, NotFinite
 from everstep.evaluation.scorer import Scorer, example_settings
@@ -24,17 +24,18 @@ from everstep.train.boards import Board, TensorBoard, WeightsAndBiases
 from everstep.train.channel import Channel
 from everstep.train.ema import Ema
 from everstep.train.facts import version_facts
-from everstep.train.intent import EARLY, FINAL, Ready, pairs_of
+from everstep.train.intent import Ready, pairs_of
 from everstep.train.judging import Judge
 from everstep.train.loop import Loop
 from everstep.train.metrics import Metrics
 from everstep.train.optim import make_optimizer
-from everstep.train.progress import Reporter, duration
+from everstep.train.progress import Reporter
 from everstep.train.receipt import receipt
 from everstep.train.saving import Saver
 from everstep.train.snapshots import open_snapshots
 from everstep.train.state import TrainState, seed_process
 from everstep.train.stop import StopSignals
+from everstep.units import duration
 from everstep.versions import Run, Version
 from everstep.versions.reading import reading
 
@@ -76,16 +77,15 @@ def build(
     last = ready.version
     saver = Saver(ready.run, ready.config, facts, judge, reporter, last, parent, snapshots, channel)
     if ready.version is None:
-        saver.save(state, "start")
+        saver.save(state, Reason.START)
     return Loop(ready.config, family, state, batches, saver, metrics, reporter, signals)
 
 
 def _opening(ready: Ready) -> str:
     optim = ready.config.optim
-    per_step = optim.batch_size * optim.accumulation_steps
     return (
         f"{ready.run.name}: ControlNet on {ready.base.name}, {ready.source.description}\n"
-        f"{optim.max_steps:,} steps of {per_step} images at {ready.config.data.resolution} px; "
+        f"{optim.max_steps:,} steps of {optim.images_per_step} images at {ready.config.data.resolution} px; "
         f"versions every {ready.config.versions.every} in {ready.run.path}"
     )
 
@@ -159,14 +159,14 @@ def _ended(ready: Ready, loop: Loop, reporter: Reporter) -> ExitCode:
         reporter.say(f"{error}\nOnce the disk takes it: everstep resume {name}")
         return error.exit_code
     took = duration(time.monotonic() - began)
-    if reason == EARLY:
+    if reason is Reason.EARLY:
         reporter.say(
             f"Ended early at step {loop.state.step:,}, {took}: control gain has not risen for "
             f"{ready.config.scoring.patience} versions. Best: {name}@best. {_last(loop.saver.last)}\n"
             f"Go on all the same: everstep resume {name} --set scoring.patience=null"
         )
         return ExitCode.DONE
-    if reason == FINAL:
+    if reason is Reason.FINAL:
         reporter.say(f"Complete after {loop.state.step:,} steps, {took}: {_last(loop.saver.last)}")
         return ExitCode.DONE
     reporter.say(f"Stopped at step {loop.state.step:,}. {_last(loop.saver.last)}\nGo on: everstep resume {name}")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from everstep.config.schema import Keeper
-from everstep.contracts import Draft, TensorFile
+from everstep.contracts import Draft, Report, TensorFile
 from everstep.errors import NotFinite
 from everstep.train.channel import Channel, Gone
 from everstep.train.pace import Cost, Pace
@@ -28,7 +28,6 @@ from everstep.versions.slots import SNAPSHOT, slot_notes
 from everstep.versions.tensorfile import TensorImage
 
 DIGEST_BYTES = 64  # of one digest in JSON, with its name's quotes
-Report = Callable[[str], None]
 
 
 def open_snapshots(

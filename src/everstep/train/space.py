@@ -8,14 +8,14 @@ from pathlib import Path
 from everstep.config import Config
 from everstep.errors import UserError
 from everstep.models.base import BaseFolder
-from everstep.models.places import AVERAGED, OPTIMIZER, WEIGHTS
+from everstep.models.files import AVERAGED, OPTIMIZER, WEIGHTS
 from everstep.train.footprint import footprint_of, new_footprint
 from everstep.train.retiring import policy
+from everstep.units import size
 from everstep.versions import Run, Version, fsops
 from everstep.versions.forecast import STEP_S, Course, Footprint, Forecast, coming_versions, forecast
 from everstep.versions.pruning import held_versions
 from everstep.versions.status import seconds_per_step
-from everstep.versions.units import size
 
 WORDS = {WEIGHTS: "weights", OPTIMIZER: "optimizer", AVERAGED: "averaged weights"}
 
@@ -89,7 +89,7 @@ def course(config: Config) -> Course:
     """The settings as the store understands them."""
     return Course(
         max_steps=config.optim.max_steps,
-        images_per_step=config.optim.batch_size * config.optim.accumulation_steps,
+        images_per_step=config.optim.images_per_step,
         every_steps=config.versions.every.steps,
         every_s=config.versions.every.seconds,
         policy=None if config.keep.everything else policy(config.keep),

@@ -7,14 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from everstep.config import Config, dump
-from everstep.contracts import ParentRef
+from everstep.contracts import Changes, ParentRef, Reason
 from everstep.data import Source
 from everstep.errors import ExitCode, UserError
 from everstep.models.base import BaseFolder
 from everstep.train.channel import Channel
 from everstep.train.intent import (
-    EARLY,
-    Changes,
     Ready,
     accepts_other_data,
     changed,
@@ -134,7 +132,7 @@ def _is_complete(version: Version, config: Config) -> bool:
 
 
 def _ended_early(version: Version, config: Config) -> bool:
-    return version.reason == EARLY and config.scoring.patience is not None
+    return version.reason == Reason.EARLY and config.scoring.patience is not None
 
 
 def _already_complete(run: Run, version: Version, config: Config) -> str:

@@ -15,14 +15,10 @@ from torch import Tensor
 
 from everstep.contracts import TensorFile
 from everstep.errors import NotFinite
-from everstep.models.places import AVERAGED, METADATA, MOMENTS, OPTIMIZER, WEIGHTS
+from everstep.models.files import AVERAGED, CONTROLNET_CONFIG, METADATA, MOMENTS, OPTIMIZER, STATE, WEIGHTS
 from everstep.models.stored import TorchTensor, fill
 from everstep.train.ema import Ema
 from everstep.versions import Version, read_small
-
-CONTROLNET_CONFIG = "controlnet/config.json"
-STATE = "training/state.json"
-HPARAMS = "hparams.yaml"
 
 
 @dataclass(slots=True)

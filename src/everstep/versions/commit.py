@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 from everstep.contracts import Draft
 from everstep.errors import DamageFound, DiskFull, NotCommitted
+from everstep.units import size
 from everstep.versions import fsops, manifest
 from everstep.versions.digests import ALGORITHM, digest
 from everstep.versions.layout import DIGESTS, MANIFEST, RunLayout
 from everstep.versions.tensorfile import TensorImage
-from everstep.versions.units import size
 
 
 class Image(Protocol):

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everstep.errors import DamageFound
+from everstep.units import size
 from everstep.versions.arena import Arena, ArenaPlan
 from everstep.versions.layout import identity_of
 from everstep.versions.slots import rescue
 from everstep.versions.store import Run
-from everstep.versions.units import size
 
 SHARED_MEMORY = Path("/dev/shm")
 PREFIX = "everstep-"
@@ -24,7 +24,6 @@ ARENA = "arena"
 SLOTS = (3, 2)
 RESERVE_SHARE, RESERVE_BYTES = 1 / 16, 512 << 20  # memory that is left to everything else
 
-Report = Callable[[str], None]
 PlanFor = Callable[[int], ArenaPlan]
 
 

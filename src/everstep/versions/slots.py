@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from everstep.contracts import Draft, ParentRef
+from everstep.contracts import Draft, ParentRef, Reason
 from everstep.errors import DamageFound
 from everstep.versions import fsops
 from everstep.versions.arena import Arena, Slot
@@ -75,7 +75,7 @@ def rescue(run: Run, arena: Arena) -> tuple[Version | None, list[str]]:
     for slot in sorted(whole, key=lambda slot: -slot.generation):
         try:
             parent = None if last is None else ParentRef(run.name, last.number, last.manifest_digest)
-            return commit_slot(run, arena, slot, parent, "rescue"), refused
+            return commit_slot(run, arena, slot, parent, Reason.RESCUE), refused
         except DamageFound as damage:
             refused.append(f"A state in memory was refused: it {damage}.")
     return None, refused

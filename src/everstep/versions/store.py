@@ -7,13 +7,13 @@ import contextlib
 import difflib
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from everstep.contracts import Draft, ParentRef
+from everstep.contracts import Draft, ParentRef, Report
 from everstep.errors import DamageFound, UserError
 from everstep.versions import commit as committing
 from everstep.versions import fsops, manifest
@@ -27,7 +27,6 @@ from everstep.versions.recovery import last_logged, recover
 from everstep.versions.tensorfile import LoadedTensor
 from everstep.versions.verify import Fault, faults, load_small, load_tensors
 
-Report = Callable[[str], None]
 BEST_SCORE = "control_gain"
 TRIES = 5
 

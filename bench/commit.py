@@ -26,7 +26,6 @@ from torch import Tensor
 
 from everstep.config.schema import Keeper, Optim
 from everstep.contracts import Draft
-from everstep.models.stored import fill
 from everstep.train.channel import Channel
 from everstep.train.committer import Committer
 from everstep.train.optim import make_optimizer
@@ -36,6 +35,7 @@ from everstep.versions import Run, Version
 from everstep.versions.arena import Arena, PlannedFile, plan_arena
 from everstep.versions.memory import release, take_memory
 from everstep.versions.tensorfile import TensorImage
+from everstep.versions.torch import fill
 from machine import record
 
 CHUNK_BYTES = 64 << 20

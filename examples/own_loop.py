@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from everstep.contracts import Draft, TensorFile
-from everstep.models.stored import TorchTensor, fill
+from everstep.versions.torch import TorchTensor, fill
 from everstep.versions import Run
 
 FOLDER, STEPS, FILE = Path("runs/own_loop"), 2_000, "weights.safetensors"

@@ -12,7 +12,6 @@ import torch
 
 from everstep.config.schema import Keeper
 from everstep.contracts import Draft, TensorFile
-from everstep.models.stored import TorchTensor
 from everstep.train.channel import Channel
 from everstep.train.pace import TRIALS, Pace
 from everstep.train.snapshots import Snapshots
@@ -20,6 +19,7 @@ from everstep.versions import Run, read_tensors
 from everstep.versions.arena import Arena, PlannedFile, SlotState, plan_arena
 from everstep.versions.slots import commit_slot
 from everstep.versions.tensorfile import TensorImage
+from everstep.versions.torch import TorchTensor
 
 FILE = "weights.safetensors"
 Make = Callable[..., "Training"]

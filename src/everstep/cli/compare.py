@@ -10,8 +10,8 @@ from everstep.errors import UserError
 from everstep.evaluation.comparable import common_ground
 from everstep.evaluation.comparison import Side, block_table, comparison_json, sampling_in_words, version_table
 from everstep.evaluation.differing import block_of, names_of
+from everstep.evaluation.distance import distances
 from everstep.evaluation.page import Table
-from everstep.versions.distance import distances
 
 
 def compare_(*versions: str, out: Path | None = None, html: Path | None = None, json: bool = False) -> int:

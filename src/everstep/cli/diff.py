@@ -18,9 +18,9 @@ from everstep.evaluation.differing import (
     short,
     weights_json,
 )
+from everstep.evaluation.distance import Block, Distance, distances
 from everstep.units import size
 from everstep.versions import Run, Version
-from everstep.versions.distance import Block, Distance, distances
 
 
 def diff_(first: str, second: str, *, json: bool = False) -> int:

@@ -13,11 +13,11 @@ from everstep.evaluation.comparison import Side, comparison_page, picture_rows
 from everstep.evaluation.drawing import open_base, weights_drawn_with
 from everstep.evaluation.page import PictureRow, Sheet
 from everstep.evaluation.samples import CELL_PX, Shown, draw, sheet, shown_pairs
-from everstep.models.files import CONTROLNET_CONFIG
+from everstep.models.files import AVERAGED, CONTROLNET_CONFIG
 from everstep.models.sd import StableDiffusion
-from everstep.models.stored import AVERAGED, load_weights
 from everstep.versions import Version, read_small
 from everstep.versions.reading import reading
+from everstep.versions.torch import load_weights
 
 LARGE_CELL_PX = 192
 

@@ -13,10 +13,10 @@ from everstep.evaluation.differing import (
     short,
     weights_json,
 )
+from everstep.evaluation.distance import Distance
 from everstep.evaluation.page import PictureRow, Sheet, Table, page
 from everstep.units import size
 from everstep.versions import Annotation, Version
-from everstep.versions.distance import Distance
 
 HEADLINES = {"control_gain": "gain", "circle_iou": "IoU", "loss": "loss"}  # the first that is known stands by pictures
 

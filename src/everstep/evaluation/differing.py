@@ -11,8 +11,8 @@ from typing import Any
 
 from everstep.config import flatten
 from everstep.errors import UserError
+from everstep.evaluation.distance import Block, Distance
 from everstep.versions import Version
-from everstep.versions.distance import Block, Distance
 from everstep.versions.lineage import ancestors
 
 SECTIONS = ("base", "data", "inputs", "libraries", "code", "machine")  # of a manifest; its settings stand apart

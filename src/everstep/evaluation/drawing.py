@@ -13,10 +13,11 @@ from everstep.errors import DamageFound, UserError
 from everstep.evaluation.samples import Shown, draw
 from everstep.models.arithmetic import arithmetic
 from everstep.models.base import locate
+from everstep.models.files import AVERAGED, WEIGHTS
 from everstep.models.sd import StableDiffusion
-from everstep.models.stored import AVERAGED, WEIGHTS, load_weights
 from everstep.versions import Version, verify
 from everstep.versions.reading import reading
+from everstep.versions.torch import load_weights
 
 
 def draw_with_version(

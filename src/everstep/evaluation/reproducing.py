@@ -12,10 +12,11 @@ from everstep.errors import UserError
 from everstep.evaluation.drawing import config_of, open_base
 from everstep.evaluation.samples import contact_sheet, draw, shown_pairs
 from everstep.evaluation.sheets import SheetFacts, picture_digest, read_sheet
+from everstep.models.files import AVERAGED, WEIGHTS
 from everstep.models.sd import StableDiffusion
-from everstep.models.stored import AVERAGED, WEIGHTS, load_weights
 from everstep.versions import Run, Version
 from everstep.versions.reading import reading
+from everstep.versions.torch import load_weights
 
 
 @dataclass(frozen=True, slots=True)

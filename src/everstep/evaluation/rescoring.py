@@ -14,9 +14,10 @@ from everstep.evaluation.filing import as_scored, file_found, in_words
 from everstep.evaluation.scorer import Scorer, example_settings
 from everstep.evaluation.scores import Scored, read_scores
 from everstep.evaluation.verdict import Verdict
-from everstep.models.stored import AVERAGED, load_weights
+from everstep.models.files import AVERAGED
 from everstep.versions import Run, Version
 from everstep.versions.reading import reading
+from everstep.versions.torch import load_weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from everstep.data import BatchStream, Split
 from everstep.errors import ExitCode, NotCommitted, NotFinite
 from everstep.evaluation.scorer import Scorer, example_settings
 from everstep.models.arithmetic import arithmetic
+from everstep.models.files import WEIGHTS
 from everstep.models.sd import StableDiffusion
-from everstep.models.stored import load_weights
 from everstep.train.boards import Board, TensorBoard, WeightsAndBiases
 from everstep.train.channel import Channel
 from everstep.train.ema import Ema
@@ -38,6 +38,7 @@ from everstep.train.stop import StopSignals
 from everstep.units import duration
 from everstep.versions import Run, Version
 from everstep.versions.reading import reading
+from everstep.versions.torch import load_weights
 
 
 def train(ready: Ready, reporter: Reporter, channel: Channel | None = None) -> ExitCode:
@@ -119,7 +120,7 @@ def _controlnet(family: StableDiffusion, optim: Optim) -> tuple[Any, ParentRef |
     version = Run.open(Path(folder)).find(number)
     with reading(version.path):
         controlnet = family.load_controlnet(str(version.path / "controlnet"))
-        load_weights(controlnet, version)
+        load_weights(controlnet, version, WEIGHTS)
     return controlnet, ParentRef(str(version.path.parent), version.number, version.manifest_digest)
 
 

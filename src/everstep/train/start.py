@@ -11,6 +11,7 @@ from everstep.contracts import Changes, ParentRef, Reason
 from everstep.data import Source
 from everstep.errors import ExitCode, UserError
 from everstep.models.base import BaseFolder
+from everstep.train.about import about
 from everstep.train.channel import Channel
 from everstep.train.intent import (
     Ready,
@@ -45,7 +46,7 @@ def start(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
     else:
         open_data(completed, reporter.say)
         _check_room(folder, completed, base, None, reporter)
-        run = Run.create(folder, dump(completed))
+        run = Run.create(folder, dump(completed), about(completed.keep))
     return _locked(run, completed, None, found, False, reporter)
 
 
@@ -63,6 +64,7 @@ def _locked(
     with run.lock(shlex.join(sys.argv)), ExitStack() as held:
         for sentence in [*run.recover(), *recover_arenas(run, config.keeper.ram_dir)]:
             reporter.say(sentence)
+        run.tell_best_score(config.keep.score)
         version = _resumable(run, spec) if spec else run.newest_whole(reporter.say)
         if version is not None and spec is None and _is_complete(version, config):
             reporter.say(_already_complete(run, version, config))

@@ -16,9 +16,9 @@ from torch import Tensor
 from everstep.contracts import TensorFile
 from everstep.errors import NotFinite
 from everstep.models.files import AVERAGED, CONTROLNET_CONFIG, METADATA, MOMENTS, OPTIMIZER, STATE, WEIGHTS
-from everstep.models.stored import TorchTensor, fill
 from everstep.train.ema import Ema
 from everstep.versions import Version, read_small
+from everstep.versions.torch import TorchTensor, fill
 
 
 @dataclass(slots=True)

@@ -9,25 +9,19 @@
 Knows tensor names, dtypes, shapes and bytes; not models. Settings are opaque to it.
 """
 
+from everstep.versions.annotations import Annotation, write_annotation
 from everstep.versions.digests import digest
 from everstep.versions.forecast import Course
 from everstep.versions.layout import run_folder
-from everstep.versions.live import (
-    LiveStatus,
-    Request,
-    clear_requests,
-    read_live,
-    read_requests,
-    write_live,
-    write_request,
-)
+from everstep.versions.live import LiveStatus, read_live, write_live
 from everstep.versions.loading import load_into
 from everstep.versions.lock import LockHolder
-from everstep.versions.records import Annotation, write_annotation
+from everstep.versions.requests import Request, clear_requests, read_requests, write_request
+from everstep.versions.run import Run
 from everstep.versions.status import RunStatus, rows, status
-from everstep.versions.store import Run, Version, describe_damage, read_small, read_tensors, verify
 from everstep.versions.tensorfile import LoadedTensor
 from everstep.versions.verify import Fault
+from everstep.versions.version import Version, describe_damage, read_small, read_tensors, verify
 
 __all__ = [
     "Annotation",

@@ -65,6 +65,11 @@ class RunLayout:
         return self.root / ".id"
 
     @property
+    def best_score(self) -> Path:
+        """Which score RUN@best goes by, as whoever writes the run last said."""
+        return self.root / ".best"
+
+    @property
     def prune_lock(self) -> Path:
         return self.root / ".prune"
 

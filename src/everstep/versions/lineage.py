@@ -10,7 +10,8 @@ from typing import Any
 
 from everstep.errors import DamageFound
 from everstep.versions.recovery import read_log
-from everstep.versions.store import Run, Version
+from everstep.versions.run import Run
+from everstep.versions.version import Version
 
 Reference = tuple[str, int]  # run and number; a run with a slash is a folder, one without is the version's own run
 

@@ -1,4 +1,4 @@
-"""What a running training tells other shells, and what they ask of it: two small files, no connection."""
+"""What a running training tells other shells: one small file, no connection."""
 
 import json
 import os
@@ -34,14 +34,6 @@ class LiveStatus:
         return cls(pid=os.getpid(), host=platform.node(), updated_at=time.time(), **facts)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Something asked of a running training."""
-
-    kind: str
-    details: dict[str, Any]
-
-
 def write_live(layout: RunLayout, status: LiveStatus) -> None:
     """Replace the live file. Not flushed: it means nothing after a crash. A disk that refuses it costs nothing."""
     try:
@@ -55,32 +47,3 @@ def read_live(layout: RunLayout) -> LiveStatus | None:
         return LiveStatus(**json.loads(layout.live.read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
-
-
-def write_request(layout: RunLayout, kind: str, **details: Any) -> None:
-    """Ask. The newest request of a kind counts."""
-    fsops.ensure_folder(layout.requests)
-    fsops.replace_file(layout.requests / f"{kind}.json", json.dumps(details).encode())
-
-
-def read_requests(layout: RunLayout) -> list[Request]:
-    """All that was asked; cheap enough for every step."""
-    found = []
-    try:
-        names = sorted(name for name in os.listdir(layout.requests) if not name.startswith("."))
-    except FileNotFoundError:
-        return []
-    for name in names:
-        try:
-            details = json.loads((layout.requests / name).read_bytes())
-        except (OSError, ValueError):
-            details = {}
-        found.append(Request(name.removesuffix(".json"), details))
-    return found
-
-
-def clear_requests(layout: RunLayout, kind: str | None = None) -> None:
-    """Forget what was asked: all of it at a start, one kind when it was done."""
-    for request in read_requests(layout):
-        if kind in (None, request.kind):
-            fsops.remove_file(layout.requests / f"{request.kind}.json")

@@ -15,8 +15,8 @@ from everstep.errors import DamageFound
 from everstep.units import size
 from everstep.versions.arena import Arena, ArenaPlan
 from everstep.versions.layout import identity_of
+from everstep.versions.run import Run
 from everstep.versions.slots import rescue
-from everstep.versions.store import Run
 
 SHARED_MEMORY = Path("/dev/shm")
 PREFIX = "everstep-"

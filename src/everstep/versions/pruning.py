@@ -10,13 +10,14 @@ from datetime import datetime
 
 from everstep.errors import DamageFound, UserError
 from everstep.versions import fsops
+from everstep.versions.annotations import annotating
 from everstep.versions.layout import MANIFEST, TRAINING
 from everstep.versions.live import read_live
 from everstep.versions.reading import BEING_READ, alone_with, is_read
-from everstep.versions.records import annotating
 from everstep.versions.retention import Decision, Fate, Held, Policy, plan_prune
-from everstep.versions.store import Run, Version, verify
+from everstep.versions.run import Run
 from everstep.versions.trash import empty_trash, move_aside, pruning_alone
+from everstep.versions.version import Version, verify
 
 IN_USE = "a running training went on from it"
 NOTES_LOST = "what is said of it cannot be read"

@@ -17,8 +17,9 @@ from everstep.errors import DamageFound
 from everstep.versions import fsops
 from everstep.versions.arena import Arena, Slot
 from everstep.versions.digests import digest
-from everstep.versions.store import Run, Version
+from everstep.versions.run import Run
 from everstep.versions.tensorfile import read_header
+from everstep.versions.version import Version
 
 SNAPSHOT = "snapshot"  # the manifest's key: which arena and generation a version was taken from
 

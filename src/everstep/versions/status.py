@@ -11,7 +11,8 @@ from everstep.versions.forecast import Course, Footprint, Forecast, coming_versi
 from everstep.versions.live import LiveStatus, read_live
 from everstep.versions.pruning import held_versions
 from everstep.versions.retention import Policy
-from everstep.versions.store import Run, Version
+from everstep.versions.run import Run
+from everstep.versions.version import Version
 
 VERDICT = "verdict.json"  # in records/, written by whoever scores the versions
 

@@ -9,8 +9,8 @@ from drafts import WEIGHTS, ArrayTensor, draft
 
 from everstep.contracts import TensorFile
 from everstep.errors import DamageFound, UserError
+from everstep.evaluation.distance import CHUNK, distances
 from everstep.versions import Run, Version
-from everstep.versions.distance import CHUNK, distances
 from everstep.versions.pruning import slim
 
 Arrays = dict[str, np.ndarray]

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from everstep.errors import UserError
 from everstep.versions.layout import TRAINING
 from everstep.versions.reading import reading
-from everstep.versions.store import Version
 from everstep.versions.tensorfile import LoadedTensor
 from everstep.versions.verify import load_digests, stream_tensors
+from everstep.versions.version import Version
 
 CHUNK = 1 << 16  # numbers that are worked on at once: they stay in the processor's cache
 NUMBERS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "I16": np.int16}

@@ -55,6 +55,9 @@ def test_a_version_that_is_not_there_is_an_error_that_says_what_is(run: Run, spe
 
 
 def test_the_best_version_goes_by_its_score_and_is_not_guessed(run: Run) -> None:
+    with pytest.raises(UserError, match="names no score"):
+        run.find("best")
+    run.tell_best_score("control_gain")
     with pytest.raises(UserError, match="no version with a score control_gain yet"):
         run.find("best")
     write_annotation(run.layout, 1, scores={"control_gain": 0.3})

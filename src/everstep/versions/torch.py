@@ -1,4 +1,4 @@
-"""A version's tensors as torch tensors, both ways: between the store, which has no torch, and the networks."""
+"""A version's tensors as torch tensors, both ways: to the store what safetensors.torch is to safetensors."""
 
 from dataclasses import dataclass
 
@@ -6,11 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from everstep.errors import DamageFound
-from everstep.models.files import AVERAGED, WEIGHTS
-from everstep.versions import Version, load_into
+from everstep.versions.loading import load_into
 from everstep.versions.tensorfile import TensorPlace
-
-__all__ = ["AVERAGED", "WEIGHTS", "TorchTensor", "fill", "load_weights"]
+from everstep.versions.version import Version
 
 DTYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
@@ -35,9 +33,9 @@ class TorchTensor:
         return flat.numpy().data
 
 
-def load_weights(controlnet: nn.Module, version: Version, file: str = WEIGHTS) -> None:
+def load_weights(network: nn.Module, version: Version, file: str) -> None:
     """Weights alone, to start a new run from or to draw with. Raises: DamageFound."""
-    fill(controlnet.state_dict(), version, file)
+    fill(network.state_dict(), version, file)
 
 
 def fill(live: dict[str, Tensor], version: Version, file: str) -> None:

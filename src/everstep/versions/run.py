@@ -1,114 +1,30 @@
-"""A run and its versions, as everything else sees them.
+"""A run: its folder, its versions, and who writes it.
 
 Readers trust manifests and nothing else: not folder names, not times, not the log.
 """
 
-import contextlib
 import difflib
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from everstep.contracts import Draft, ParentRef, Report
+from everstep.contracts import Draft, Report
 from everstep.errors import DamageFound, UserError
 from everstep.versions import commit as committing
 from everstep.versions import fsops, manifest
-from everstep.versions.layout import MANIFEST, TRAINING, RunLayout, claimed_number, version_number
-from everstep.versions.live import clear_requests
+from everstep.versions.annotations import Annotation, read_annotation
+from everstep.versions.layout import TRAINING, RunLayout, claimed_number, version_number
 from everstep.versions.lock import LockHolder, holder, locked
 from everstep.versions.quarantine import set_aside
-from everstep.versions.readme import README
-from everstep.versions.records import Annotation, read_annotation
+from everstep.versions.readme import BEST_BEFORE, About, readme
 from everstep.versions.recovery import last_logged, recover
-from everstep.versions.tensorfile import LoadedTensor
-from everstep.versions.verify import Fault, faults, load_small, load_tensors
+from everstep.versions.requests import clear_requests
+from everstep.versions.version import Version, describe_damage, verify
 
-BEST_SCORE = "control_gain"
+ABOUT = About()
 TRIES = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A committed version. Its bytes never change."""
-
-    number: int
-    path: Path
-    manifest: dict[str, Any] = field(repr=False)
-
-    @property
-    def name(self) -> str:
-        return f"version_{self.number}"
-
-    @property
-    def step(self) -> int:
-        return int(self.manifest["step"])
-
-    @property
-    def images_seen(self) -> int:
-        return int(self.manifest["images_seen"])
-
-    @property
-    def reason(self) -> str:
-        return str(self.manifest["reason"])
-
-    @property
-    def created_at(self) -> str:
-        return str(self.manifest["created_at"])
-
-    @property
-    def manifest_digest(self) -> str:
-        return str(self.manifest["digest"])
-
-    @property
-    def files(self) -> dict[str, Any]:
-        """Path inside the version -> size and digests."""
-        return dict(self.manifest["files"])
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(int(entry["size"]) for entry in self.files.values())
-
-    @property
-    def resumable(self) -> bool:
-        """Whether what an exact resume needs is on disk; slim removes it."""
-        return all(os.path.isfile(f"{self.path}/{path}") for path in self.files if path.startswith(f"{TRAINING}/"))
-
-    def sizes_on_disk(self) -> dict[str, int]:
-        """Path inside the version -> size, of all its files that are there, and of the manifest."""
-        sizes = {}
-        for path in (*self.files, MANIFEST):
-            with contextlib.suppress(OSError):
-                sizes[path] = os.stat(f"{self.path}/{path}").st_size
-        return sizes
-
-    def is_incomplete(self, sizes: Mapping[str, int]) -> bool:
-        """Whether a file is missing or has another size than was committed; without all of training/ it is slim."""
-        is_slim = not os.path.isdir(f"{self.path}/{TRAINING}")
-        expected = {path: int(entry["size"]) for path, entry in self.files.items()}
-        return any(
-            sizes.get(path) != size
-            for path, size in expected.items()
-            if not (is_slim and path.startswith(f"{TRAINING}/"))
-        )
-
-    @property
-    def slim_bytes(self) -> int:
-        """What is left of its size once it is slim."""
-        return sum(int(entry["size"]) for path, entry in self.files.items() if not path.startswith(f"{TRAINING}/"))
-
-    @property
-    def disk_bytes(self) -> int:
-        """Its size as it is now, whole or slim."""
-        return self.size_bytes if self.resumable else self.slim_bytes
-
-    @property
-    def parent(self) -> ParentRef | None:
-        found = self.manifest.get("parent")
-        return None if found is None else ParentRef(**found)
 
 
 class Run:
@@ -132,7 +48,7 @@ class Run:
         return cls(root.resolve())
 
     @classmethod
-    def create(cls, root: Path, hparams_yaml: str) -> "Run":
+    def create(cls, root: Path, hparams_yaml: str, about: About = ABOUT) -> "Run":
         """Make a run's folder. hparams.yaml comes last: with it, the run begins to exist.
 
         Raises: UserError if the folder holds something else.
@@ -144,8 +60,8 @@ class Run:
         fsops.replace_file(layout.identity, secrets.token_hex(8).encode())
         fsops.ensure_folder(layout.records)
         fsops.ensure_folder(layout.trash)  # now, since a full disk may refuse it when it is needed
-        readme = README.format(name=layout.root.name).encode()
-        fsops.replace_file(layout.readme, readme)
+        fsops.replace_file(layout.readme, readme(layout.root.name, about).encode())
+        fsops.replace_file(layout.best_score, about.best_score.encode())
         fsops.replace_file(layout.hparams, hparams_yaml.encode())
         fsops.flush_folder(layout.root.parent)
         return cls(layout.root)
@@ -190,6 +106,11 @@ class Run:
         """Record settings that were changed on purpose."""
         fsops.replace_file(self.layout.hparams, hparams_yaml.encode())
 
+    def tell_best_score(self, score: str) -> None:
+        """Say which score RUN@best goes by; a minus in front where lower is better."""
+        if score != self.best_score():
+            fsops.replace_file(self.layout.best_score, score.encode())
+
     # --- reading -------------------------------------------------------------------------------------------
 
     def versions(self) -> list[Version]:
@@ -214,6 +135,13 @@ class Run:
 
     def annotation(self, number: int) -> Annotation:
         return read_annotation(self.layout, number)
+
+    def best_score(self) -> str:
+        """Which score RUN@best goes by."""
+        try:
+            return self.layout.best_score.read_text()
+        except OSError:
+            return BEST_BEFORE
 
     def holder(self) -> LockHolder | None:
         """Who writes the run now, asked from another process than that one."""
@@ -295,44 +223,16 @@ class Run:
         return labelled[-1] if labelled else None
 
     def _best(self, versions: list[Version]) -> Version:
-        """By the score that tells whether the network obeys. Raises: UserError if no version has it."""
-        scored = [(self.annotation(version.number).scores.get(BEST_SCORE), version) for version in versions]
-        known = [(score, version.number, version) for score, version in scored if score is not None]
+        """Raises: UserError if no version has the score."""
+        spelled = self.best_score()
+        if not spelled:
+            raise UserError(f"Whoever writes {self.name} names no score that it could be the best by.")
+        score, sign = spelled.removeprefix("-"), -1 if spelled.startswith("-") else 1
+        scored = [(self.annotation(version.number).scores.get(score), version) for version in versions]
+        known = [(sign * value, version.number, version) for value, version in scored if value is not None]
         if not known:
-            raise UserError(f"{self.name} has no version with a score {BEST_SCORE} yet, so none is the best.")
+            raise UserError(f"{self.name} has no version with a score {score} yet, so none is the best.")
         return max(known)[2]
-
-
-def verify(version: Version) -> list[Fault]:
-    """Read a version whole and compare every digest. An empty list means that it is what was committed."""
-    return list(faults(version.path, version.files))
-
-
-def read_tensors(version: Version, path: str) -> dict[str, LoadedTensor]:
-    """A tensor file of a version, read once and verified on the way. Raises: DamageFound naming the tensor."""
-    _entry(version, path)
-    return load_tensors(version.path, path, version.files)
-
-
-def read_small(version: Version, path: str) -> bytes:
-    """A small file of a version, verified. Raises: DamageFound."""
-    return load_small(version.path, path, _entry(version, path))
-
-
-def describe_damage(version: Version, wrong: list[Fault]) -> str:
-    """One clause: how many tensors or files fail, and the first one's name."""
-    tensors = [fault for fault in wrong if fault.tensor is not None]
-    if not tensors or len(tensors) < len(wrong):
-        return "has damage: " + "; ".join(str(fault) for fault in wrong[:3])
-    total = sum(entry.get("tensors", 0) for entry in version.files.values())
-    verb = "fails its digest" if len(tensors) == 1 else "fail their digests"
-    return f"has damage: {len(tensors)} of {total} tensors {verb} ({tensors[0].tensor} in {tensors[0].file})"
-
-
-def _entry(version: Version, path: str) -> Any:
-    if path not in version.files:
-        raise DamageFound(f"{version.name} holds no {path}.")
-    return version.files[path]
 
 
 def _span(versions: list[Version]) -> str:

@@ -26,14 +26,14 @@ from torch import Tensor
 
 from everstep.config.schema import Keeper, Optim
 from everstep.contracts import Draft
-from everstep.train.channel import Channel
-from everstep.train.committer import Committer
+from everstep.keeping.arena import Arena, PlannedFile, plan_arena
+from everstep.keeping.channel import Channel
+from everstep.keeping.committer import Committer
+from everstep.keeping.memory import release, take_memory
 from everstep.train.optim import make_optimizer
 from everstep.train.snapshots import Snapshots
 from everstep.train.state import TrainState
 from everstep.versions import Run, Version
-from everstep.versions.arena import Arena, PlannedFile, plan_arena
-from everstep.versions.memory import release, take_memory
 from everstep.versions.tensorfile import TensorImage
 from everstep.versions.torch import fill
 from machine import record

@@ -21,8 +21,8 @@ import torch
 from everstep.config import Settings, dump, resolve
 from everstep.contracts import Batch
 from everstep.data import Source
+from everstep.keeping.channel import Channel
 from everstep.train import session
-from everstep.train.channel import Channel
 from everstep.train.intent import Ready, complete, open_data
 from everstep.train.loop import Loop
 from everstep.train.optim import learning_rate, set_learning_rate

@@ -11,11 +11,11 @@ import threading
 from contextlib import ExitStack
 from pathlib import Path
 
-from everstep.train.channel import Channel
+from everstep.keeping.arena import PlannedFile, SlotState, plan_arena
+from everstep.keeping.channel import Channel
+from everstep.keeping.memory import release, take_memory
+from everstep.keeping.sealed import commit_slot
 from everstep.versions import Run
-from everstep.versions.arena import PlannedFile, SlotState, plan_arena
-from everstep.versions.memory import release, take_memory
-from everstep.versions.slots import commit_slot
 from loop import built_loop, everstep_steps
 from machine import record
 

@@ -14,7 +14,7 @@ FLOORS = {
     5: ("train",),
     4: ("evaluation",),
     3: ("models",),
-    2: ("config",),
+    2: ("config", "keeping"),
     1: ("versions", "data"),
     0: ("errors", "contracts", "units"),
 }

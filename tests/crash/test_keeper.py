@@ -265,7 +265,7 @@ class FillTheDisk:
         self.disk = disk
 
     def __call__(self) -> None:
-        from everstep.train import committer
+        from everstep.keeping import committer
         from everstep.versions import fsops
 
         committer.RETRY_S = 0.3

@@ -9,11 +9,11 @@ from everstep.cli.printing import print_facts, print_json
 from everstep.cli.train import default_name
 from everstep.config import Config, resolve
 from everstep.errors import ExitCode, UserError
+from everstep.keeping.memory import SLOTS
 from everstep.train.planning import Plan, plan
 from everstep.train.space import Space
 from everstep.units import size
 from everstep.versions import run_folder
-from everstep.versions.memory import SLOTS
 
 
 def plan_(

@@ -8,6 +8,8 @@ from pathlib import Path
 from everstep.config import Config, dump
 from everstep.contracts import TensorFile
 from everstep.errors import DamageFound, UserError
+from everstep.keeping.arena import PlannedFile, plan_arena
+from everstep.keeping.memory import SLOTS
 from everstep.models.base import BaseFolder
 from everstep.models.files import (
     AVERAGED,
@@ -22,10 +24,8 @@ from everstep.models.files import (
 )
 from everstep.models.shapes import HINT_CHANNELS, Shape, controlnet_shapes, new_controlnet_shapes
 from everstep.versions import Run, Version, run_folder
-from everstep.versions.arena import PlannedFile, plan_arena
 from everstep.versions.forecast import Footprint
 from everstep.versions.layout import DIGESTS
-from everstep.versions.memory import SLOTS
 from everstep.versions.tensorfile import TensorImage, read_header
 
 DIGEST_BYTES = 64  # of one digest in JSON, with its name's quotes

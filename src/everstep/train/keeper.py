@@ -18,17 +18,17 @@ from typing import NoReturn
 
 from everstep.contracts import ParentRef
 from everstep.errors import ExitCode, NotCommitted
-from everstep.train.channel import Channel, Gone, Message
-from everstep.train.committer import RETRY_S, Committer
+from everstep.keeping.arena import Arena, PlannedFile, plan_arena
+from everstep.keeping.channel import Channel, Gone, Message
+from everstep.keeping.committer import RETRY_S, Committer
+from everstep.keeping.memory import SLOTS, release, take_memory
+from everstep.keeping.sealed import rescue
 from everstep.train.intent import Ready
 from everstep.train.progress import Reporter
 from everstep.train.retiring import retiring
 from everstep.train.trainer import STACKS_SIGNAL, Trainer, become_trainer, stacks_file
 from everstep.units import duration
 from everstep.versions import Version, read_live
-from everstep.versions.arena import Arena, PlannedFile, plan_arena
-from everstep.versions.memory import SLOTS, release, take_memory
-from everstep.versions.slots import rescue
 
 IS_POSSIBLE = hasattr(os, "pidfd_open") and hasattr(os, "memfd_create")  # Linux; elsewhere the trainer is alone
 POLL_S = 0.5

@@ -6,11 +6,11 @@ from pathlib import Path
 from everstep.config import Config, changes, read_hparams
 from everstep.contracts import Report
 from everstep.errors import UserError
+from everstep.keeping.memory import SLOTS, available_bytes
 from everstep.train.footprint import arena_bytes
 from everstep.train.intent import complete, is_free, open_data, pairs_of
 from everstep.train.space import Space, plan_space
 from everstep.versions import Run, Version
-from everstep.versions.memory import SLOTS, available_bytes
 
 
 @dataclass(frozen=True, slots=True)

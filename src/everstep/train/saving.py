@@ -12,8 +12,8 @@ from typing import Any
 from everstep.config import Config, dump
 from everstep.contracts import Draft, ParentRef, Reason
 from everstep.errors import NotCommitted
+from everstep.keeping.channel import Channel, Gone
 from everstep.models.files import HPARAMS
-from everstep.train.channel import Channel, Gone
 from everstep.train.judging import Judge, Judged
 from everstep.train.metrics import Metrics
 from everstep.train.progress import Progress, Reporter

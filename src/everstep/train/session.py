@@ -17,11 +17,11 @@ from everstep.contracts import ParentRef, Reason
 from everstep.data import BatchStream, Split
 from everstep.errors import ExitCode, NotCommitted, NotFinite
 from everstep.evaluation.scorer import Scorer, example_settings
+from everstep.keeping.channel import Channel
 from everstep.models.arithmetic import arithmetic
 from everstep.models.files import WEIGHTS
 from everstep.models.sd import StableDiffusion
 from everstep.train.boards import Board, TensorBoard, WeightsAndBiases
-from everstep.train.channel import Channel
 from everstep.train.ema import Ema
 from everstep.train.facts import version_facts
 from everstep.train.intent import Ready, pairs_of

@@ -18,13 +18,13 @@ from torch import Tensor
 from everstep.config.schema import Keeper
 from everstep.contracts import Draft, Report, TensorFile
 from everstep.errors import NotFinite
-from everstep.train.channel import Channel, Gone
+from everstep.keeping.arena import Arena, Slot, SlotState
+from everstep.keeping.channel import Channel, Gone
+from everstep.keeping.memory import release
+from everstep.keeping.sealed import SNAPSHOT, slot_notes
 from everstep.train.pace import Cost, Pace
 from everstep.train.state import TrainState
 from everstep.versions import digest
-from everstep.versions.arena import Arena, Slot, SlotState
-from everstep.versions.memory import release
-from everstep.versions.slots import SNAPSHOT, slot_notes
 from everstep.versions.tensorfile import TensorImage
 
 DIGEST_BYTES = 64  # of one digest in JSON, with its name's quotes

@@ -10,9 +10,10 @@ from everstep.config import Config, dump
 from everstep.contracts import Changes, ParentRef, Reason
 from everstep.data import Source
 from everstep.errors import ExitCode, UserError
+from everstep.keeping.channel import Channel
+from everstep.keeping.memory import recover_arenas
 from everstep.models.base import BaseFolder
 from everstep.train.about import about
-from everstep.train.channel import Channel
 from everstep.train.intent import (
     Ready,
     accepts_other_data,
@@ -30,7 +31,6 @@ from everstep.train.keeper import IS_POSSIBLE, Keeper
 from everstep.train.progress import Reporter
 from everstep.train.space import plan_space
 from everstep.versions import Run, Version
-from everstep.versions.memory import recover_arenas
 from everstep.versions.reading import reading
 
 

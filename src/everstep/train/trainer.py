@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from everstep.errors import EverstepError, ExitCode
-from everstep.train.channel import Channel
+from everstep.keeping.channel import Channel
 from everstep.train.intent import Ready
 from everstep.train.progress import Reporter
 from everstep.versions import Run

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everstep.errors import DamageFound
+from everstep.keeping.arena import Arena, ArenaPlan
+from everstep.keeping.sealed import rescue
 from everstep.units import size
-from everstep.versions.arena import Arena, ArenaPlan
 from everstep.versions.layout import identity_of
 from everstep.versions.run import Run
-from everstep.versions.slots import rescue
 
 SHARED_MEMORY = Path("/dev/shm")
 PREFIX = "everstep-"

@@ -14,8 +14,8 @@ from typing import Any
 
 from everstep.contracts import Draft, ParentRef, Reason
 from everstep.errors import DamageFound
+from everstep.keeping.arena import Arena, Slot
 from everstep.versions import fsops
-from everstep.versions.arena import Arena, Slot
 from everstep.versions.digests import digest
 from everstep.versions.run import Run
 from everstep.versions.tensorfile import read_header

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from memory_of import arena, copy, fill, plan_for
 
 from everstep.errors import DamageFound, NotCommitted
-from everstep.versions import Run, fsops, memory, read_tensors, verify
-from everstep.versions.arena import Arena, SlotState
-from everstep.versions.memory import leftovers, recover_arenas, release, take_memory
-from everstep.versions.slots import commit_slot, rescue, slot_notes
+from everstep.keeping import memory
+from everstep.keeping.arena import Arena, SlotState
+from everstep.keeping.memory import leftovers, recover_arenas, release, take_memory
+from everstep.keeping.sealed import commit_slot, rescue, slot_notes
+from everstep.versions import Run, fsops, read_tensors, verify
 
 
 def test_a_sealed_slot_becomes_the_same_version_as_a_direct_commit(run: Run) -> None:

@@ -12,12 +12,12 @@ import torch
 
 from everstep.config.schema import Keeper
 from everstep.contracts import Draft, TensorFile
-from everstep.train.channel import Channel
+from everstep.keeping.arena import Arena, PlannedFile, SlotState, plan_arena
+from everstep.keeping.channel import Channel
+from everstep.keeping.sealed import commit_slot
 from everstep.train.pace import TRIALS, Pace
 from everstep.train.snapshots import Snapshots
 from everstep.versions import Run, read_tensors
-from everstep.versions.arena import Arena, PlannedFile, SlotState, plan_arena
-from everstep.versions.slots import commit_slot
 from everstep.versions.tensorfile import TensorImage
 from everstep.versions.torch import TorchTensor
 

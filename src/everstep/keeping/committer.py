@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from everstep.contracts import ParentRef
 from everstep.errors import DamageFound, EverstepError
+from everstep.keeping.arena import Arena, Slot, SlotState
+from everstep.keeping.sealed import commit_slot
 from everstep.versions import Run, Version
-from everstep.versions.arena import Arena, Slot, SlotState
-from everstep.versions.slots import commit_slot
 
 RETRY_S = 15.0
 NICENESS = 10

@@ -6,9 +6,9 @@ from pathlib import Path
 from drafts import draft
 
 from everstep.contracts import Draft
+from everstep.keeping.arena import Arena, ArenaPlan, PlannedFile, Slot, plan_arena
+from everstep.keeping.sealed import commit_slot, slot_notes
 from everstep.versions import Run, Version
-from everstep.versions.arena import Arena, ArenaPlan, PlannedFile, Slot, plan_arena
-from everstep.versions.slots import commit_slot, slot_notes
 from everstep.versions.tensorfile import TensorImage
 
 

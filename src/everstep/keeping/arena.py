@@ -3,11 +3,14 @@
 The keeper makes the arena; the trainer copies its state into a slot and seals it; whoever finds a sealed slot can
 commit it with nothing but this file's bytes. Knows names, dtypes, shapes and bytes, not models. Never imports torch.
 
-    page 0         magic, the trainer's heartbeat, then the plan as JSON: run, nonce, files, slots
-    each slot      a page: state, generation, length and digest of its notes; the notes; the files, page by page
+    page 0         magic, the plan's length and digest, the trainer's heartbeat, then the plan as JSON
+    each slot      a page: state, generation, length and digest of its notes, bytes copied; the notes; the files
+
+Whoever writes or reads an arena holds a lock on its open file, which lasts as long as any of them lives.
 """
 
 import contextlib
+import ctypes
 import json
 import mmap
 import os
@@ -25,12 +28,18 @@ import xxhash
 from everstep.errors import DamageFound
 from everstep.versions.layout import identity_of
 
-MAGIC = b"EVERARN1"
+MAGIC = b"EVERARN2"
 PAGE_BYTES = 4096
-HEAD = struct.Struct("<8sQQQ")  # magic, heartbeat in ns of the monotonic clock, the trainer's step, length of the plan
+HEAD = struct.Struct("<8sQ16s")  # magic, length of the plan, its digest
+BEAT = struct.Struct("<QQ")  # heartbeat in ns of the monotonic clock, the trainer's step then
+BEAT_AT, PLAN_AT = 64, 128
 SLOT = struct.Struct("<IxxxxQQ16s")  # state, generation, length of the notes, their digest
 STATE = struct.Struct("<I")
+COPIED, COPIED_AT = struct.Struct("<Q"), 64  # bytes of the slot's files that are there, in their order
 MADV_POPULATE_WRITE = 23
+
+# How memory was laid out before plans had digests; what a keeper of then left is still rescued.
+MAGIC_1, HEAD_1 = b"EVERARN1", struct.Struct("<8sQQQ")
 
 
 class SlotState(IntEnum):
@@ -60,6 +69,8 @@ class ArenaPlan:
     slots: int
     nonce: str = ""
     identity: str = ""  # of the run
+    newest: int = -1  # the run's newest version when the arena was made; later ones are its own, or somebody else's
+    is_first: bool = False  # laid out as arenas were at first
 
     @property
     def slot_bytes(self) -> int:
@@ -72,10 +83,12 @@ class ArenaPlan:
 
     @property
     def _head_bytes(self) -> int:
-        return pages(HEAD.size + len(self.encoded()) + 64)
+        return pages((HEAD_1.size + 64 if self.is_first else PLAN_AT) + len(self.encoded()))
 
     def encoded(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
+        known = asdict(self)
+        left_out = ("is_first", "newest") if self.is_first else ("is_first",)
+        return json.dumps({key: value for key, value in known.items() if key not in left_out}).encode()
 
     def with_nonce(self) -> "ArenaPlan":
         return replace(self, nonce=secrets.token_hex(8))
@@ -96,46 +109,41 @@ class Arena:
     def __init__(self, descriptor: int, plan: ArenaPlan, path: Path | None = None) -> None:
         self.descriptor, self.plan, self.path = descriptor, plan, path
         self._map = mmap.mmap(descriptor, plan.size_bytes)
+        self._beat_at = 8 if plan.is_first else BEAT_AT
         self.slots = [Slot(self._map, plan, number) for number in range(plan.slots)]
 
     @classmethod
     def create(cls, descriptor: int, plan: ArenaPlan, path: Path | None = None) -> "Arena":
         """Lay out an arena in a new file whose space has been taken. The magic comes last."""
-        os.pwrite(descriptor, plan.encoded(), HEAD.size)
+        plan_text = plan.encoded()
+        os.pwrite(descriptor, plan_text, PLAN_AT)
         arena = cls(descriptor, plan, path)
-        arena._map[: HEAD.size] = HEAD.pack(MAGIC, time.monotonic_ns(), 0, len(plan.encoded()))
+        arena.beat(0)
+        arena._map[: HEAD.size] = HEAD.pack(MAGIC, len(plan_text), xxhash.xxh3_128_digest(plan_text))
         return arena
 
     @classmethod
     def attach(cls, descriptor: int, path: Path | None = None) -> "Arena":
-        """Map an arena that somebody else made. Raises: DamageFound if it is none."""
-        head = os.pread(descriptor, HEAD.size, 0)
-        if len(head) < HEAD.size or not head.startswith(MAGIC):
-            raise DamageFound("is no arena")
-        try:
-            facts = json.loads(os.pread(descriptor, HEAD.unpack(head)[3], HEAD.size))
-            files = tuple(PlannedFile(**file) for file in facts.pop("files"))
-            plan = ArenaPlan(files=files, **facts)
-        except (ValueError, TypeError, KeyError) as error:
-            raise DamageFound(f"has a plan that cannot be read ({error!r})") from None
+        """Map an arena that somebody else made. Raises: DamageFound if it is none, or what it says of itself rotted."""
+        plan = _read_plan(descriptor)
         if os.fstat(descriptor).st_size < plan.size_bytes:
             raise DamageFound("is cut short")
         return cls(descriptor, plan, path)
 
     def prefault(self) -> None:
-        """Map every page now, so that the first copy is as fast as the later ones."""
-        try:
-            self._map.madvise(MADV_POPULATE_WRITE)
-        except (OSError, ValueError):
-            return  # an older kernel: the first copy into each slot takes longer
+        """Map every page into this process now, so that its first copy is as fast as the later ones."""
+        # Through ctypes, since mmap's own call holds the interpreter's lock for the seconds that gigabytes take. An
+        # older kernel refuses it: then the first copy into each slot takes longer.
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(address), ctypes.c_size_t(self.plan.size_bytes), MADV_POPULATE_WRITE)
 
     def beat(self, step: int) -> None:
         """The trainer is alive and at this step."""
-        self._map[8:24] = struct.pack("<QQ", time.monotonic_ns(), step)
+        BEAT.pack_into(self._map, self._beat_at, time.monotonic_ns(), step)
 
     def heartbeat(self) -> tuple[float, int]:
         """Seconds since the trainer's last sign of life, and its step then."""
-        beat_ns, step = struct.unpack("<QQ", self._map[8:24])
+        beat_ns, step = BEAT.unpack_from(self._map, self._beat_at)
         return (time.monotonic_ns() - beat_ns) / 1e9, step
 
     def newest(self) -> "Slot | None":
@@ -174,7 +182,9 @@ class Slot:
 
     @property
     def state(self) -> SlotState:
-        return SlotState(STATE.unpack_from(self._view)[0])
+        """FREE where it rotted: such a slot holds nothing that could be believed."""
+        number = STATE.unpack_from(self._view)[0]
+        return SlotState(number) if number <= max(SlotState) else SlotState.FREE
 
     @property
     def is_whole(self) -> bool:
@@ -191,24 +201,37 @@ class Slot:
     def begin(self, generation: int) -> None:
         """From here on the slot holds nothing, until it is sealed."""
         self.set_state(SlotState.WRITING)
+        COPIED.pack_into(self._view, COPIED_AT, 0)
         SLOT.pack_into(self._view, 0, SlotState.WRITING, generation, 0, bytes(16))
+
+    @property
+    def copied_bytes(self) -> int:
+        """How much of the slot's files is there, counted in their order: what may be written to the disk already."""
+        return int(COPIED.unpack_from(self._view, COPIED_AT)[0])
+
+    def tell_copied(self, total_bytes: int) -> None:
+        """Everything up to here is as it will be sealed. Only ever grows between begin and seal."""
+        COPIED.pack_into(self._view, COPIED_AT, total_bytes)
 
     def seal(self, notes: Mapping[str, Any], claimed: bool) -> None:
         """The slot is whole: its notes, their digest, and last its state."""
-        text = json.dumps(notes).encode()
+        text = json.dumps({**notes, "generation": self.generation}).encode()
         if len(text) > self._notes_bytes:
             raise ValueError(f"the notes are {len(text):,} bytes, there is room for {self._notes_bytes:,}")
         self._view[PAGE_BYTES : PAGE_BYTES + len(text)] = text
         SLOT.pack_into(self._view, 0, SlotState.WRITING, self.generation, len(text), xxhash.xxh3_128_digest(text))
+        self.tell_copied(sum(size for _, size in self._places.values()))
         self.set_state(SlotState.CLAIMED if claimed else SlotState.SEALED)
 
     def notes(self) -> dict[str, Any]:
         """What was noted at the seal. Raises: DamageFound."""
-        _, _, length, digest = SLOT.unpack_from(self._view)
+        _, generation, length, digest = SLOT.unpack_from(self._view)
         text = bytes(self._view[PAGE_BYTES : PAGE_BYTES + min(length, self._notes_bytes)])
         if xxhash.xxh3_128_digest(text) != digest:
             raise DamageFound(f"slot {self.number} has notes that fail their digest")
         noted: dict[str, Any] = json.loads(text)
+        if noted.get("generation", generation) != generation:
+            raise DamageFound(f"slot {self.number} has a generation that is not the one it was sealed with")
         return noted
 
     def image(self, path: str) -> memoryview:
@@ -222,9 +245,30 @@ class Slot:
         return self._view[offset : offset + pages(size)]
 
     def forget(self) -> None:
-        self._view.release()
+        with contextlib.suppress(BufferError):  # somebody still looks at it
+            self._view.release()
 
 
-def plan_arena(run: Path, files: Sequence[PlannedFile], notes_bytes: int, slots: int) -> ArenaPlan:
+def plan_arena(run: Path, files: Sequence[PlannedFile], notes_bytes: int, slots: int, newest: int = -1) -> ArenaPlan:
     """A plan under a name of its own, so that what one run left is never taken for another's."""
-    return ArenaPlan(str(run), tuple(files), notes_bytes, slots, identity=identity_of(run)).with_nonce()
+    return ArenaPlan(str(run), tuple(files), notes_bytes, slots, identity=identity_of(run), newest=newest).with_nonce()
+
+
+def _read_plan(descriptor: int) -> ArenaPlan:
+    head = os.pread(descriptor, PLAN_AT, 0)
+    if len(head) < PLAN_AT or head[:8] not in (MAGIC, MAGIC_1):
+        raise DamageFound("is no arena")
+    is_first = head[:8] == MAGIC_1
+    size = os.fstat(descriptor).st_size
+    if is_first:
+        text = os.pread(descriptor, min(HEAD_1.unpack_from(head)[3], size), HEAD_1.size)
+    else:
+        _, length, digest = HEAD.unpack_from(head)
+        text = os.pread(descriptor, min(length, size), PLAN_AT)  # a length that rotted asks for no memory
+        if xxhash.xxh3_128_digest(text) != digest:
+            raise DamageFound("has a plan that fails its digest")
+    try:
+        facts = json.loads(text)
+        return ArenaPlan(files=tuple(PlannedFile(**file) for file in facts.pop("files")), is_first=is_first, **facts)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamageFound(f"has a plan that cannot be read ({error!r})") from None

@@ -1,15 +1,22 @@
-"""What keeper and trainer say to each other: short JSON messages over a pair of sockets, and the arena's descriptor.
+"""What keeper and trainer say to each other: short JSON messages over a pair of sockets, and descriptors with them.
 
-A message arrives whole or not at all; the other's death shows as `Gone`.
+A message is framed by its length, so none is too long to be taken apart, and arrives whole or not at all; the other's
+end shows as `Gone`. The keeper's side never waits to send: what the other does not take is kept and sent later.
 """
 
 import json
 import os
 import select
 import socket
+import struct
+import threading
+from collections import deque
 from typing import Any
 
-LONGEST_BYTES = 1 << 16
+LENGTH = struct.Struct("<I")
+LONGEST_BYTES = 16 << 20
+READ_BYTES = 1 << 16
+MOST_WAITING = 1000  # messages kept for a side that takes none; beyond that the oldest go, since newer ones say more
 Message = dict[str, Any]
 
 
@@ -18,44 +25,98 @@ class Gone(Exception):
 
 
 class Channel:
-    """One side of the pair. Sending is safe from any thread."""
+    """One side of the pair. Sending is safe from any thread; receiving is one thread's."""
 
-    def __init__(self, end: socket.socket) -> None:
-        self._end = end
+    def __init__(self, end: socket.socket, waits: bool = True) -> None:
+        """
+        Args:
+            waits: whether send may wait for the other side; where it does not, `flush` sends what is left.
+        """
+        self._end, self._waits = end, waits
+        self._received, self._descriptors = bytearray(), deque[int]()
+        self._waiting: deque[tuple[memoryview, int | None]] = deque()
+        self._lock = threading.Lock()
 
     @classmethod
     def pair(cls) -> "tuple[Channel, Channel]":
-        ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        return cls(ends[0]), cls(ends[1])
+        """The keeper's side, and the trainer's."""
+        ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        return cls(ends[0], waits=False), cls(ends[1])
 
     def fileno(self) -> int:
         return self._end.fileno()
 
+    # --- sending -------------------------------------------------------------------------------------------
+
     def send(self, kind: str, descriptor: int | None = None, **facts: Any) -> None:
-        """Raises: Gone."""
-        text = json.dumps({"kind": kind, **facts}).encode()
-        try:
-            socket.send_fds(self._end, [text], [] if descriptor is None else [descriptor])
-        except OSError as error:
-            raise Gone from error
+        """Raises: Gone; ValueError if it is longer than any message may be."""
+        text = json.dumps({"kind": kind, **facts, "has_descriptor": descriptor is not None}).encode()
+        if len(text) > LONGEST_BYTES:
+            raise ValueError(f"a message of {len(text):,} bytes is longer than {LONGEST_BYTES:,}")
+        with self._lock:
+            self._waiting.append((memoryview(LENGTH.pack(len(text)) + text), descriptor))
+            if len(self._waiting) > MOST_WAITING:
+                del self._waiting[1]  # the first may be sent in part
+            self._send_waiting(self._waits)
+
+    def flush(self) -> None:
+        """Send what the other side takes now. Raises: Gone."""
+        with self._lock:
+            self._send_waiting(False)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self._waiting)
+
+    def _send_waiting(self, waits: bool) -> None:
+        while self._waiting:
+            rest, descriptor = self._waiting[0]
+            try:
+                flags = 0 if waits else socket.MSG_DONTWAIT
+                sent = socket.send_fds(self._end, [rest], [] if descriptor is None else [descriptor], flags)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._waiting.clear()
+                raise Gone from error
+            if sent == rest.nbytes:
+                self._waiting.popleft()
+            else:
+                self._waiting[0] = (rest[sent:], None)
+
+    # --- receiving -----------------------------------------------------------------------------------------
 
     def receive(self) -> Message:
         """Wait for a message; a descriptor that came with it is under "descriptor". Raises: Gone."""
-        try:
-            text, descriptors, _, _ = socket.recv_fds(self._end, LONGEST_BYTES, 1)
-        except OSError as error:
-            raise Gone from error
-        if not text:
-            raise Gone
-        message: Message = json.loads(text)
-        if descriptors:
-            os.set_inheritable(descriptors[0], False)
-            message["descriptor"] = descriptors[0]
+        while not self._has_message():
+            self._read()
+        length = LENGTH.unpack_from(self._received)[0]
+        message: Message = json.loads(self._received[LENGTH.size : LENGTH.size + length])
+        del self._received[: LENGTH.size + length]
+        if message.pop("has_descriptor", False) and self._descriptors:
+            message["descriptor"] = self._descriptors.popleft()
         return message
 
     def is_waiting(self, timeout_s: float = 0.0) -> bool:
         """Whether a message, or the other's end, is there to be received."""
-        return bool(select.select([self._end], [], [], timeout_s)[0])
+        return self._has_message() or bool(select.select([self._end], [], [], timeout_s)[0])
+
+    def _has_message(self) -> bool:
+        there = len(self._received) - LENGTH.size
+        return there >= 0 and there >= LENGTH.unpack_from(self._received)[0]
+
+    def _read(self) -> None:
+        try:
+            text, descriptors, _, _ = socket.recv_fds(self._end, READ_BYTES, 4)
+        except OSError as error:
+            raise Gone from error
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+            self._descriptors.append(descriptor)
+        if not text:
+            raise Gone
+        self._received += text
 
     def close(self) -> None:
         self._end.close()

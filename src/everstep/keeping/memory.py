@@ -1,9 +1,11 @@
-"""Where an arena's memory comes from: the first of several places that really has the room.
+"""Where an arena's memory comes from, and what lies there: the first of several places that really has the room.
 
-Room is tested by taking it: writing through a map to a file system that is full is a fatal signal, not an error.
+Room is tested by taking it: writing through a map to a file system that is full is a fatal signal, not an error. What
+lies there is never removed while it holds a state that no version has, whatever run it is of.
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
@@ -13,16 +15,14 @@ from pathlib import Path
 
 from everstep.errors import DamageFound
 from everstep.keeping.arena import Arena, ArenaPlan
-from everstep.keeping.sealed import rescue
+from everstep.keeping.room import available_bytes, logs_out_with_memory
 from everstep.units import size
-from everstep.versions.layout import identity_of
-from everstep.versions.run import Run
 
 SHARED_MEMORY = Path("/dev/shm")
-PREFIX = "everstep-"
+PREFIX, DAMAGED = "everstep-", "everstep-damaged-"
 ARENA = "arena"
 SLOTS = (3, 2)
-RESERVE_SHARE, RESERVE_BYTES = 1 / 16, 512 << 20  # memory that is left to everything else
+COPY_BYTES = 1 << 30
 
 PlanFor = Callable[[int], ArenaPlan]
 
@@ -33,6 +33,9 @@ class Taken:
 
     arena: Arena | None
     where: str
+
+
+# --- taking it ---------------------------------------------------------------------------------------------
 
 
 def take_memory(plan_for: PlanFor, ram_dir: Path | None, slots: tuple[int, ...] = SLOTS) -> Taken:
@@ -55,7 +58,8 @@ def take_memory(plan_for: PlanFor, ram_dir: Path | None, slots: tuple[int, ...] 
             except OSError as error:
                 reasons.append(f"{folder} has no room for {count} slots ({error.strerror})")
                 continue
-            return Taken(arena, f"{_words(plan)} in {folder}, which outlives this program{_because(reasons)}")
+            lasts = "until you log out" if logs_out_with_memory(folder) else "which outlives this program"
+            return Taken(arena, f"{_words(plan)} in {folder}, {lasts}{_because(reasons)}")
         try:
             return Taken(_nameless(plan), f"{_words(plan)} in a nameless memory file{_because(reasons)}")
         except OSError as error:
@@ -79,81 +83,174 @@ def _nameless(plan: ArenaPlan) -> Arena:
 
 def _filled(descriptor: int, plan: ArenaPlan, path: Path | None) -> Arena:
     try:
+        # Held by the open file, which trainers inherit: as long as anybody uses the memory, nobody takes it for left.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.posix_fallocate(descriptor, 0, plan.size_bytes)
-        arena = Arena.create(descriptor, plan, path)
+        return Arena.create(descriptor, plan, path)
     except OSError:
         os.close(descriptor)
         raise
-    arena.prefault()
-    return arena
 
 
 def release(arena: Arena) -> None:
-    """Give the memory back, its name included."""
+    """Give the memory back, its name included. Whatever it holds is gone: ask `ending.settle`, which knows."""
     arena.close()
     if arena.path is not None:
         shutil.rmtree(arena.path.parent, ignore_errors=True)
 
 
-def recover_arenas(run: Run, ram_dir: str | None) -> list[str]:
-    """Commit what a keeper that died had in memory, then give the memory back. The run's lock has to be held.
+def shelter(arena: Arena) -> Path | None:
+    """Copy memory without a name into a file that has one, so that it outlives this process. None where none has room.
 
-    Returns a sentence for everything that was done. Raises: NotCommitted if the disk refuses; the arena stays.
+    Crash: a folder whose arena has no magic yet, which the next start removes.
     """
-    done = []
-    for arena in leftovers(run.path, Path(ram_dir).expanduser() if ram_dir else None):
-        version, refused = rescue(run, arena)
-        done += refused
-        if version is not None:
-            done.append(f"Rescued {version.name} (step {version.step:,}) from memory in {arena.path}.")
-        release(arena)
-    return done
+    for folder in shelters():
+        home = None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            home = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
+            descriptor = os.open(home / ARENA, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with contextlib.closing(os.fdopen(descriptor, "r+b", buffering=0)):
+                os.posix_fallocate(descriptor, 0, arena.plan.size_bytes)
+                _copy(arena, descriptor)
+            return home / ARENA
+        except OSError:
+            if home is not None:
+                shutil.rmtree(home, ignore_errors=True)
+    return None
 
 
-def leftovers(run: Path, ram_dir: Path | None) -> Iterator[Arena]:
-    """Arenas of a run whose trainer and keeper are gone. Those of runs that are gone too are removed on the way."""
-    for folder in {folder for folder in (ram_dir, SHARED_MEMORY) if folder is not None and folder.is_dir()}:
-        for path in sorted(folder.glob(f"{PREFIX}*/{ARENA}")):
+def _copy(arena: Arena, descriptor: int) -> None:
+    offset = 8  # the magic comes last
+    while offset < arena.plan.size_bytes:
+        offset += os.pwrite(descriptor, os.pread(arena.descriptor, COPY_BYTES, offset), offset)
+    os.fsync(descriptor)
+    os.pwrite(descriptor, os.pread(arena.descriptor, 8, 0), 0)
+    os.fsync(descriptor)
+
+
+def shelters() -> tuple[Path, ...]:
+    """Folders on disks, for memory that has no name when its keeper must go."""
+    return Path("/var/tmp"), Path(tempfile.gettempdir())
+
+
+# --- what lies there ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Memory that lies somewhere, as far as it can be told without touching it."""
+
+    path: Path  # of its folder: removing it drops the memory
+    run: str | None  # absolute path of the run it is of; None where it cannot be read
+    identity: str
+    size_bytes: int
+    is_used: bool  # a keeper or trainer lives
+    step: int | None  # of the newest whole state in it
+    nonce: str = ""
+    generation: int = 0
+    why: str = ""  # it cannot be read
+
+
+def lying_about(ram_dir: Path | None) -> list[Found]:
+    """All memory of ours, of whatever run, in use or left."""
+    return [_look(path) for path in _paths(ram_dir)]
+
+
+def leftovers(run: Path, identity: str, ram_dir: Path | None) -> Iterator[Arena]:
+    """Memory of this run that nobody uses, opened and locked. What cannot be read is set aside on the way."""
+    for path in _paths(ram_dir):
+        try:
             arena = _attached(path)
-            if arena is None:
-                continue
-            is_there = arena.plan.identity == identity_of(Path(arena.plan.run)) and Path(arena.plan.run).exists()
-            if arena.plan.run == str(run) and is_there:
-                yield arena
-                continue
+        except DamageFound:
+            _set_aside(path)
+            continue
+        except OSError:
+            continue
+        if arena is None:
+            continue
+        if _is_of(arena.plan, run, identity):
+            yield arena
+        elif arena.newest() is None:
+            release(arena)  # nothing was ever sealed in it
+        else:
             arena.close()
-            if not is_there:
-                shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def _is_of(plan: ArenaPlan, run: Path, identity: str) -> bool:
+    """A run that was moved takes its identity along; one that was deleted leaves its place to another."""
+    is_here = plan.run == str(run)
+    return plan.identity == identity and (is_here or (bool(identity) and not Path(plan.run).exists()))
+
+
+def _paths(ram_dir: Path | None) -> list[Path]:
+    folders = {folder for folder in (ram_dir, SHARED_MEMORY, *shelters()) if folder is not None and folder.is_dir()}
+    found = []
+    for folder in sorted(folders):
+        with contextlib.suppress(OSError):
+            found += sorted(folder.glob(f"{PREFIX}*/{ARENA}"))
+    return found
 
 
 def _attached(path: Path) -> Arena | None:
-    """Only what is ours: a file of another user is nobody we believe."""
-    with contextlib.suppress(OSError, DamageFound):
-        if path.stat().st_uid == os.getuid():
-            return Arena.attach(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW), path)
-    return None
-
-
-def available_bytes() -> int | None:
-    """Memory that can be taken without pressing anybody; None where the system does not say."""
+    """Only what is ours, and in nobody's use. Raises: DamageFound, OSError."""
+    if path.stat().st_uid != os.getuid() or path.parent.name.startswith(DAMAGED):
+        return None  # a file of another user is nobody we believe
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        total, free = (int(facts[name].split()[0]) << 10 for name in ("MemTotal", "MemAvailable"))
-    except (OSError, KeyError, ValueError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return Arena.attach(descriptor, path)
+    except BlockingIOError:
+        os.close(descriptor)
         return None
-    limit = _group_bytes()
-    if limit is not None:
-        total, free = min(total, limit[0]), min(free, limit[0] - limit[1])
-    return max(0, int(free - max(RESERVE_BYTES, total * RESERVE_SHARE)))
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
-def _group_bytes() -> tuple[int, int] | None:
-    """Limit and use of the control group, version 2, where there is a limit."""
-    for folder in (Path("/sys/fs/cgroup"),):
-        with contextlib.suppress(OSError, ValueError):
-            limit = int((folder / "memory.max").read_text())
-            return limit, int((folder / "memory.current").read_text())
-    return None
+def _look(path: Path) -> Found:
+    descriptor = -1
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        taken = os.fstat(descriptor).st_blocks * 512
+        is_used = _is_used(descriptor)
+        arena = Arena.attach(descriptor, path)
+    except (OSError, DamageFound) as error:
+        if descriptor >= 0:
+            os.close(descriptor)
+        return Found(path.parent, None, "", 0, False, None, why=str(error))
+    newest, plan = arena.newest(), arena.plan
+    try:
+        step = None if newest is None else int(newest.notes()["step"])
+        generation = 0 if newest is None else newest.generation
+        return Found(path.parent, plan.run, plan.identity, taken, is_used, step, plan.nonce, generation)
+    except (DamageFound, KeyError) as error:
+        return Found(path.parent, plan.run, plan.identity, taken, is_used, None, plan.nonce, why=str(error))
+    finally:
+        arena.close()
+
+
+def _is_used(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return False
+
+
+def _set_aside(path: Path) -> None:
+    """Nothing reads it any more; nothing deletes it either: somebody may still find a use for its bytes.
+
+    Memory without a magic was never finished by its maker, and holds nothing.
+    """
+    with contextlib.suppress(OSError):
+        with path.open("rb") as file:
+            is_unfinished = file.read(8) in (b"", bytes(8))
+        if is_unfinished:
+            shutil.rmtree(path.parent, ignore_errors=True)
+        else:
+            path.parent.rename(path.parent.with_name(DAMAGED + path.parent.name.removeprefix(PREFIX)))
 
 
 def _words(plan: ArenaPlan) -> str:

@@ -1,31 +1,38 @@
-"""From a sealed slot to a committed version: the one way, for the live keeper and for whoever opens the run later.
+"""From a slot to a committed version: the one way, for the live keeper and for whoever opens the run later.
 
-Every tensor is digested again as it is written and compared with what the trainer noted: a torn or rotten copy is
+A slot that is still being filled is written behind the copy. Every piece is digested again after it was written and
+compared with what the trainer noted, and the slot is looked at once more at the end: a torn, rotten or reused copy is
 refused.
 """
 
 import base64
 import io
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
-from everstep.contracts import Draft, ParentRef, Reason
+import xxhash
+
+from everstep.contracts import COMPLETE, Draft, ParentRef, Reason
 from everstep.errors import DamageFound
-from everstep.keeping.arena import Arena, Slot
-from everstep.versions import fsops
-from everstep.versions.digests import digest
-from everstep.versions.run import Run
-from everstep.versions.tensorfile import read_header
-from everstep.versions.version import Version
+from everstep.keeping.arena import PAGE_BYTES, Arena, Slot
+from everstep.versions import Run, Version
+from everstep.versions.commit import Coming
+from everstep.versions.digests import ALGORITHM, digest
+from everstep.versions.fsops import write_pages
+from everstep.versions.tensorfile import Header, TensorPlace, read_header
 
 SNAPSHOT = "snapshot"  # the manifest's key: which arena and generation a version was taken from
+PIECE_BYTES = 4 << 20  # of one digest: it stays in the processor's cache from the copy on
+WRITE_BYTES = 32 << 20  # of one write; a multiple of a piece
+POLL_S = 0.0005  # between two looks at a copy that is being made
 
 
-def slot_notes(draft: Draft, digests: Mapping[str, Mapping[str, str]], label: str | None = None) -> dict[str, Any]:
-    """What a sealed slot says of itself: a draft without its tensors, and a digest of each of them."""
+def slot_notes(draft: Draft, pieces: Mapping[str, Sequence[str]], label: str | None = None) -> dict[str, Any]:
+    """What a sealed slot says of itself: a draft without its tensors, and digests of each file, piece by piece."""
     return {
         "step": draft.step,
         "images_seen": draft.images_seen,
@@ -34,89 +41,268 @@ def slot_notes(draft: Draft, digests: Mapping[str, Mapping[str, str]], label: st
         "parent": None if draft.parent is None else asdict(draft.parent),
         "small_files": {path: base64.b64encode(content).decode() for path, content in draft.small_files.items()},
         "facts": dict(draft.facts),
-        "digests": digests,
+        "pieces": {path: list(digests) for path, digests in pieces.items()},
     }
 
 
+def piece_digests(image: memoryview) -> list[str]:
+    """As they are noted: one of every PIECE_BYTES."""
+    return [piece_digest(image[begin : begin + PIECE_BYTES]) for begin in range(0, image.nbytes, PIECE_BYTES)]
+
+
+def piece_digest(piece: memoryview) -> str:
+    """Of bytes in memory only; what is on the disk has digests of its own."""
+    return xxhash.xxh3_64_hexdigest(piece)
+
+
+class Filling:
+    """A slot that is being filled, as the keeper knows it: to be sealed, or to come to nothing."""
+
+    def __init__(self, slot: Slot, generation: int, step: int) -> None:
+        self.slot, self.generation, self.step = slot, generation, step
+        self._is_over = threading.Event()
+        self._why: str | None = None
+
+    @classmethod
+    def of_sealed(cls, slot: Slot) -> "Filling":
+        """One that is whole already. Raises: DamageFound."""
+        filling = cls(slot, slot.generation, int(slot.notes()["step"]))
+        filling.sealed()
+        return filling
+
+    def sealed(self) -> None:
+        """The trainer sealed it."""
+        self._is_over.set()
+
+    def void(self, why: str) -> None:
+        """It will never be sealed."""
+        self._why = self._why or why
+        self._is_over.set()
+
+    def ready_bytes(self, wanted_bytes: int) -> int:
+        """Wait until so many bytes of the slot are as they will be sealed, or a part of them that is worth a write.
+
+        Raises: DamageFound if nothing comes of it.
+        """
+        while True:
+            is_over = self._is_over.is_set()  # before the count: what is over has all its bytes
+            self.check()
+            copied = self.slot.copied_bytes
+            if is_over or copied >= wanted_bytes:
+                return min(copied, wanted_bytes)
+            time.sleep(POLL_S)
+
+    def await_seal(self) -> dict[str, Any]:
+        """The slot's notes. Raises: DamageFound if nothing comes of it."""
+        self._is_over.wait()
+        self.check()
+        if not self.slot.is_whole:
+            raise DamageFound("was overwritten before it was written")
+        return self.slot.notes()
+
+    def check(self) -> None:
+        """Raises: DamageFound if the slot is not what was claimed any more."""
+        if self._why is not None:
+            raise DamageFound(self._why)
+        if self.slot.generation != self.generation:
+            raise DamageFound("was overwritten before it was written")
+
+
 def commit_slot(
-    run: Run, arena: Arena, slot: Slot, parent: ParentRef | None = None, reason: str | None = None
+    run: Run, arena: Arena, filling: Filling, parent: ParentRef | None = None, reason: Reason | None = None
 ) -> Version:
-    """Commit what a slot holds. The run's lock has to be held.
+    """Commit what a slot holds, or will hold once it is sealed. The run's lock has to be held.
 
     Args:
-        parent, reason: instead of those noted.
+        parent, reason: instead of those noted; a version that ends a training keeps its own.
 
     Raises: DamageFound if the slot is torn or rotten; NotCommitted if the disk refuses it. Older versions are whole.
     """
-    generation, notes = slot.generation, slot.notes()
-    draft = Draft(
+    images = [SlotImage(filling, file.path, begin) for file, begin in _begins(arena)]
+
+    def draft() -> Draft:
+        notes = filling.await_seal()
+        for image in images:
+            image.compare(notes)
+        # Once more after all was written: a slot that was given to a later state meanwhile is not what was meant.
+        filling.check()
+        noted = _draft(notes, arena, filling.generation)
+        return replace(
+            noted,
+            parent=parent or noted.parent,
+            reason=noted.reason if reason is None or noted.reason in COMPLETE else reason,
+        )
+
+    return run.commit(Coming(filling.step, images, arena.plan.notes_bytes, draft))
+
+
+def _begins(arena: Arena) -> Iterator[tuple[Any, int]]:
+    """The files of a slot, and how many bytes of it lie before each."""
+    begin = 0
+    for file in arena.plan.files:
+        yield file, begin
+        begin += file.size_bytes
+
+
+def _draft(notes: Mapping[str, Any], arena: Arena, generation: int) -> Draft:
+    return Draft(
         step=notes["step"],
         images_seen=notes["images_seen"],
-        reason=reason or notes["reason"],
-        parent=parent or _noted_parent(notes),
+        reason=notes["reason"],
+        parent=ParentRef(**notes["parent"]) if notes["parent"] else None,
         tensor_files=(),
         small_files={path: base64.b64decode(text) for path, text in notes["small_files"].items()},
         facts={**notes["facts"], SNAPSHOT: {"arena": arena.plan.nonce, "generation": generation}},
     )
-    images = [SlotImage(slot, file.path, notes["digests"][file.path]) for file in arena.plan.files]
-    return run.commit(draft, images)
 
 
-def rescue(run: Run, arena: Arena) -> tuple[Version | None, list[str]]:
-    """Commit the newest whole state of an arena that no trainer writes to, if it is newer than every version of it.
+class SlotImage:
+    """A file in a slot: written as it lies there, behind the copy; digested behind the write, in a second thread."""
 
-    Returns the version, or None where there was nothing to rescue, and a sentence for each state that was refused.
-    Raises: NotCommitted if the disk refuses it; the arena is as it was.
-    """
+    is_direct = True
+
+    def __init__(self, filling: Filling, path: str, begin: int) -> None:
+        """
+        Args:
+            begin: bytes of the slot's files before this one.
+        """
+        self.path, self._filling, self._begin = path, filling, begin
+        self._image, self._padded = filling.slot.image(path), filling.slot.padded_image(path)
+        self.size_bytes = self._image.nbytes
+        self.digests: dict[str, str] = {}
+        self._pieces: list[str] = []
+        self._header: bytes = b""
+
+    def write(self, descriptor: int) -> None:
+        """Raises: OSError; DamageFound if what lies there is no such file, or comes to nothing."""
+        with ThreadPoolExecutor(1, "everstep-digest") as beside:
+            taking: Taking | None = None
+            written = 0
+            while written < self.size_bytes:
+                wanted = min(written + WRITE_BYTES, self.size_bytes)
+                ready = self._filling.ready_bytes(self._begin + wanted) - self._begin
+                if taking is None:
+                    taking = self._taking()
+                is_last = ready >= self.size_bytes
+                end = self._padded.nbytes if is_last else ready // PAGE_BYTES * PAGE_BYTES
+                if end <= written:
+                    raise DamageFound(f"holds less of {self.path} than it says")
+                write_pages(descriptor, self._padded[written:end], written)
+                # After the write: what changed between the two shows in the digest.
+                beside.submit(taking.take, min(end, self.size_bytes))
+                written = end
+            if taking is not None:
+                beside.submit(taking.end).result()
+                self.digests, self._pieces = taking.digests, taking.pieces
+
+    def _taking(self) -> "Taking":
+        head = self._image[: min(8 + int.from_bytes(self._image[:8], "little"), self.size_bytes)]
+        header, self._header = read_header(io.BytesIO(head), self.size_bytes)
+        return Taking(self._image, header)
+
+    def compare(self, notes: Mapping[str, Any]) -> None:
+        """Raises: DamageFound naming the first tensor whose bytes are not those that were noted."""
+        if "pieces" in notes:
+            noted = notes["pieces"].get(self.path, ())
+            torn = [number for number, found in enumerate(self._pieces) if noted[number : number + 1] != [found]]
+            if torn or len(noted) != len(self._pieces):
+                raise DamageFound(f"is torn: {self._first_tensor(torn[0] if torn else 0)} of {self.path}")
+            return
+        noted = notes["digests"][self.path]  # of every tensor, as it was noted at first
+        names = [name for name, found in self.digests.items() if noted.get(name) != found]
+        if names or self.digests.keys() != noted.keys():
+            raise DamageFound(f"is torn: {', '.join(names[:1])} of {self.path}")
+
+    def _first_tensor(self, piece: int) -> str:
+        """The name of the first tensor that lies in a piece, or the header."""
+        header = read_header(io.BytesIO(self._header), self.size_bytes)[0]
+        for name, place in header.tensors.items():
+            if header.data_start + place.end > piece * PIECE_BYTES and place.end > place.begin:
+                return name if header.data_start < (piece + 1) * PIECE_BYTES else "the header"
+        return "the header"
+
+    def entry(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        return {"size": self.size_bytes, "header_digest": digest(self._header), "tensors": len(self.digests)}
+
+
+class Taking:
+    """Digests of a file in memory, of its tensors and its pieces, in one pass as far as it has been written."""
+
+    def __init__(self, image: memoryview, header: Header) -> None:
+        self._image, self._header = image, header
+        self.digests: dict[str, str] = {}
+        self.pieces: list[str] = []
+        self._tensors = iter(header.tensors.items())
+        self._now: tuple[str, TensorPlace] | None = next(self._tensors, None)
+        self._total, self._taken = xxhash.xxh3_128(), 0
+        self._piece_begin = 0
+
+    def take(self, end: int) -> None:
+        """Up to here all bytes are there."""
+        while self._piece_begin + PIECE_BYTES <= end:
+            self._take_piece(self._piece_begin + PIECE_BYTES)
+
+    def end(self) -> None:
+        """The rest."""
+        self.take(self._image.nbytes)
+        if self._piece_begin < self._image.nbytes:
+            self._take_piece(self._image.nbytes)
+        self._advance(self._image.nbytes)
+
+    def _take_piece(self, end: int) -> None:
+        self.pieces.append(piece_digest(self._image[self._piece_begin : end]))
+        self._piece_begin = end
+        self._advance(end)
+
+    def _advance(self, end: int) -> None:
+        """Digest tensors up to here; the bytes are still in the processor's cache."""
+        start = self._header.data_start
+        while self._now is not None:
+            name, place = self._now
+            upto = min(start + place.end, end)
+            if upto > start + place.begin + self._taken:
+                self._total.update(self._image[start + place.begin + self._taken : upto])
+                self._taken = upto - start - place.begin
+            if start + place.end > end:
+                return
+            self.digests[name] = f"{ALGORITHM}:{self._total.hexdigest()}"
+            self._total, self._taken = xxhash.xxh3_128(), 0
+            self._now = next(self._tensors, None)
+
+
+# --- which state of an arena is to be kept -------------------------------------------------------------------
+
+
+def uncommitted(run: Run, arena: Arena) -> list[Slot]:
+    """Whole states that no version has yet, the newest first. Raises: NotCommitted if the disk does not answer."""
+    done = _newest_done(run.versions(), arena)
+    whole = [slot for slot in arena.slots if slot.is_whole and slot.generation > done]
+    return sorted(whole, key=lambda slot: -slot.generation)
+
+
+def overtaken_by(run: Run, arena: Arena) -> Version | None:
+    """A version that somebody else made since this memory was begun, as another host does: what lies here is older."""
+    others = [
+        version
+        for version in run.versions()
+        if version.number > arena.plan.newest and not arena.plan.is_first and _taken_from(version) != arena.plan.nonce
+    ]
+    return max(others, key=lambda version: version.number, default=None)
+
+
+def last_of(run: Run, arena: Arena) -> ParentRef | None:
+    """The last version that was taken from this arena: what its next one went on from."""
     done = [version for version in run.versions() if _taken_from(version) == arena.plan.nonce]
     last = max(done, key=lambda version: version.number, default=None)
-    newest_done = max((version.manifest[SNAPSHOT]["generation"] for version in done), default=0)
-    refused: list[str] = []
-    whole = [slot for slot in arena.slots if slot.is_whole and slot.generation > newest_done]
-    for slot in sorted(whole, key=lambda slot: -slot.generation):
-        try:
-            parent = None if last is None else ParentRef(run.name, last.number, last.manifest_digest)
-            return commit_slot(run, arena, slot, parent, Reason.RESCUE), refused
-        except DamageFound as damage:
-            refused.append(f"A state in memory was refused: it {damage}.")
-    return None, refused
+    return None if last is None else ParentRef(run.name, last.number, last.manifest_digest)
 
 
-def _noted_parent(notes: Mapping[str, Any]) -> ParentRef | None:
-    return ParentRef(**notes["parent"]) if notes["parent"] else None
+def _newest_done(versions: Sequence[Version], arena: Arena) -> int:
+    taken = (version for version in versions if _taken_from(version) == arena.plan.nonce)
+    return max((int(version.manifest[SNAPSHOT]["generation"]) for version in taken), default=0)
 
 
 def _taken_from(version: Version) -> str | None:
     taken = version.manifest.get(SNAPSHOT)
     return taken["arena"] if isinstance(taken, dict) else None
-
-
-class SlotImage:
-    """A file in a slot: written as it lies there, its tensors digested meanwhile in a second thread."""
-
-    def __init__(self, slot: Slot, path: str, noted: Mapping[str, str]) -> None:
-        self.path, self._slot, self._noted = path, slot, noted
-        whole = slot.image(path)
-        self.size_bytes = whole.nbytes
-        head = whole[: min(8 + int.from_bytes(whole[:8], "little"), whole.nbytes)]
-        self._header, self._raw = read_header(io.BytesIO(head), self.size_bytes)
-        self.digests: dict[str, str] = {}
-
-    def write(self, path: Path) -> None:
-        """Raises: OSError; DamageFound naming the first tensor whose digest is not the one that was noted."""
-        with ThreadPoolExecutor(1, "everstep-digest") as beside:
-            taken = beside.submit(lambda: dict(self._take()))
-            fsops.write_image(path, self._slot.padded_image(self.path), self.size_bytes)
-            self.digests = taken.result()
-        torn = [name for name, found in self.digests.items() if self._noted.get(name) != found]
-        if torn or self.digests.keys() != self._noted.keys():
-            raise DamageFound(f"is torn: {len(torn)} tensors of {self.path} ({', '.join(torn[:1])})")
-
-    def _take(self) -> Iterator[tuple[str, str]]:
-        image = self._slot.image(self.path)
-        for name, place in self._header.tensors.items():
-            yield name, digest(image[self._header.data_start + place.begin : self._header.data_start + place.end])
-
-    def entry(self) -> dict[str, Any]:
-        """What the manifest says of it."""
-        return {"size": self.size_bytes, "header_digest": digest(self._raw), "tensors": len(self.digests)}

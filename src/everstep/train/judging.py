@@ -30,14 +30,26 @@ class Judged:
     loss: float | None
 
 
-class Judge:
+class Judge(Observer):
     """Measures the live state at each version of one training, and knows what the line of versions says."""
 
-    def __init__(self, run: Run, scorer: Scorer, reporter: Reporter) -> None:
+    def __init__(self, run: Run, scorer: Scorer, reporter: Reporter, state: TrainState, metrics: Metrics) -> None:
         self._run, self._scorer, self._reporter = run, scorer, reporter
+        self._state, self._metrics = state, metrics
+        self._judged: dict[Claim, Judged] = {}
         self._images_per_step = scorer.config.optim.images_per_step
         self.verdict: Verdict = verdict(points(run), self._images_per_step)
         self.is_worn_out = False  # whether training shall end because control gain rises no more
+
+    def copied(self, claim: Claim) -> None:
+        """Measure the state as it is now, while the version is written."""
+        self._judged[claim] = self.measure(self._state, self._metrics.smoothed_loss)
+
+    def committed(self, claim: Claim, version: Version) -> None:
+        """Note what was measured under the version, now that it has a number."""
+        judged = self._judged.pop(claim, None)
+        if judged is not None:
+            self.file(version, judged, self._metrics)
 
     def measure(self, state: TrainState, loss: float | None) -> Judged:
         """Draw and score the state as it is now; with the averaged weights where there are any."""

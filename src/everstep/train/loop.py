@@ -12,14 +12,17 @@ from torch import Tensor
 from everstep.config.schema import Config
 from everstep.contracts import COMPLETE, Batch, Reason
 from everstep.errors import NotCommitted
+from everstep.keeping.link import KeeperGone
+from everstep.keeping.saver import Saver
 from everstep.models.sd import StableDiffusion
 from everstep.train.metrics import Measured, Metrics
 from everstep.train.optim import learning_rate, set_learning_rate
 from everstep.train.progress import Progress, Reporter
 from everstep.train.rate import Rate
-from everstep.train.saving import KeeperGone, Saver
+from everstep.train.judging import Judge
 from everstep.train.state import TrainState
 from everstep.train.stop import StopSignals
+from everstep.versions import LiveStatus, clear_requests, read_requests, write_live
 
 TELL_PERIOD_S = 0.5
 
@@ -34,12 +37,15 @@ class Loop:
         state: TrainState,
         batches: Iterator[Batch],
         saver: Saver,
+        judge: Judge,
         metrics: Metrics,
         reporter: Reporter,
         signals: StopSignals,
     ) -> None:
         self.config, self.family, self.state, self.batches = config, family, state, batches
-        self.saver, self.metrics, self.reporter, self.signals = saver, metrics, reporter, signals
+        self.saver, self.judge, self.metrics, self.reporter, self.signals = saver, judge, metrics, reporter, signals
+        self._layout = saver.making.run.layout
+        self._resumed_from = None if saver.last is None else saver.last.number
         self.forward = family.compiled(state.controlnet)
         self.rate = Rate()
         self._told_at = 0.0
@@ -56,8 +62,7 @@ class Loop:
             return self._until_the_end()
         except KeeperGone:
             self.reporter.say("The keeper is gone: saving without it, then ending.")
-            self.metrics.flush()
-            self.saver.go_alone(self.state, self.metrics)
+            self.saver.go_alone()
             self._tell("stopped")
             return Reason.RESCUE
 
@@ -70,18 +75,18 @@ class Loop:
         reason = reason or Reason.FINAL
         if self.saver.last_step != self.state.step:
             self._save(reason)
-        self.saver.finish(self.metrics)
+        self.saver.finish()
         self._tell("complete" if reason in COMPLETE else "stopped")
         return reason
 
     def advance(self) -> None:
         """One step, with all that goes with it: the version or snapshot that may be due, and the news."""
         self._step()
-        self.saver.hear(self.metrics, self.state.step)
+        self._hear()
         if self.saver.is_due(self.state.step):
             self._save(Reason.INTERVAL)
         else:
-            self.saver.snapshot(self.state, self.metrics)
+            self.saver.snapshot()
         self._tell()
 
     # --- one optimizer step --------------------------------------------------------------------------------
@@ -101,8 +106,7 @@ class Loop:
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1
         state.images_seen += optim.images_per_step
-        if state.ema is not None:
-            state.ema.update(state.step)
+        state.average()
         self.metrics.add(Measured(state.step, state.images_seen, first_example, rate, loss, norm))
 
     def _accumulate(self, passes: int) -> Tensor:
@@ -116,27 +120,44 @@ class Loop:
 
     # --- versions, progress, stopping ----------------------------------------------------------------------
 
-    def _save(self, reason: Reason, label: str | None = None) -> None:
+    def _hear(self) -> None:
+        """What the keeper has done, and what it asks."""
+        for message in self.saver.hear():
+            if message["kind"] == "stop":
+                self.signals.ask(message["signal"])
+            elif message["kind"] == "save":
+                self._save_as_asked(None)
+
+    def _save(self, reason: Reason) -> None:
         """Make a version. A disk that refuses it costs the version, not the training, unless it is the last."""
-        self.metrics.flush()
         with self.rate.paused():
             try:
-                self.saver.save(self.state, reason, self.metrics, label)
+                self.saver.save(reason)
             except NotCommitted as error:
                 if reason is not Reason.INTERVAL:
                     raise
                 self.reporter.say(str(error))
 
+    def _save_as_asked(self, label: str | None) -> str | None:
+        """Make a version that somebody asked for. Returns why the disk refuses it; the training does not wait for it."""
+        with self.rate.paused():
+            try:
+                self.saver.save(Reason.ASKED, label, may_wait=False)
+            except NotCommitted as error:
+                self.reporter.say(str(error))
+                return str(error)
+        return None
+
     def asked_to_stop(self) -> Reason | None:
         """The reason to stop after this step, or None to go on. What else was asked is done."""
         reason = Reason.SIGNAL if self.signals.received is not None else None
-        for request in self.saver.requests():
+        for request in read_requests(self._layout):
             if request.kind == "save":
-                self._save(Reason.ASKED, request.details.get("label"))
-                self.saver.done(request)
+                self._save_as_asked(request.details.get("label"))
+                clear_requests(self._layout, "save")
             elif request.kind == "stop":
                 reason = reason or Reason.ASKED
-        return reason or (Reason.EARLY if self.saver.judge.is_worn_out else None)
+        return reason or (Reason.EARLY if self.judge.is_worn_out else None)
 
     def _tell(self, state: str = "running") -> None:
         """Let the line, the live file and the records know; at most twice a second."""
@@ -149,7 +170,26 @@ class Loop:
         self.reporter.show(progress, now)
         if progress.images_per_second is not None:
             self.metrics.rate(progress.images_per_second, progress.step)
-        self.saver.tell(progress, state)
+        self._tell_others(progress, state)
+
+    def _tell_others(self, progress: Progress, state: str) -> None:
+        """Write the live file that `everstep status` reads."""
+        snapshots = self.saver.snapshots
+        write_live(
+            self._layout,
+            LiveStatus.now(
+                state=state,
+                step=progress.step,
+                max_steps=progress.max_steps,
+                images_seen=progress.images_seen,
+                images_per_second=progress.images_per_second,
+                loss=progress.loss,
+                last_version=progress.last_version,
+                next_version_step=progress.next_version_step,
+                resumed_from=self._resumed_from,
+                snapshot_step=None if snapshots is None else snapshots.sealed_step,
+            ),
+        )
 
     def _progress(self, now: float) -> Progress:
         state, optim = self.state, self.config.optim
@@ -164,6 +204,6 @@ class Loop:
             seconds_left=left / images_per_second if images_per_second else None,
             last_version=self.saver.last.name if self.saver.last else None,
             last_version_age_s=now - self.saver.saved_at,
-            next_version_step=self.saver.next_step(state.step, optim.max_steps),
-            control_gain=self.saver.judge.verdict.gain,
+            next_version_step=self.saver.next_step(state.step),
+            control_gain=self.judge.verdict.gain,
         )

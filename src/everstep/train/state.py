@@ -5,7 +5,7 @@ Knows which tensor goes into which file. Knows nothing of manifests, digests or 
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everstep.contracts import TensorFile
-from everstep.errors import NotFinite
+from everstep.keeping.revision import Revision
+from everstep.keeping.snapshots import Snapshots
 from everstep.models.files import AVERAGED, CONTROLNET_CONFIG, METADATA, MOMENTS, OPTIMIZER, STATE, WEIGHTS
 from everstep.train.ema import Ema
 from everstep.versions import Version, read_small
-from everstep.versions.torch import TorchTensor, fill
+from everstep.versions.verify import load_digests
+from everstep.versions.torch import fill, fill_from_image
 
 
 @dataclass(slots=True)
@@ -32,30 +33,37 @@ class TrainState:
     step: int = 0
     images_seen: int = 0
     restored: list[str] = field(default_factory=list)
+    revision: Revision = field(default_factory=Revision)
+    metadata: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: METADATA)
+    exempt: frozenset[str] = frozenset()  # every tensor here has to hold numbers
+    _tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    _config: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.revision.watch(self.optimizer)
+
+    @property
+    def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
+        return (self.optimizer,)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """All live tensors, by file and name, the weights first."""
-        live = {WEIGHTS: self.controlnet.state_dict(), OPTIMIZER: dict(self._moments())}
+        """All live tensors, by file and name, the weights first. Found once: training changes them where they are."""
+        if not self._tensors:
+            self._tensors = {WEIGHTS: self.controlnet.state_dict(), OPTIMIZER: dict(self._moments())}
+            if self.ema is not None:
+                self._tensors[AVERAGED] = self.ema.shadow
+        return self._tensors
+
+    def average(self) -> None:
+        """Move the averaged weights towards those of the last step, where there are any."""
         if self.ema is not None:
-            live[AVERAGED] = self.ema.shadow
-        return live
-
-    def tensor_files(self) -> list[TensorFile]:
-        """The version's tensors, read from this state only when they are written."""
-        return [
-            TensorFile(path, {name: TorchTensor(tensor) for name, tensor in live.items()}, METADATA.get(path, {}))
-            for path, live in self.tensors().items()
-        ]
-
-    def check_finite(self) -> None:
-        """Raises: NotFinite naming the first weight that is no number."""
-        for name, tensor in self.controlnet.state_dict().items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise NotFinite(f"{name} is not finite after step {self.step:,}.")
+            with self.revision.changing():
+                self.ema.update(self.step)
 
     def small_files(self) -> dict[str, bytes]:
         """The version's small files that come from the state: the network's config and the counters."""
-        config = json.loads(self.controlnet.to_json_string())
+        if not self._config:
+            self._config = _json(json.loads(self.controlnet.to_json_string()))
         facts = {
             "step": self.step,
             "images_seen": self.images_seen,
@@ -63,24 +71,25 @@ class TrainState:
             "threads": torch.get_num_threads(),
             "rng": _rng_states(),
         }
-        return {CONTROLNET_CONFIG: _json(config), STATE: _json(facts)}
+        # Not indented: that would take more time at every snapshot than the copy of a small network.
+        return {CONTROLNET_CONFIG: self._config, STATE: json.dumps(facts, sort_keys=True).encode()}
 
     def _moments(self) -> Iterator[tuple[str, Tensor]]:
         for name, parameter in self.controlnet.named_parameters():
             for key in MOMENTS:
                 yield f"{name}.{key}", self.optimizer.state[parameter][key]
 
-    def restore(self, version: Version) -> None:
+    def restore(self, version: Version, snapshots: Snapshots | None = None) -> None:
         """Put back everything a version holds, verifying every digest on the way.
+
+        Args:
+            snapshots: memory in which the version may still lie; then it is taken from there.
 
         Raises: DamageFound naming the file and tensor; the version is untouched.
         """
-        fill(self.controlnet.state_dict(), version, WEIGHTS)
-        fill(dict(self._moments()), version, OPTIMIZER)
-        self.restored = ["weights", "optimizer"]
-        if self.ema is not None:
-            fill(self.ema.shadow, version, AVERAGED)
-            self.restored.append("averaged weights")
+        with self.revision.changing():
+            self._restore_tensors(version, snapshots)
+        self.restored = ["weights", "optimizer", *(["averaged weights"] if self.ema is not None else [])]
         facts = json.loads(read_small(version, STATE))
         self.step, self.images_seen = facts["step"], facts["images_seen"]
         if self.scaler.is_enabled() and facts["loss_scaler"]:
@@ -88,6 +97,16 @@ class TrainState:
             self.restored.append("loss scaler")
         _restore_rng(facts["rng"])
         self.restored += ["learning rate", "position in the data", "random number generators"]
+
+
+    def _restore_tensors(self, version: Version, snapshots: Snapshots | None) -> None:
+        found = None if snapshots is None else snapshots.image_of(version)
+        digests = {} if found is None else load_digests(version.path, version.files)
+        for path, live in self.tensors().items():
+            if found is None:
+                fill(live, version, path)
+            else:
+                fill_from_image(live, found.image(path), digests[path])
 
 
 def _json(facts: Any) -> bytes:

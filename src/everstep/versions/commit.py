@@ -1,14 +1,15 @@
 """The commit: the one way in which a version begins to exist."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from everstep.contracts import Draft
-from everstep.errors import DamageFound, DiskFull, NotCommitted
+from everstep.errors import DiskFull, NotCommitted
 from everstep.units import size
 from everstep.versions import fsops, manifest
 from everstep.versions.digests import ALGORITHM, digest
@@ -30,8 +31,13 @@ class Image(Protocol):
         """Of every tensor; known once the file was written."""
         ...
 
-    def write(self, path: Path) -> None:
-        """Write and flush it. Raises: OSError; DamageFound if the bytes are not those that were meant."""
+    @property
+    def is_direct(self) -> bool:
+        """Whether it is written in whole pages, past the page cache."""
+        ...
+
+    def write(self, descriptor: int) -> None:
+        """Write it into its new file; not flushed. Raises: OSError; DamageFound if it is not what was meant."""
         ...
 
     def entry(self) -> dict[str, Any]:
@@ -39,10 +45,28 @@ class Image(Protocol):
         ...
 
 
-def commit(layout: RunLayout, number: int, draft: Draft, images: Sequence[Image] | None = None) -> Path:
-    """Write a version beside, make it durable, then let it appear under its name. Returns its folder.
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """A version on its way: its tensors may still be being copied while their first bytes go to the disk."""
 
-    The tensor files are the draft's, or the images where those are given.
+    step: int
+    images: Sequence[Image]
+    small_bytes: int  # of all other files, at most
+    draft: Callable[[], Draft]  # asked for once the images are written; raises DamageFound if nothing came of it
+
+    @classmethod
+    def of(cls, draft: Draft) -> "Coming":
+        """All of it is there."""
+        small_bytes = sum(len(content) for content in draft.small_files.values())
+        return cls(draft.step, [TensorImage(file) for file in draft.tensor_files], small_bytes, lambda: draft)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(image.size_bytes for image in self.images) + self.small_bytes
+
+
+def commit(layout: RunLayout, number: int, coming: Coming) -> Path:
+    """Write a version beside, make it durable, then let it appear under its name. Returns its folder.
 
     Raises: DiskFull with the bytes needed and free, or NotCommitted with what the disk said; DamageFound if an image
         is not what it was sealed as. Older versions are whole.
@@ -50,21 +74,24 @@ def commit(layout: RunLayout, number: int, draft: Draft, images: Sequence[Image]
         the flush of the run's folder, either that or the whole version. After it, the version, for good; a missing
         line in the log is written again at the next start.
     """
-    images = [TensorImage(file) for file in draft.tensor_files] if images is None else images
-    small_bytes = sum(len(content) for content in draft.small_files.values())
-    _refuse_if_full(layout, number, draft, sum(image.size_bytes for image in images) + small_bytes)
     staging, final = layout.new_staging(number), layout.version(number)
     try:
+        _refuse_if_full(layout, number, coming)
         fsops.make_folder(staging)
-        folders = _make_folders(staging, [*(image.path for image in images), *draft.small_files])
-        for image in images:
-            image.write(staging / image.path)
-        small_files = {**draft.small_files, DIGESTS: _digests(images)}
-        for path, content in small_files.items():
-            fsops.write_file(staging / path, [content], len(content))
-        for folder in folders:
+        folders: set[Path] = set()
+        with ExitStack() as files:
+            flushes = [_write_image(image, staging, folders, files) for image in coming.images]
+            draft = coming.draft()
+            small_files = {**draft.small_files, DIGESTS: _digests(coming.images)}
+            for path, content in small_files.items():
+                flushes.append(_write_small(path, content, staging, folders, files))
+            # All writes, then all flushes: the first flush takes most of what the others would wait for with it.
+            for flush in flushes:
+                flush()
+        for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
             fsops.flush_folder(folder)
-        sealed = manifest.encode(_facts(number, draft, images, small_files))
+        sealed = manifest.encode(_facts(number, draft, coming.images, small_files))
+        # The manifest says that all of the above is there: it must not reach the disk before it.
         fsops.write_file(staging / MANIFEST, [sealed], len(sealed))
         fsops.flush_folder(staging)
         fsops.rename(staging, final)
@@ -72,15 +99,38 @@ def commit(layout: RunLayout, number: int, draft: Draft, images: Sequence[Image]
     except OSError as error:
         _abandon(staging)
         if error.errno in fsops.NO_ROOM:
-            _refuse(layout, number, draft, sum(image.size_bytes for image in images) + small_bytes)
+            raise _full(layout, number, coming) from None
         raise NotCommitted(
-            f"version_{number} (step {draft.step:,}) is not committed: {error}. Older versions are whole."
+            f"version_{number} (step {coming.step:,}) is not committed: {error}. Older versions are whole."
         ) from error
-    except DamageFound:
+    except BaseException:
         _abandon(staging)
         raise
     append_log(layout, json.loads(sealed))
     return final
+
+
+def _write_image(image: Image, staging: Path, folders: set[Path], files: ExitStack) -> Callable[[], None]:
+    """Returns what makes it durable."""
+    path = _place(staging, image.path, folders)
+    descriptor = files.enter_context(fsops.new_file(path, image.size_bytes, image.is_direct))
+    image.write(descriptor)
+    return lambda: fsops.flush(descriptor, image.size_bytes)
+
+
+def _write_small(path: str, content: bytes, staging: Path, folders: set[Path], files: ExitStack) -> Callable[[], None]:
+    descriptor = files.enter_context(fsops.new_file(_place(staging, path, folders), len(content)))
+    fsops.write_all(descriptor, [content])
+    return lambda: fsops.flush(descriptor)
+
+
+def _place(staging: Path, path: str, folders: set[Path]) -> Path:
+    """Where a file goes; the folders that it needs are made."""
+    for parent in reversed(Path(path).parents[:-1]):
+        if staging / parent not in folders:
+            fsops.make_folder(staging / parent)
+            folders.add(staging / parent)
+    return staging / path
 
 
 def append_log(layout: RunLayout, committed: Mapping[str, Any]) -> None:
@@ -116,15 +166,6 @@ def _facts(number: int, draft: Draft, images: Sequence[Image], small_files: Mapp
     }
 
 
-def _make_folders(staging: Path, paths: list[str]) -> list[Path]:
-    """Make the folders that the paths need; returns all of them, innermost first, for flushing."""
-    inner = {parent for path in paths for parent in Path(path).parents if parent != Path()}
-    folders = [staging / folder for folder in sorted(inner, key=lambda folder: len(folder.parts))]
-    for folder in folders:
-        fsops.make_folder(folder)
-    return folders[::-1]
-
-
 def _abandon(staging: Path) -> None:
     try:
         fsops.remove_tree(staging)
@@ -132,14 +173,20 @@ def _abandon(staging: Path) -> None:
         return  # the next start removes it
 
 
-def _refuse_if_full(layout: RunLayout, number: int, draft: Draft, needed_bytes: int) -> None:
-    if fsops.free_bytes(layout.root) < needed_bytes:
-        _refuse(layout, number, draft, needed_bytes)
+def _refuse_if_full(layout: RunLayout, number: int, coming: Coming) -> None:
+    if fsops.free_bytes(layout.root) < coming.size_bytes:
+        raise _full(layout, number, coming)
 
 
-def _refuse(layout: RunLayout, number: int, draft: Draft, needed_bytes: int) -> None:
-    free = fsops.free_bytes(layout.root)
-    raise DiskFull(
-        f"version_{number} (step {draft.step:,}) is not committed: it needs {size(needed_bytes)}, "
-        f"{layout.root} has {size(free)} free. Older versions are whole."
-    ) from None
+def _full(layout: RunLayout, number: int, coming: Coming) -> DiskFull:
+    return DiskFull(
+        f"version_{number} (step {coming.step:,}) is not committed: it needs {size(coming.size_bytes)}, "
+        f"{layout.root} has {_free(layout)} free. Older versions are whole."
+    )
+
+
+def _free(layout: RunLayout) -> str:
+    try:
+        return size(fsops.free_bytes(layout.root))
+    except OSError:  # a disk that answers badly refuses; it must not end whoever asked
+        return "an unknown number of bytes"

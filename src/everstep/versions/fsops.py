@@ -4,12 +4,15 @@ Nothing else in `versions` may open a file for writing, rename, or remove. Error
 """
 
 import errno
+import fcntl
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CHUNK_BYTES = 64 << 20  # a multiple of every block size
+BLOCK_BYTES = 4096
 DIRECT = getattr(os, "O_DIRECT", 0)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 NOT_OFFERED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY)
@@ -25,43 +28,68 @@ def ensure_folder(path: Path) -> None:
     path.mkdir(exist_ok=True)
 
 
+@contextmanager
+def new_file(path: Path, size_bytes: int, is_direct: bool = False) -> Iterator[int]:
+    """A new file to be written inside, its space taken: a full disk shows before anything is written.
+
+    Past the page cache where that is asked for and the file system can, so that neither the data set nor the trainer's
+    memory is pushed out. Nothing of it is durable before `flush`. After an error the file must not be believed.
+    Crash: a file of any length up to size_bytes, with any content.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags | (DIRECT if is_direct else 0), 0o666)
+    except OSError as error:
+        if not is_direct or error.errno not in NOT_OFFERED:
+            raise
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, flags, 0o666)
+    try:
+        _take_space(descriptor, size_bytes)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def write_pages(descriptor: int, pages: memoryview, offset: int) -> None:
+    """Write whole pages that begin on a page of memory, at a place in the file that does too."""
+    while pages:
+        try:
+            written = os.pwrite(descriptor, pages[:CHUNK_BYTES], offset)
+        except OSError as error:
+            # Some file systems take O_DIRECT at the open and refuse it at the write (FUSE, overlays, odd block sizes).
+            if error.errno not in NOT_OFFERED or not _drop_direct(descriptor):
+                raise
+            continue
+        if written % BLOCK_BYTES and written < len(pages):
+            _drop_direct(descriptor)  # a short write: what follows is no block any more
+        pages, offset = pages[written:], offset + written
+
+
+def flush(descriptor: int, size_bytes: int | None = None) -> None:
+    """Make a file durable; where a size is given, cut it there first.
+
+    Linux reports a failed flush once and then forgets it, so it must not be tried again.
+    """
+    if size_bytes is not None:
+        os.ftruncate(descriptor, size_bytes)
+    os.fsync(descriptor)
+
+
 def write_file(path: Path, pieces: Iterable[memoryview | bytes], size_bytes: int) -> None:
     """Write a new file and flush it to the disk.
 
-    The space is taken first, so that a full disk shows before anything is written. After an error the file must not be
-    believed, nor flushed again: Linux reports a failed flush once and then forgets it.
     Crash: a file of any length up to size_bytes, with any content.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        _take_space(descriptor, size_bytes)
-        for piece in pieces:
-            _write_all(descriptor, memoryview(piece))
+    with new_file(path, size_bytes) as descriptor:
+        write_all(descriptor, pieces)
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
-def write_image(path: Path, padded: memoryview, size_bytes: int) -> None:
-    """Write a new file from memory that begins on a page and is whole pages long, and flush it.
-
-    Goes past the page cache where the file system can, so that neither the data set nor the trainer's memory is pushed
-    out. Otherwise as `write_file`.
-    """
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | DIRECT, 0o666)
-    except OSError as error:
-        if error.errno not in NOT_OFFERED:
-            raise
-        path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        _take_space(descriptor, size_bytes)
-        _write_all(descriptor, padded)
-        os.ftruncate(descriptor, size_bytes)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def write_all(descriptor: int, pieces: Iterable[memoryview | bytes]) -> None:
+    """Write pieces one after the other. Not flushed."""
+    for piece in pieces:
+        _write_all(descriptor, memoryview(piece))
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -120,6 +148,13 @@ def free_bytes(path: Path) -> int:
     """What an ordinary user may still write."""
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize
+
+
+def _drop_direct(descriptor: int) -> bool:
+    """Write through the page cache from here on. Returns whether it was done otherwise until now."""
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~DIRECT)
+    return bool(flags & DIRECT)
 
 
 def _take_space(descriptor: int, size_bytes: int) -> None:

@@ -6,7 +6,7 @@ Readers trust manifests and nothing else: not folder names, not times, not the l
 import difflib
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from everstep.errors import DamageFound, UserError
 from everstep.versions import commit as committing
 from everstep.versions import fsops, manifest
 from everstep.versions.annotations import Annotation, read_annotation
+from everstep.versions.commit import Coming
 from everstep.versions.layout import TRAINING, RunLayout, claimed_number, version_number
 from everstep.versions.lock import LockHolder, holder, locked
 from everstep.versions.quarantine import set_aside
@@ -85,13 +86,11 @@ class Run:
         clear_requests(self.layout)
         return recover(self.layout)
 
-    def commit(self, draft: Draft, images: Sequence[committing.Image] | None = None) -> Version:
-        """Make the next version; the lock has to be held. Raises: NotCommitted; older versions are whole.
-
-        The tensor files are the draft's, or the images where those are given.
-        """
+    def commit(self, draft: Draft | Coming) -> Version:
+        """Make the next version; the lock has to be held. Raises: NotCommitted; older versions are whole."""
+        coming = Coming.of(draft) if isinstance(draft, Draft) else draft
         number = self.next_number()
-        path = committing.commit(self.layout, number, draft, images)
+        path = committing.commit(self.layout, number, coming)
         return Version(number, path, manifest.read(path))
 
     def next_number(self) -> int:

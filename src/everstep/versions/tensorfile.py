@@ -85,9 +85,14 @@ class TensorImage:
         """Inside the version."""
         return self.file.path
 
-    def write(self, path: Path) -> None:
-        """Write the file and flush it. Raises: OSError."""
-        fsops.write_file(path, self.pieces(), self.size_bytes)
+    @property
+    def is_direct(self) -> bool:
+        """Tensors lie anywhere in memory, so they go through the page cache."""
+        return False
+
+    def write(self, descriptor: int) -> None:
+        """Write it into its new file; not flushed. Raises: OSError."""
+        fsops.write_all(descriptor, self.pieces())
 
     def pieces(self) -> Iterator[memoryview | bytes]:
         """The file's bytes in order; each tensor's digest is taken as it passes."""

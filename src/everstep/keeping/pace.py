@@ -6,7 +6,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-from everstep.config.schema import Keeper
+from everstep.keeping.settings import Settings
 
 TRIALS = 3  # of each way to copy, before one is chosen
 RECENT = 5
@@ -30,7 +30,7 @@ class Cost:
 class Pace:
     """Decides from the costs so far. Modes: blocking copies while training waits, background during the next pass."""
 
-    def __init__(self, settings: Keeper, modes: tuple[str, ...]) -> None:
+    def __init__(self, settings: Settings, modes: tuple[str, ...]) -> None:
         """
         Args:
             modes: the ways that can be taken here; where there are two, each is tried and the cheaper one stays.

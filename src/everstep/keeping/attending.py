@@ -1,0 +1,117 @@
+"""A keeper's ear at one trainer, turn by turn: messages, signals, hangs, and at last its end."""
+
+import os
+import select
+import signal
+import time
+import traceback
+from typing import Any, Protocol
+
+from everstep.keeping.channel import Channel, Gone, Message
+from everstep.keeping.child import Child
+from everstep.keeping.signals import Listening
+
+POLL_S = 0.5
+
+
+class Attended(Protocol):
+    """What is asked of a keeper."""
+
+    def say(self, text: str) -> None: ...
+    def give_arena(self, channel: Channel, message: Message) -> None: ...
+    def hear_of_claim(self, message: Message) -> None: ...
+    def was_damaged(self, number: int) -> None: ...
+    def tell_outcomes(self, channel: Channel) -> None: ...
+    def look_for_a_hang(self, child: Child, quiet_since: float) -> None: ...
+    def leave_at_once(self, child: Child) -> None: ...
+
+
+class Attending:
+    """The keeper's ear at one trainer, turn by turn."""
+
+    def __init__(self, keeper: Attended, child: Child, channel: Channel, signals: Listening) -> None:
+        self._keeper, self._child, self._channel, self._signals = keeper, child, channel, signals
+        self._has_planned = self._has_told_stop = self._is_gone = False
+        self._saves = 0
+        self._quiet_since = time.monotonic()
+
+    def once(self) -> None:
+        """Wait for news, and act on them."""
+        signals, channel = self._signals, self._channel
+        reading: list[Any] = [self._child.handle, signals, *([] if self._is_gone else [channel])]
+        writing = [channel] if channel.is_behind and not self._is_gone else []
+        ready, writable, _ = select.select(reading, writing, [], POLL_S)
+        if signals in ready:
+            signals.drain()
+        self._obey(signals)
+        if writable:
+            _flush(channel)
+        if channel in ready:
+            self._listen()
+        self._keeper.tell_outcomes(channel)
+        if self._child.handle not in ready:
+            self._keeper.look_for_a_hang(self._child, self._quiet_since)
+
+    def hear_the_rest(self) -> None:
+        """What a trainer said before its death counts too."""
+        try:
+            self._listen()
+        except Exception:
+            self._keeper.say(traceback.format_exc())
+
+    def _obey(self, signals: Listening) -> None:
+        """Signals are for the keeper; the trainer hears of them from it alone."""
+        if signals.is_paused:
+            self._pause(signals)
+        if signals.is_asked_again:
+            self._keeper.leave_at_once(self._child)
+        if signals.stop is not None and not self._has_told_stop:
+            self._has_told_stop = True
+            if not self._has_planned:
+                self._child.signal(signal.SIGKILL)  # nothing was trained yet
+                return
+            self._keeper.say(f"{signals.stop}: finishing this step and committing it. Once more leaves at once.")
+            send(self._channel, "stop", signal=signals.stop)
+        if signals.saves > self._saves:
+            self._saves = signals.saves
+            send(self._channel, "save")
+
+    def _pause(self, signals: Listening) -> None:
+        """Ctrl-Z stops both, and fg both again."""
+        self._child.signal(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)  # goes on here once somebody continues us
+        signals.is_paused = False
+        self._child.signal(signal.SIGCONT)
+        self._quiet_since = time.monotonic()
+
+    def _listen(self) -> None:
+        try:
+            while not self._is_gone and self._channel.is_waiting():
+                self._understand(self._channel.receive())
+        except Gone:
+            self._is_gone = True
+
+    def _understand(self, message: Message) -> None:
+        keeper, kind = self._keeper, message["kind"]
+        if kind == "plan":
+            self._has_planned = True
+            keeper.give_arena(self._channel, message)
+        elif kind == "damaged":
+            keeper.was_damaged(int(message["number"]))
+        else:
+            keeper.hear_of_claim(message)
+
+
+def send(channel: Channel, kind: str, **facts: Any) -> None:
+    """A trainer that is gone hears nothing; its end is noticed elsewhere."""
+    try:
+        channel.send(kind, **facts)
+    except Gone:
+        return
+
+
+def _flush(channel: Channel) -> None:
+    try:
+        channel.flush()
+    except Gone:
+        return

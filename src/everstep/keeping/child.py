@@ -1,0 +1,98 @@
+"""The process that trains, as its keeper holds it: forked, started as a command, or found running already."""
+
+import contextlib
+import faulthandler
+import os
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from everstep.errors import EverstepError, ExitCode
+from everstep.keeping.channel import Channel
+from everstep.keeping.signals import forget_signals
+
+STACKS_SIGNAL = signal.SIGUSR1
+Main = Callable[[Channel], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process and a handle of it, which means this process alone, whoever gets its number later."""
+
+    pid: int
+    handle: int
+    is_ours: bool = True  # a child of this process, so that its exit code can be had
+
+    @classmethod
+    def of(cls, pid: int, is_ours: bool = True) -> "Child":
+        """Raises: ProcessLookupError if it has ended and is nobody's any more."""
+        return cls(pid, os.pidfd_open(pid), is_ours)
+
+    @property
+    def has_ended(self) -> bool:
+        return bool(select.select([self.handle], [], [], 0)[0])
+
+    def signal(self, number: int) -> None:
+        """Nothing happens if it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.handle, number)
+
+    def end(self) -> int | None:
+        """Wait for its end. Returns its exit code, or minus the signal that ended it; None for nobody's child."""
+        select.select([self.handle], [], [])
+        os.close(self.handle)
+        if not self.is_ours:
+            return None
+        with contextlib.suppress(ChildProcessError):
+            return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return None
+
+
+def fork(main: Main, ours: Channel, theirs: Channel, stacks: Path) -> Child:
+    """Begin a trainer as a child of this process, which must have no threads and no PyTorch.
+
+    Args:
+        main: trains, and returns the exit code.
+        stacks: where it writes where it is, when it is asked with STACKS_SIGNAL.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()  # else both processes would write what is left in it
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        _become_trainer(main, theirs, stacks)
+    theirs.close()
+    return Child.of(pid)
+
+
+def _become_trainer(main: Main, channel: Channel, stacks: Path) -> NoReturn:
+    """Train, and leave with the code. Its own group, so that a terminal's Ctrl-C reaches it once, from the keeper."""
+    code = int(ExitCode.BUG)
+    try:
+        os.setpgid(0, 0)
+        forget_signals()
+        with contextlib.ExitStack() as open_files:
+            with contextlib.suppress(OSError):  # a disk that takes no stacks still takes versions, or memory does
+                faulthandler.register(STACKS_SIGNAL, open_files.enter_context(stacks.open("w")))
+            code = int(main(channel))
+    except EverstepError as error:
+        code = int(error.exit_code)
+        _complain(str(error))
+    except BaseException:
+        _complain(f"{traceback.format_exc()}\nThis is a bug in Everstep, or in a library; versions on disk are whole.")
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # whoever looked on is gone; the code still tells
+        print(text, file=sys.stderr)

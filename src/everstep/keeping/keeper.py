@@ -1,0 +1,342 @@
+"""The keeper: the process that holds a run and its memory, and outlives the trainer.
+
+It starts the trainer before PyTorch is loaded, commits what the trainer seals, and, however the trainer ends, settles
+what is left in memory (`ending.settle`) before anything else is decided. Never imports torch.
+"""
+
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from everstep.contracts import ParentRef, Reason, Report
+from everstep.errors import ExitCode, NotCommitted
+from everstep.keeping.arena import Arena, PlannedFile, plan_arena
+from everstep.keeping.attending import Attending, send
+from everstep.keeping.channel import Channel, Message
+from everstep.keeping.child import STACKS_SIGNAL, Child
+from everstep.keeping.committer import RETRY_S, Committer, Outcome
+from everstep.keeping.ending import Settled, in_memory, let_go, settle
+from everstep.keeping.memory import SLOTS, release, take_memory
+from everstep.keeping.restart import MEANT, NEAR_STEPS, End, Next, Whole, next_after
+from everstep.keeping.settings import Settings
+from everstep.keeping.signals import Listening
+from everstep.units import duration
+from everstep.versions import Run, Version, read_live
+
+IS_POSSIBLE = hasattr(os, "pidfd_open") and hasattr(os, "memfd_create")  # Linux; elsewhere the trainer is alone
+POLL_S = 0.5
+STACKS = "stacks.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a trainer goes on from; no version for the very start."""
+
+    version: Version | None
+    parent: ParentRef | None
+    is_named: bool = False  # a person asked for this very version: no other is taken in its place
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """What a keeper is given by whoever knows what is trained."""
+
+    run: Run
+    settings: Settings
+    report: Report
+    retire: Callable[[Run, int | None], str]  # lets older versions go, but not the one in use; says which
+    tell_trainer: Callable[[int | None], None] = lambda pid: None  # whoever asks who writes the run hears of it
+    go_on: str = ""  # the command that goes on, for people
+
+
+class Keeper:
+    """Keeps one training from its start to its end, over as many trainers as it takes."""
+
+    def __init__(self, keeping: Keeping, origin: Origin) -> None:
+        self.keeping, self.origin = keeping, origin
+        self._run, self._settings, self._report = keeping.run, keeping.settings, keeping.report
+        self._signals = Listening()
+        self._arena: Arena | None = None
+        self._committer: Committer | None = None
+        self._committed = 0  # the newest generation of the arena that is a version
+        self._deaths: list[int] = []  # the step of each
+        self._damaged: int | None = None  # the version that the trainer could not load
+        self._has_told_hang = False
+
+    def run(self, start: Callable[[Origin, Channel, Channel], Child]) -> int:
+        """Start the trainer, again where that is allowed. Returns the exit code of the program.
+
+        Args:
+            start: begins a trainer that goes on from the origin; closes the trainer's side here.
+        """
+        starts = 1
+        while True:
+            ours, theirs = Channel.pair()
+            child = start(self.origin, ours, theirs)
+            end = self.keep(child, ours)
+            settled = self.settle(end)
+            if self._was_damaged():
+                continue
+            decided = self._decide(end, settled, starts)
+            if decided.exit_code is not None:
+                return self.leave(decided.exit_code, settled)
+            self._go_on_from(decided)
+            self._report(f"Starting the trainer again, {starts} of {self._settings.restarts} times.")
+            starts += 1
+
+    # --- while a trainer lives ------------------------------------------------------------------------------
+
+    def keep(self, child: Child, channel: Channel) -> End:
+        """Until the trainer has ended. Nothing that goes wrong in here ends the keeping before that."""
+        self.keeping.tell_trainer(child.pid)
+        attending = Attending(self, child, channel, self._signals)
+        while not child.has_ended:
+            try:
+                attending.once()
+            except Exception:  # a fault of ours must cost no state: the trainer goes on, and so do we
+                self._report(traceback.format_exc())
+                time.sleep(POLL_S)
+        attending.hear_the_rest()
+        code = child.end()
+        channel.close()
+        self.keeping.tell_trainer(None)
+        return End(code, self._last_step())
+
+    def give_arena(self, channel: Channel, message: Message) -> None:
+        """The trainer says what it will copy; it gets memory laid out for that, or is told that there is none."""
+        files = tuple(PlannedFile(path, size) for path, size in message["files"])
+        notes_bytes, where = message["notes_bytes"], "in the same memory as before"
+        if self._arena is not None and (self._arena.plan.files, self._arena.plan.notes_bytes) != (files, notes_bytes):
+            self._put_away(channel)
+        if self._arena is None:
+            ram_dir = Path(self._settings.ram_dir).expanduser() if self._settings.ram_dir else None
+            newest = self._run.next_number() - 1
+            taken = take_memory(
+                lambda slots: plan_arena(self._run.path, files, notes_bytes, slots, newest), ram_dir, SLOTS
+            )
+            self._arena, where = taken.arena, taken.where
+        if self._arena is not None:
+            in_use = self.origin.version.number if self.origin.version else None
+            self._committer = Committer(
+                self._run,
+                self._arena,
+                self._signals.wake,
+                lambda run: self.keeping.retire(run, in_use),
+                self._report,
+                committed=self._committed,
+            )
+        arena = self._arena
+        where_path = str(arena.path) if arena and arena.path else None
+        channel.send("arena", arena.descriptor if arena else None, where=where, path=where_path)
+
+    def hear_of_claim(self, message: Message) -> None:
+        """A claim begins, is sealed, or comes to nothing."""
+        committer, kind = self._committer, message["kind"]
+        if committer is None:
+            return
+        if kind == "claim":
+            committer.claim(message["slot"], message["generation"], message["step"])
+        elif kind == "sealed":
+            committer.sealed(message["generation"])
+        elif kind == "void":
+            committer.void(message["generation"], message["why"])
+
+    def was_damaged(self, number: int) -> None:
+        """The trainer could not load the version that it was to go on from."""
+        self._damaged = number
+
+    def say(self, text: str) -> None:
+        self._report(text)
+
+    def _put_away(self, channel: Channel) -> None:
+        """The state has another shape now: what lies in the old memory is settled before there is new."""
+        assert self._arena is not None
+        self._finish(channel)
+        settled = settle(self._run, self._arena, self._report)
+        let_go(self._arena, settled, self._run, self._report)
+        self._arena, self._committed = None, 0
+
+    def tell_outcomes(self, channel: Channel) -> None:
+        if self._committer is None:
+            return
+        for outcome in self._committer.outcomes():
+            self._tell(channel, outcome)
+        for words in self._committer.retired():
+            send(channel, "retired", words=words[:10_000])
+        since, allowed = self._committer.refused_since, self._settings.unattended_minutes
+        if since is not None and allowed is not None and time.monotonic() - since > 60 * allowed:
+            send(channel, "give_up", after_s=time.monotonic() - since)
+            self._committer.refused_since = None
+
+    def _tell(self, channel: Channel, outcome: Outcome) -> None:
+
+        if outcome.version is not None:
+            self._committed = max(self._committed, outcome.generation)
+            facts = {"number": outcome.version.number, "manifest": outcome.version.manifest}
+            send(channel, "committed", generation=outcome.generation, seconds=outcome.seconds, **facts)
+            if outcome.version.reason == Reason.RESCUE:
+                self._report(_rescued(outcome.version, self._last_step()))
+        else:
+            again = outcome.is_tried_again
+            why = str(outcome.error)
+            send(channel, "refused", generation=outcome.generation, why=why, is_tried_again=again, retry_s=RETRY_S)
+
+    def look_for_a_hang(self, child: Child, quiet_since: float) -> None:
+        """A trainer that makes no step: its last snapshot is committed, its stacks are written, it is left alone."""
+        if self._arena is None or self._committer is None or not self._committer.is_idle:
+            return
+        age_s, step = self._arena.heartbeat()
+        if min(age_s, time.monotonic() - quiet_since) < 60 * self._settings.hang_minutes:
+            self._has_told_hang = False
+            return
+        if self._has_told_hang:
+            return
+        self._has_told_hang = True
+        child.signal(STACKS_SIGNAL)
+        stacks = self._run.layout.records / STACKS
+        self._report(f"No step for {duration(age_s)}, since step {step:,}. Where the trainer is: {stacks}")
+        newest = self._arena.newest()
+        if newest is not None and newest.generation > self._committed:
+            # The trainer may come to life and use the slot anew: then what was written is refused.
+            self._committer.rescue(newest)
+
+    # --- after its end --------------------------------------------------------------------------------------
+
+    def settle(self, end: End) -> Settled:
+        """The law: whatever the end was, first of all what is in memory becomes a version, or stays there by name."""
+        is_death = end.code not in (*MEANT, ExitCode.DISK_FULL) and self._damaged is None
+        if is_death:
+            self._report(f"The trainer {_words(end)}, at about step {end.step:,}.")
+            self._deaths.append(end.step)
+        settled = Settled()
+        try:
+            self._finish(None)
+            newest = self._arena.newest() if self._arena is not None else None
+            if self._arena is not None and newest is not None and newest.generation > self._committed:
+                settled = settle(self._run, self._arena, self._report)
+        except Exception as error:
+            self._report(traceback.format_exc())
+            settled = Settled(refused=_bug(error))
+        if settled.version is not None:
+            self._committed = int(settled.version.manifest["snapshot"]["generation"])
+            self._report(_rescued(settled.version, end.step))
+        elif is_death:
+            self._say_last_version(end.step)
+        return settled
+
+    def leave(self, code: int, settled: Settled) -> int:
+        """Give the memory back if nothing in it is the only one of its kind; otherwise keep it and say where."""
+        if self._arena is None:
+            return code
+        while not let_go(self._arena, settled, self._run, self._report):
+            # Memory without a name dies with this process, and no disk takes it: so this process stays.
+            self._report(f"{settled.refused} Nothing else holds it, so it is tried again every {RETRY_S:g} s.")
+            select.select([self._signals], [], [], RETRY_S)
+            self._signals.drain()
+            if self._signals.is_asked_again:
+                self._report("Leaving all the same: what was only in memory is lost.")
+                release(self._arena)
+                return int(ExitCode.DISK_FULL)
+            settled = settle(self._run, self._arena, self._report)
+        return code
+
+    def leave_at_once(self, child: Child) -> NoReturn:
+        """After a second signal: nothing more is written; what is in memory stays there, by its name."""
+        child.signal(signal.SIGKILL)
+        child.end()
+        arena = self._arena
+        newest = arena.newest() if arena is not None else None
+        code = int(ExitCode.STOPPED)
+        if arena is not None and newest is not None and newest.generation <= self._committed:
+            release(arena)
+        elif arena is not None and newest is not None and arena.path is not None:
+            self._report(in_memory(self._run, arena, arena.path, Settled()))
+        elif arena is not None:
+            settled = self.settle(End(int(ExitCode.STOPPED), self._last_step()))
+            code = self.leave(code if settled.is_safe else int(ExitCode.DISK_FULL), settled)
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                continue
+        os._exit(code)
+
+    def _finish(self, channel: Channel | None) -> None:
+        """No commit goes on after this."""
+        if self._committer is None:
+            return
+        for outcome in self._committer.finish():
+            if outcome.version is not None:
+                self._committed = max(self._committed, outcome.generation)
+            if channel is not None:
+                self._tell(channel, outcome)
+        self._committer = None
+
+    def _was_damaged(self) -> bool:
+        """Whether the version gone on from was found damaged while it was loaded, so that the one before is taken."""
+        number, self._damaged = self._damaged, None
+        if number is None or self.origin.is_named or not self._run.set_aside_damaged(number, self._report):
+            return False
+        version = self._run.newest_resumable(self._report)
+        self.origin = Origin(version, _ref(self._run, version) or self.origin.parent)
+        return True
+
+    def _decide(self, end: End, settled: Settled, starts: int) -> Next:
+        left = self._settings.restarts - starts + 1
+        is_asked, may_start = self._signals.stop is not None, left > 0 and end.code not in MEANT
+        versions = self._run.versions() if may_start else []
+        wholes = [Whole(found.number, found.step) for found in versions if found.resumable]
+        decided = next_after(end, settled.is_safe, is_asked, left, self._deaths, wholes)
+        has_said = end.code in (*MEANT, ExitCode.DISK_FULL)  # the trainer itself
+        if decided.exit_code is not None and not has_said and self.keeping.go_on:
+            self._report(f"Go on: {self.keeping.go_on}")
+        return decided
+
+    def _go_on_from(self, decided: Next) -> None:
+        version = None if decided.version is None else self._run.version(decided.version)
+        if decided.gave_up_on is not None and version is not None:
+            self._report(
+                f"Two deaths within {NEAR_STEPS} steps of version_{decided.gave_up_on}: going back to {version.name}."
+            )
+        self.origin = Origin(version, _ref(self._run, version) or self.origin.parent)
+
+    def _last_step(self) -> int:
+        if self._arena is not None:
+            return self._arena.heartbeat()[1]
+        live = read_live(self._run.layout)
+        return live.step if live is not None else 0
+
+    def _say_last_version(self, step: int) -> None:
+        versions = self._run.versions()
+        if versions:
+            last = versions[-1]
+            back = max(0, step - last.step)
+            self._report(f"{last.name} (step {last.step:,}) is the last version, {back} steps back: {last.path}")
+
+
+def _bug(error: Exception) -> NotCommitted:
+    return NotCommitted(f"What is in memory could not be settled ({error!r}); this is a bug.")
+
+
+def _ref(run: Run, version: Version | None) -> ParentRef | None:
+    return None if version is None else ParentRef(run.name, version.number, version.manifest_digest)
+
+
+def _rescued(version: Version, step: int) -> str:
+    back = max(0, step - version.step)
+    return f"{version.name} (step {version.step:,}) was rescued from memory, {back} steps back: {version.path}"
+
+
+def _words(end: End) -> str:
+    if end.code is None:
+        return "has ended"
+    if end.code < 0:
+        return f"was ended by {signal.Signals(-end.code).name}"
+    return f"ended with exit code {end.code}"

@@ -1,0 +1,332 @@
+"""From the live state to versions: when they are due, what goes into them, and snapshots between.
+
+With a keeper, versions are copies in memory that it writes while training goes on; without one, or where there is no
+memory, they are written here while training waits. Each claim has one identity, its generation, through all that is
+said of it.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from everstep.contracts import Draft, ParentRef, Reason, Report
+from everstep.errors import NotCommitted
+from everstep.keeping.channel import Message
+from everstep.keeping.ending import let_go, name_version, settle
+from everstep.keeping.link import KeeperGone, Link
+from everstep.keeping.settings import Settings
+from everstep.keeping.snapshots import Snapshots, open_snapshots
+from everstep.keeping.stateful import Stateful, check_finite, tensor_files
+from everstep.units import duration
+from everstep.versions import Run, Version
+
+UNWAITED = (Reason.INTERVAL,)  # the reasons for which training does not wait until the version is on the disk
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What every version of a training is made with, and when."""
+
+    run: Run
+    facts: Mapping[str, Any]  # for the manifest
+    small_files: Mapping[str, bytes]  # that are the same in every version
+    settings: Settings
+    report: Report
+    every_steps: int | None = None
+    every_s: float | None = None
+    max_steps: int | None = None  # the step at which the training is complete
+    check: Callable[[], None] = lambda: None  # raises NotFinite if what was measured so far is sick
+    retire: Callable[[Run], str] = lambda run: ""  # lets older versions go, where no keeper does
+    may_wait: bool = False  # somebody is there to make room on a full disk
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """A version on its way."""
+
+    step: int
+    reason: Reason
+    label: str | None = None
+    generation: int = 0
+
+
+class Observer(Protocol):
+    """Whoever wants to know of versions. What it raises ends the training, so it raises what is meant to."""
+
+    def copied(self, claim: Claim) -> None:
+        """The live state is, just now, what the version will hold."""
+        ...
+
+    def committed(self, claim: Claim, version: Version) -> None: ...
+
+
+@dataclass(slots=True)
+class Saver:
+    """Makes the versions of one training."""
+
+    making: Making
+    state: Stateful
+    last: Version | None  # that the training went on from; then the newest that is known to be committed
+    parent: ParentRef | None
+    link: Link | None = None
+    snapshots: Snapshots | None = None
+    observers: Sequence[Observer] = ()
+    saved_at: float = field(default_factory=time.monotonic)
+    last_step: int | None = None  # of the newest version, made or on its way
+    _pending: dict[int, Claim] = field(default_factory=dict)
+    _unheard: list[Message] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.last_step = None if self.last is None else self.last.step
+
+    # --- when ----------------------------------------------------------------------------------------------
+
+    def is_due(self, step: int) -> bool:
+        """Whether a version is to be made after this step; a disk that is far behind puts it off."""
+        if step in (self.last_step, self.making.max_steps):  # the last one is made at the end, and says so
+            return False
+        if self.snapshots is not None and self.snapshots.is_full:
+            return False
+        every_steps, every_s = self.making.every_steps, self.making.every_s
+        if every_steps is not None and step // every_steps > (self.last_step or 0) // every_steps:
+            return True
+        return every_s is not None and time.monotonic() - self.saved_at >= every_s
+
+    def next_step(self, step: int) -> int | None:
+        """The step of the next version where that can be told; time alone cannot."""
+        every, most = self.making.every_steps, self.making.max_steps
+        if every is None:
+            return None
+        coming = (step // every + 1) * every
+        return coming if most is None else min(coming, most)
+
+    # --- making versions -----------------------------------------------------------------------------------
+
+    def save(self, reason: Reason, label: str | None = None, may_wait: bool | None = None) -> None:
+        """Make the state the next version. Returns when it is committed, or, for one that is made at an interval under
+        a keeper, when its copy is.
+
+        Args:
+            may_wait: for a disk that refuses it; left out, whether anybody is there to make room.
+
+        Raises: NotCommitted if the disk refuses it, which is tried again under a keeper; NotFinite if the state is no
+        numbers; KeeperGone. Older versions are whole.
+        """
+        began = time.perf_counter()
+        self.making.check()
+        claim = Claim(self.state.step, self._reason(reason), label)
+        if not self._has_memory():
+            self._commit_here(claim)
+            self._copied(claim)
+            self._tell_observers(claim)
+            return
+        assert self.snapshots is not None
+        claim.generation = self.snapshots.take(self._draft(claim.reason), claimed=True, label=label, began=began)
+        self._pending[claim.generation] = claim
+        self.last_step, self.saved_at = claim.step, time.monotonic()
+        if claim.reason in UNWAITED:
+            self._copied(claim)
+            return
+        self._await(claim, self.making.may_wait if may_wait is None else may_wait)
+        if claim.generation < 0:
+            self._commit_here(claim)  # nothing came of the copy, so the state itself is written
+        self._copied(claim)
+        self._tell_observers(claim)
+
+    def snapshot(self) -> None:
+        """Copy the state into memory that outlives this process, where that is due. Raises: NotFinite, KeeperGone."""
+        if self.snapshots is None or not self.snapshots.is_due(self.state.step):
+            return
+        began = time.perf_counter()
+        self.making.check()
+        if self._has_memory():
+            assert self.snapshots is not None
+            self.snapshots.take(self._draft(self._reason(Reason.RESCUE)), claimed=False, began=began)
+
+    def finish(self) -> None:
+        """Everything that is on its way is committed. Raises: NotCommitted, NotFinite, KeeperGone."""
+        for claim in list(self._pending.values()):
+            self._await(claim, self.making.may_wait)
+            if claim.generation < 0 and claim.step == self.state.step:
+                self._commit_here(claim)
+            if claim.generation > 0 or claim.step == self.state.step:
+                self._tell_observers(claim)
+
+    def go_alone(self) -> None:
+        """The keeper is gone: what it held, and the state as it is now, is settled here.
+
+        Raises: NotCommitted if the disk refuses it; what is in memory stays there, and is named.
+        """
+        snapshots, self.snapshots = self.snapshots, None
+        self._pending.clear()
+        if snapshots is None:
+            self._commit_here(Claim(self.state.step, self._reason(Reason.RESCUE)))
+            return
+        run, report = self.making.run, self.making.report
+        snapshots.wait()
+        if snapshots.sealed_step != self.state.step:
+            # Into memory first: it takes what the disk may refuse.
+            snapshots.take(self._draft(self._reason(Reason.RESCUE)), claimed=False)
+            snapshots.wait()
+        settled = settle(run, snapshots.arena, report)
+        if settled.version is not None:
+            self._is_committed(settled.version, None)
+        is_kept = let_go(snapshots.arena, settled, run, report)
+        if settled.refused is not None:
+            if not is_kept:
+                report("No place could be found for what is in memory: it is lost with this process.")
+            raise NotCommitted(str(settled.refused))
+
+    def _has_memory(self) -> bool:
+        """Whether copies go into an arena; asks for another where the state has taken another shape."""
+        if self.snapshots is not None and not self.snapshots.fits():
+            assert self.link is not None
+            self.snapshots.close()
+            self.snapshots = open_snapshots(
+                self.state, self.small_bytes(), self.link, self.making.settings, self.making.report
+            )
+        return self.snapshots is not None
+
+    def small_bytes(self) -> int:
+        """Of all that a draft holds besides tensors, about."""
+        content = (*self.making.small_files.values(), *self.state.small_files().values())
+        return sum(map(len, content)) + len(repr(self.making.facts))
+
+    def _reason(self, reason: Reason) -> Reason:
+        """The version of the last step says that it is the last, whatever else was due."""
+        is_last = self.state.step == self.making.max_steps
+        return Reason.FINAL if is_last and reason is not Reason.EARLY else reason
+
+    def _draft(self, reason: Reason, has_tensors: bool = False) -> Draft:
+        return Draft(
+            step=self.state.step,
+            images_seen=self.state.images_seen,
+            reason=reason,
+            parent=self.parent,
+            tensor_files=tensor_files(self.state) if has_tensors else (),
+            small_files={**self.making.small_files, **self.state.small_files()},
+            facts=self.making.facts,
+        )
+
+    def _commit_here(self, claim: Claim) -> None:
+        """While training waits. Raises: NotCommitted, NotFinite."""
+        began = time.monotonic()
+        check_finite(self.state)
+        draft = self._draft(claim.reason, has_tensors=True)
+        if self.snapshots is not None:  # all that lies there is older
+            draft = Draft(**{**_fields(draft), "facts": {**draft.facts, **self.snapshots.facts}})
+        version = self.making.run.commit(draft)
+        if claim.label is not None:
+            name_version(self.making.run, version, claim.label, self.making.report)
+        self.last_step, self.saved_at = claim.step, time.monotonic()
+        self._is_committed(version, time.monotonic() - began)
+        self._say_retired(self.making.retire(self.making.run))
+
+    # --- what the keeper says ------------------------------------------------------------------------------
+
+    def hear(self) -> list[Message]:
+        """Note what the keeper has done since. Returns what it asks of the training: to stop, to save.
+
+        Raises: KeeperGone, NotCommitted, NotFinite.
+        """
+        if self.link is not None:
+            if self.snapshots is not None:
+                self.snapshots.beat(self.state.step)
+                self._take_voids()
+            for claim in self._news(0.0):
+                self._tell_observers(claim)
+        heard, self._unheard = self._unheard, []
+        return heard
+
+    def _await(self, claim: Claim, may_wait: bool) -> None:
+        """Until it is committed, or dropped. Raises: NotCommitted if the disk refuses it and nobody waits; KeeperGone."""
+        while claim.generation in self._pending:
+            self._take_voids()
+            for committed in self._news(0.2, None if may_wait else claim):
+                if committed is not claim:
+                    self._tell_observers(committed)
+            if self.snapshots is not None:
+                self.snapshots.beat(self.state.step)
+
+    def _news(self, timeout_s: float, unwaited: Claim | None = None) -> Iterator[Claim]:
+        """Yields claims that were committed. Raises: NotCommitted if the disk refuses the one that cannot be waited for;
+        KeeperGone.
+        """
+        assert self.link is not None
+        for message in self.link.news(timeout_s):
+            kind = message["kind"]
+            if kind == "committed":
+                # All that is needed is in the message: the version itself may be gone already, for newer ones.
+                version = self._version(message)
+                self._is_committed(version, message["seconds"])
+                claim = self._pending.pop(message["generation"], None)
+                if claim is not None:
+                    yield claim
+            elif kind == "refused":
+                self._is_refused(message, unwaited)
+            elif kind == "retired":
+                self._say_retired(message["words"])
+            elif kind == "give_up":
+                raise NotCommitted(f"The disk has refused every version for {duration(message['after_s'])}.")
+            else:
+                self._unheard.append(message)
+
+    def _version(self, message: Message) -> Version:
+        number = int(message["number"])
+        return Version(number, self.making.run.layout.version(number), message["manifest"])
+
+    def _is_refused(self, message: Message, unwaited: Claim | None) -> None:
+        generation, why = message["generation"], message["why"]
+        if not message["is_tried_again"]:
+            self._drop(generation, f"it {why}")
+            return
+        again = f"It is tried again every {message['retry_s']:g} s"
+        if unwaited is not None and unwaited.generation == generation:
+            raise NotCommitted(f"{why} It is still in memory. {again} as long as the training runs.")
+        self.making.report(f"{why} {again}; training goes on.")
+
+    def _take_voids(self) -> None:
+        """Claims that came to nothing before they were sealed. Raises: NotFinite if the state itself is sick."""
+        while self.snapshots is not None and self.snapshots.voided:
+            void = self.snapshots.voided.popleft()
+            if void.fault is not None:
+                raise void.fault
+            self._drop(void.generation, void.why)
+
+    def _drop(self, generation: int, why: str) -> None:
+        """This claim, and no other, is over; whoever waits for it finds that out."""
+        claim = self._pending.pop(generation, None)
+        if claim is not None:
+            claim.generation = -generation
+            self.making.report(f"The version of step {claim.step:,} was refused: {why}.")
+
+    def _is_committed(self, version: Version, seconds: float | None) -> None:
+        run = self.making.run
+        self.last, self.parent = version, ParentRef(run.name, version.number, version.manifest_digest)
+        took = "" if seconds is None else f" in {seconds:.1f} s"
+        self.making.report(
+            f"{version.name}: step {version.step:,}, {version.images_seen:,} images, "
+            f"{version.size_bytes / 1e6:,.1f} MB{took} -> {version.path}"
+        )
+
+    def _say_retired(self, words: str) -> None:
+        if words:
+            self.making.report(f"  {words}")
+
+    def _copied(self, claim: Claim) -> None:
+        for observer in self.observers:
+            observer.copied(claim)
+
+    def _tell_observers(self, claim: Claim) -> None:
+        if self.last is None:
+            return
+        for observer in self.observers:
+            observer.committed(claim, self.last)
+
+
+def _fields(draft: Draft) -> dict[str, Any]:
+    return {name: getattr(draft, name) for name in Draft.__dataclass_fields__}
+
+
+__all__ = ["Claim", "KeeperGone", "Making", "Observer", "Saver"]

@@ -1,0 +1,68 @@
+"""Signals to a keeper, as things that it is asked: to stop, to leave at once, to save, to pause.
+
+Several signals within a moment are one: service managers, schedulers and GNU timeout signal a process and then its
+group, and a terminal that closes sends its own on top.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from types import FrameType
+
+STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU)
+AGAIN = (signal.SIGINT, signal.SIGTERM)  # that somebody sends a second time on purpose
+SAVE = (signal.SIGUSR1, signal.SIGUSR2)  # what schedulers send some time before the end
+PAUSE = (signal.SIGTSTP, signal.SIGCONT)
+MOMENT_S = 1.0
+
+
+class Listening:
+    """Notes signals from the moment it is made to the end of the process, and wakes whoever selects on `fileno`.
+
+    Never lets go of them again: a signal that comes while the process leaves must not change how it ends. What was
+    ignored by whoever started us (nohup, a shell's `&`) stays ignored.
+    """
+
+    def __init__(self) -> None:
+        self.stop: str | None = None  # the first signal that asked to stop
+        self.is_asked_again = False  # to leave at once
+        self.saves = 0
+        self.is_paused = False
+        self._stopped_at = 0.0
+        self._wakeup, self._waking = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        for number in (*STOP, *SAVE, *PAUSE):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._note)
+        signal.set_wakeup_fd(self._waking, warn_on_full_buffer=False)
+
+    def fileno(self) -> int:
+        return self._wakeup
+
+    def wake(self) -> None:
+        """From any thread."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._waking, b"\0")
+
+    def drain(self) -> None:
+        """Forget that somebody woke us."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wakeup, 4096)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number in SAVE:
+            self.saves += 1
+        elif number in PAUSE:
+            self.is_paused = number == signal.SIGTSTP
+        elif self.stop is None:
+            self.stop, self._stopped_at = signal.Signals(number).name, time.monotonic()
+        elif number in AGAIN and time.monotonic() - self._stopped_at > MOMENT_S:
+            self.is_asked_again = True
+
+
+def forget_signals() -> None:
+    """In a child that was just forked: the handlers of its keeper are not its own."""
+    signal.set_wakeup_fd(-1)
+    for number in (*STOP, *SAVE, *PAUSE):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)

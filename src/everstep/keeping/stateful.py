@@ -1,0 +1,89 @@
+"""What a loop shows of itself so that it can be kept, and how that is laid out in a version's files."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from everstep.contracts import TensorFile
+from everstep.errors import NotFinite
+from everstep.keeping.revision import Revision
+from everstep.versions.tensorfile import TensorImage
+from everstep.versions.torch import TorchTensor
+
+Tensors = Mapping[str, Mapping[str, Tensor]]
+
+
+class Stateful(Protocol):
+    """The live state of a training. `step` and `images_seen` are what has been done."""
+
+    step: int
+    images_seen: int
+
+    @property
+    def revision(self) -> Revision:
+        """Moved by everything that changes the tensors."""
+        ...
+
+    @property
+    def optimizers(self) -> Sequence[torch.optim.Optimizer]: ...
+
+    @property
+    def metadata(self) -> Mapping[str, Mapping[str, str]]:
+        """Constant facts for the headers of tensor files, by path."""
+        ...
+
+    @property
+    def exempt(self) -> Collection[str]:
+        """Names of tensors that may hold what is no number: a mask of minus infinities, say."""
+        ...
+
+    def tensors(self) -> Tensors:
+        """All live tensors, by file and name, as they are now; the same files as long as the state has one shape."""
+        ...
+
+    def small_files(self) -> dict[str, bytes]:
+        """The small files that come from the state, by path."""
+        ...
+
+
+def tensor_files(state: Stateful) -> list[TensorFile]:
+    """The version's tensors, read from this state only when they are written."""
+    return [
+        TensorFile(path, {name: TorchTensor(tensor) for name, tensor in named.items()}, state.metadata.get(path, {}))
+        for path, named in state.tensors().items()
+    ]
+
+
+class Layout:
+    """Where each tensor of a state lies in a version's files. Another shape of the state has another layout."""
+
+    def __init__(self, state: Stateful) -> None:
+        self.images = [TensorImage(file) for file in tensor_files(state)]
+        self.size_bytes = sum(image.size_bytes for image in self.images)
+        self._known = _described(state.tensors())
+
+    def fits(self, tensors: Tensors) -> bool:
+        """Whether files, names, shapes and dtypes are those that were laid out."""
+        return _described(tensors) == self._known
+
+    def in_order(self, tensors: Tensors) -> list[Tensor]:
+        """The live tensors as they follow each other in the files."""
+        return [tensors[image.path][name].detach() for image in self.images for name in image.places]
+
+
+def _described(tensors: Tensors) -> dict[str, dict[str, tuple[torch.Size, torch.dtype]]]:
+    return {
+        path: {name: (tensor.shape, tensor.dtype) for name, tensor in named.items()} for path, named in tensors.items()
+    }
+
+
+def check_finite(state: Stateful) -> None:
+    """Raises: NotFinite naming the first tensor that holds what is no number."""
+    for path, named in state.tensors().items():
+        for name, tensor in named.items():
+            is_watched = tensor.is_floating_point() and name not in state.exempt
+            # float8 has no isfinite of its own.
+            if is_watched and not bool(torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor).all()):
+                raise NotFinite(f"{name} in {path} is not finite after step {state.step:,}.")

@@ -12,10 +12,11 @@ Knows tensor names, dtypes, shapes and bytes; not models. Settings are opaque to
 from everstep.versions.annotations import Annotation, write_annotation
 from everstep.versions.digests import digest
 from everstep.versions.forecast import Course
+from everstep.versions.holder import LockHolder
 from everstep.versions.layout import run_folder
 from everstep.versions.live import LiveStatus, read_live, write_live
 from everstep.versions.loading import load_into
-from everstep.versions.lock import LockHolder
+from everstep.versions.lock import Held
 from everstep.versions.requests import Request, clear_requests, read_requests, write_request
 from everstep.versions.run import Run
 from everstep.versions.status import RunStatus, rows, status
@@ -27,6 +28,7 @@ __all__ = [
     "Annotation",
     "Course",
     "Fault",
+    "Held",
     "LiveStatus",
     "LoadedTensor",
     "LockHolder",

@@ -7,7 +7,7 @@ import difflib
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from everstep.contracts import Draft, Report
@@ -16,8 +16,9 @@ from everstep.versions import commit as committing
 from everstep.versions import fsops, manifest
 from everstep.versions.annotations import Annotation, read_annotation
 from everstep.versions.commit import Coming
+from everstep.versions.holder import LockHolder
 from everstep.versions.layout import TRAINING, RunLayout, claimed_number, version_number
-from everstep.versions.lock import LockHolder, holder, locked
+from everstep.versions.lock import Held, adopted, aloud, holder, locked
 from everstep.versions.quarantine import set_aside
 from everstep.versions.readme import BEST_BEFORE, About, readme
 from everstep.versions.recovery import last_logged, recover
@@ -33,6 +34,7 @@ class Run:
 
     def __init__(self, root: Path) -> None:
         self.layout = RunLayout(root)
+        self.held: Held | None = None  # its lock, while this process or the one that it was forked from holds it
         self._found_whole: dict[int, tuple[int, ...]] = {}  # manifests read here, so that damaged() need not read them
 
     # --- finding and making --------------------------------------------------------------------------------
@@ -77,9 +79,25 @@ class Run:
 
     # --- writing -------------------------------------------------------------------------------------------
 
-    def lock(self, command: str) -> AbstractContextManager[None]:
-        """Hold the run for writing. Raises: UserError saying who holds it."""
-        return locked(self.layout.lock, self.name, command)
+    def lock(self, command: str, report: Report = aloud) -> AbstractContextManager[Held]:
+        """Hold the run for writing; children that inherit the descriptor hold it too, for as long as they live.
+
+        Raises: Busy, a UserError, saying who holds it. Reports where the file system has no locks.
+        """
+        return self._as_held(locked(self.layout.lock, self.name, command, report))
+
+    def lock_from(self, descriptor: int, command: str) -> AbstractContextManager[Held]:
+        """The same by the descriptor that the holder handed on, which is closed at the end. Raises: Busy; UserError."""
+        return self._as_held(adopted(descriptor, self.layout.lock, self.name, command))
+
+    @contextmanager
+    def _as_held(self, lock: AbstractContextManager[Held]) -> Iterator[Held]:
+        before = self.held
+        with lock as self.held:
+            try:
+                yield self.held
+            finally:
+                self.held = before
 
     def recover(self) -> list[str]:
         """Clear what a crash left, and requests that nobody waits for; the lock has to be held."""
@@ -143,7 +161,7 @@ class Run:
             return BEST_BEFORE
 
     def holder(self) -> LockHolder | None:
-        """Who writes the run now, asked from another process than that one."""
+        """Who writes the run now."""
         return holder(self.layout.lock)
 
     def find(self, spec: str) -> Version:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from everstep.versions import fsops
+from everstep.versions import fsops, ofd
 from everstep.versions.layout import RunLayout
 from everstep.versions.lock import Busy, locked
 
@@ -17,8 +17,11 @@ from everstep.versions.lock import Busy, locked
 def pruning_alone(layout: RunLayout) -> Iterator[None]:
     """Of several that would remove, one does. Raises: Busy saying which process is at it; nothing is changed then."""
     try:
-        with locked(layout.prune_lock, layout.root.name, "prune"):
-            yield
+        with locked(layout.prune_lock, layout.root.name, "prune", lambda _: None) as held:
+            try:
+                yield
+            finally:
+                ofd.drop(held.descriptor)  # a child that was forked meanwhile would hold it to its end
     except Busy as busy:
         raise Busy(
             f"Versions of {layout.root.name} are being removed by process {busy.holder.pid} on {busy.holder.host} "

@@ -22,7 +22,13 @@ FLOOR_OF = {package: floor for floor, packages in FLOORS.items() for package in 
 
 # Packages that name PyTorch or lead to it, and the single files of others that do; no __init__ is among them.
 TORCH_PACKAGES = ("models", "evaluation", "train")
-TORCH_FILES = ("versions/torch.py",)
+TORCH_FILES = (
+    "versions/torch.py",
+    "keeping/copying.py",
+    "keeping/saver.py",
+    "keeping/snapshots.py",
+    "keeping/stateful.py",
+)
 TORCH = {"torch", "diffusers", "transformers", "safetensors"}
 
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path.parent != SOURCE or path.stem in FLOOR_OF)

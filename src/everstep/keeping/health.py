@@ -68,9 +68,7 @@ class Looking:
         self._images, self._health = images, health
         self._file, self._done, self._before = 0, 0, 0
         self.pieces: list[list[str]] = [[] for _ in images]  # digests of each file
-        self.sick: tuple[str, int] | None = (
-            None  # the first tensor that is no numbers, and its file
-        )
+        self.sick: tuple[str, int] | None = None  # the first tensor that is no numbers, and its file
 
     def upto(self, copied_bytes: int) -> None:
         """So many bytes of the slot's files are there, counted in their order."""

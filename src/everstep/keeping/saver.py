@@ -178,6 +178,11 @@ class Saver:
                 report("No place could be found for what is in memory: it is lost with this process.")
             raise NotCommitted(str(settled.refused))
 
+    def close(self) -> None:
+        """Let the state and the memory go."""
+        if self.snapshots is not None:
+            self.snapshots.close()
+
     def _has_memory(self) -> bool:
         """Whether copies go into an arena; asks for another where the state has taken another shape."""
         if self.snapshots is not None and not self.snapshots.fits():
@@ -240,7 +245,7 @@ class Saver:
         return heard
 
     def _await(self, claim: Claim, may_wait: bool) -> None:
-        """Until it is committed, or dropped. Raises: NotCommitted if the disk refuses it and nobody waits; KeeperGone."""
+        """Until it is committed, or dropped. Raises: NotCommitted if the disk refuses it and nobody waits."""
         while claim.generation in self._pending:
             self._take_voids()
             for committed in self._news(0.2, None if may_wait else claim):
@@ -250,9 +255,7 @@ class Saver:
                 self.snapshots.beat(self.state.step)
 
     def _news(self, timeout_s: float, unwaited: Claim | None = None) -> Iterator[Claim]:
-        """Yields claims that were committed. Raises: NotCommitted if the disk refuses the one that cannot be waited for;
-        KeeperGone.
-        """
+        """Yields claims that were committed. Raises: NotCommitted if the disk refuses the unwaited one."""
         assert self.link is not None
         for message in self.link.news(timeout_s):
             kind = message["kind"]

@@ -15,11 +15,11 @@ from everstep.errors import NotCommitted
 from everstep.keeping.link import KeeperGone
 from everstep.keeping.saver import Saver
 from everstep.models.sd import StableDiffusion
+from everstep.train.judging import Judge
 from everstep.train.metrics import Measured, Metrics
 from everstep.train.optim import learning_rate, set_learning_rate
 from everstep.train.progress import Progress, Reporter
 from everstep.train.rate import Rate
-from everstep.train.judging import Judge
 from everstep.train.state import TrainState
 from everstep.train.stop import StopSignals
 from everstep.versions import LiveStatus, clear_requests, read_requests, write_live
@@ -139,7 +139,7 @@ class Loop:
                 self.reporter.say(str(error))
 
     def _save_as_asked(self, label: str | None) -> str | None:
-        """Make a version that somebody asked for. Returns why the disk refuses it; the training does not wait for it."""
+        """Make a version that somebody asked for. Returns why the disk refuses it; training goes on."""
         with self.rate.paused():
             try:
                 self.saver.save(Reason.ASKED, label, may_wait=False)

@@ -6,7 +6,8 @@ from pathlib import Path
 from everstep.config import Config, changes, read_hparams
 from everstep.contracts import Report
 from everstep.errors import UserError
-from everstep.keeping.memory import SLOTS, available_bytes
+from everstep.keeping.memory import SLOTS
+from everstep.keeping.room import available_bytes
 from everstep.train.footprint import arena_bytes
 from everstep.train.intent import complete, is_free, open_data, pairs_of
 from everstep.train.space import Space, plan_space

@@ -3,9 +3,9 @@
 Everything that can be wrong in the input was found before this; here weights are loaded.
 """
 
-import json
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,15 @@ from everstep.config import dump
 from everstep.config.schema import Optim
 from everstep.contracts import ParentRef, Reason
 from everstep.data import BatchStream, Split
-from everstep.errors import ExitCode, NotCommitted, NotFinite
+from everstep.errors import DamageFound, ExitCode, NotCommitted, NotFinite
 from everstep.evaluation.scorer import Scorer, example_settings
 from everstep.keeping.channel import Channel
+from everstep.keeping.link import KeeperGone, Link
+from everstep.keeping.saver import Making, Saver
+from everstep.keeping.settings import Settings
+from everstep.keeping.snapshots import open_snapshots
 from everstep.models.arithmetic import arithmetic
-from everstep.models.files import WEIGHTS
+from everstep.models.files import HPARAMS, WEIGHTS
 from everstep.models.sd import StableDiffusion
 from everstep.train.boards import Board, TensorBoard, WeightsAndBiases
 from everstep.train.ema import Ema
@@ -31,8 +35,7 @@ from everstep.train.metrics import Metrics
 from everstep.train.optim import make_optimizer
 from everstep.train.progress import Reporter
 from everstep.train.receipt import receipt
-from everstep.train.saving import Saver
-from everstep.train.snapshots import open_snapshots
+from everstep.train.retiring import retiring
 from everstep.train.state import TrainState, seed_process
 from everstep.train.stop import StopSignals
 from everstep.units import duration
@@ -43,43 +46,62 @@ from everstep.versions.torch import load_weights
 
 def train(ready: Ready, reporter: Reporter, channel: Channel | None = None) -> ExitCode:
     """Build the training and run it to its end. Returns how the command shall end; says it in words too."""
-    with StopSignals(reporter.say) as signals, ExitStack() as closing:
+    link = None if channel is None else Link(channel)
+    with StopSignals(reporter.say, is_kept=link is not None) as signals, ExitStack() as closing:
         closing.callback(reporter.close)
         reporter.say(_opening(ready))
-        loop = build(ready, reporter, signals, closing, channel)
+        try:
+            loop = build(ready, reporter, signals, closing, link)
+        except KeeperGone:
+            reporter.say(f"The keeper was gone before the training began. Go on: everstep resume {ready.run.path}")
+            return ExitCode.STOPPED
         return _ended(ready, loop, reporter)
 
 
-def build(
-    ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitStack, channel: Channel | None = None
-) -> Loop:
+def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitStack, link: Link | None = None) -> Loop:
     """Load the base, make or restore the state, commit version_0 if there is none; `closing` ends what was opened.
 
-    Without a channel to a keeper, versions are written while training waits.
+    Without a link to a keeper, versions are written while training waits.
+
+    Raises: DamageFound if the version to go on from is not what was committed; the keeper is told which.
     """
     family = StableDiffusion(ready.base, arithmetic(ready.config.compute), ready.config.compute)
-    state, origin = _state(family, ready, reporter)
+    state, origin = _state(family, ready)
     pairs = pairs_of(ready.config, ready.source, ready.version)
+    making = _making(ready, version_facts(ready, family, pairs, origin), reporter)
+    saver = Saver(making, state, ready.version, ready.parent or origin, link)
+    if link is not None:
+        settings = making.settings
+        saver.snapshots = open_snapshots(state, saver.small_bytes(), link, settings, reporter.say)
+        closing.callback(saver.close)
+    _restore(ready, state, origin, saver, reporter)
     boards = _boards(ready, state.step, reporter)
     metrics = Metrics(ready.run.layout.records, state.step, state.scaler.is_enabled(), boards)
     closing.callback(metrics.close)
     batches = _batches(ready, family, state, pairs)
     closing.callback(batches.close)
-    facts = version_facts(ready, family, pairs, origin)
     scorer = Scorer(family, ready.config, ready.source, pairs, batches.settings)
-    judge = Judge(ready.run, scorer, reporter)
-    parent = ready.parent or origin
-    snapshots = None
-    if channel is not None:
-        small_bytes = len(dump(ready.config)) + len(json.dumps(facts)) + sum(map(len, state.small_files().values()))
-        snapshots = open_snapshots(state, small_bytes, channel, ready.config.keeper, reporter.say)
-    if snapshots is not None:
-        closing.callback(snapshots.close)
-    last = ready.version
-    saver = Saver(ready.run, ready.config, facts, judge, reporter, last, parent, snapshots, channel)
+    judge = Judge(ready.run, scorer, reporter, state, metrics)
+    saver.making, saver.observers = replace(making, check=metrics.flush), (judge,)
     if ready.version is None:
-        saver.save(state, Reason.START)
-    return Loop(ready.config, family, state, batches, saver, metrics, reporter, signals)
+        saver.save(Reason.START)
+    return Loop(ready.config, family, state, batches, saver, judge, metrics, reporter, signals)
+
+
+def _making(ready: Ready, facts: dict[str, Any], reporter: Reporter) -> Making:
+    config, in_use = ready.config, None if ready.version is None else ready.version.number
+    return Making(
+        run=ready.run,
+        facts=facts,
+        small_files={HPARAMS: dump(config).encode()},
+        settings=Settings(**config.keeper.model_dump()),
+        report=reporter.say,
+        every_steps=config.versions.every.steps,
+        every_s=config.versions.every.seconds,
+        max_steps=config.optim.max_steps,
+        retire=retiring(config.keep, in_use),
+        may_wait=reporter.console.is_terminal or config.keeper.unattended_minutes is not None,
+    )
 
 
 def _opening(ready: Ready) -> str:
@@ -91,8 +113,8 @@ def _opening(ready: Ready) -> str:
     )
 
 
-def _state(family: StableDiffusion, ready: Ready, reporter: Reporter) -> tuple[TrainState, ParentRef | None]:
-    """The state to train from, and the version whose weights it began with, if any."""
+def _state(family: StableDiffusion, ready: Ready) -> tuple[TrainState, ParentRef | None]:
+    """The state before the first step, and the version whose weights it begins with, if any."""
     optim, compute = ready.config.optim, family.arithmetic
     controlnet, origin = _controlnet(family, optim)
     state = TrainState(
@@ -102,12 +124,22 @@ def _state(family: StableDiffusion, ready: Ready, reporter: Reporter) -> tuple[T
         ema=Ema(controlnet, optim.ema_decay) if optim.ema_decay else None,
     )
     seed_process(optim.seed)
-    if ready.version is not None:
-        state.restore(ready.version)
-        reporter.say(receipt(ready, state))
-    elif origin is not None:
-        reporter.say(f"Weights from {origin.run} version_{origin.version}; optimizer and data start anew.")
     return state, origin
+
+
+def _restore(ready: Ready, state: TrainState, origin: ParentRef | None, saver: Saver, reporter: Reporter) -> None:
+    """Put back what the version to go on from holds, if there is one, and say what was restored."""
+    if ready.version is None:
+        if origin is not None:
+            reporter.say(f"Weights from {origin.run} version_{origin.version}; optimizer and data start anew.")
+        return
+    try:
+        state.restore(ready.version, saver.snapshots)
+    except DamageFound:
+        if saver.link is not None:
+            saver.link.tell("damaged", number=ready.version.number)
+        raise
+    reporter.say(receipt(ready, state))
 
 
 def _controlnet(family: StableDiffusion, optim: Optim) -> tuple[Any, ParentRef | None]:

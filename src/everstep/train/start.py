@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from everstep.config import Config, dump
@@ -11,7 +12,10 @@ from everstep.contracts import Changes, ParentRef, Reason
 from everstep.data import Source
 from everstep.errors import ExitCode, UserError
 from everstep.keeping.channel import Channel
-from everstep.keeping.memory import recover_arenas
+from everstep.keeping.child import Child, fork
+from everstep.keeping.ending import recover_memory
+from everstep.keeping.keeper import IS_POSSIBLE, STACKS, Keeper, Keeping, Origin
+from everstep.keeping.settings import Settings
 from everstep.models.base import BaseFolder
 from everstep.train.about import about
 from everstep.train.intent import (
@@ -27,8 +31,8 @@ from everstep.train.intent import (
     refuse_changes,
     with_start_of,
 )
-from everstep.train.keeper import IS_POSSIBLE, Keeper
 from everstep.train.progress import Reporter
+from everstep.train.retiring import retiring
 from everstep.train.space import plan_space
 from everstep.versions import Run, Version
 from everstep.versions.reading import reading
@@ -61,11 +65,12 @@ def _locked(
     run: Run, config: Config, spec: str | None, changes: Changes, accepts_data: bool, reporter: Reporter
 ) -> int:
     """With the run held for writing: mend it, find the version to go on from, check everything, train."""
-    with run.lock(shlex.join(sys.argv)), ExitStack() as held:
-        for sentence in [*run.recover(), *recover_arenas(run, config.keeper.ram_dir)]:
+    with run.lock(shlex.join(sys.argv), reporter.say), ExitStack() as held:
+        for sentence in run.recover():
             reporter.say(sentence)
+        recover_memory(run, config.keeper.ram_dir, reporter.say)
         run.tell_best_score(config.keep.score)
-        version = _resumable(run, spec) if spec else run.newest_whole(reporter.say)
+        version = _version(run, config, spec, reporter)
         if version is not None and spec is None and _is_complete(version, config):
             reporter.say(_already_complete(run, version, config))
             if changes and all(map(is_free, changes)):
@@ -83,7 +88,35 @@ def _locked(
         if changes:
             _record(run, config, changes, reporter)
         ready = Ready(run, config, base, base_digest, source, version, parent)
-        return Keeper(ready, reporter, _trainer).run() if IS_POSSIBLE else _trainer(ready, reporter)
+        return _kept(ready, spec is not None, reporter) if IS_POSSIBLE else _trainer(ready, reporter)
+
+
+def _kept(ready: Ready, is_named: bool, reporter: Reporter) -> int:
+    """Train under a keeper, which this process becomes. Returns the exit code."""
+    run, config = ready.run, ready.config
+
+    def begin(origin: Origin, ours: Channel, theirs: Channel) -> Child:
+        going_on = replace(ready, version=origin.version, parent=origin.parent)
+        stacks = run.layout.records / STACKS
+        return fork(lambda channel: _trainer(going_on, reporter, channel), ours, theirs, stacks)
+
+    keeping = Keeping(
+        run=run,
+        settings=Settings(**config.keeper.model_dump()),
+        report=reporter.say,
+        retire=lambda kept, in_use: retiring(config.keep, in_use)(kept),
+        tell_trainer=run.held.tell_trainer if run.held is not None else lambda pid: None,
+        go_on=f"everstep resume {run.path}",
+    )
+    return Keeper(keeping, Origin(ready.version, ready.parent, is_named)).run(begin)
+
+
+def _version(run: Run, config: Config, spec: str | None, reporter: Reporter) -> Version | None:
+    """What to go on from. It is read, and verified, once: by the trainer; one that ends a training, here."""
+    if spec:
+        return _resumable(run, spec)
+    version = run.newest_resumable(reporter.say)
+    return version if version is None or not _is_complete(version, config) else run.newest_whole(reporter.say)
 
 
 def _resumable(run: Run, spec: str) -> Version:

@@ -18,8 +18,8 @@ from everstep.keeping.snapshots import Snapshots
 from everstep.models.files import AVERAGED, CONTROLNET_CONFIG, METADATA, MOMENTS, OPTIMIZER, STATE, WEIGHTS
 from everstep.train.ema import Ema
 from everstep.versions import Version, read_small
-from everstep.versions.verify import load_digests
 from everstep.versions.torch import fill, fill_from_image
+from everstep.versions.verify import load_digests
 
 
 @dataclass(slots=True)
@@ -97,7 +97,6 @@ class TrainState:
             self.restored.append("loss scaler")
         _restore_rng(facts["rng"])
         self.restored += ["learning rate", "position in the data", "random number generators"]
-
 
     def _restore_tensors(self, version: Version, snapshots: Snapshots | None) -> None:
         found = None if snapshots is None else snapshots.image_of(version)

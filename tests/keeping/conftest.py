@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from drafts import draft
 
+from everstep.keeping import memory
 from everstep.versions import Run
 
 
@@ -13,3 +14,12 @@ def run(tmp_path: Path) -> Run:
     for step in (0, 10, 20):
         made.commit(draft(step))
     return made
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In place of /dev/shm."""
+    folder = tmp_path / "shm"
+    folder.mkdir()
+    monkeypatch.setattr(memory, "SHARED_MEMORY", folder)
+    return folder

@@ -6,39 +6,46 @@ from pathlib import Path
 from drafts import draft
 
 from everstep.contracts import Draft
+from everstep.keeping import memory
 from everstep.keeping.arena import Arena, ArenaPlan, PlannedFile, Slot, plan_arena
-from everstep.keeping.sealed import commit_slot, slot_notes
+from everstep.keeping.sealed import Filling, commit_slot, piece_digests, slot_notes
 from everstep.versions import Run, Version
 from everstep.versions.tensorfile import TensorImage
 
 
-def plan_for(run: Path, slots: int = 3) -> ArenaPlan:
+def plan_for(run: Path, slots: int = 3, newest: int = -1) -> ArenaPlan:
     images = [TensorImage(file) for file in draft(0).tensor_files]
-    return plan_arena(run, [PlannedFile(image.path, image.size_bytes) for image in images], 1 << 14, slots)
+    return plan_arena(run, [PlannedFile(image.path, image.size_bytes) for image in images], 1 << 14, slots, newest)
 
 
 def arena(run: Path, slots: int = 3) -> Arena:
     """In a nameless memory file."""
-    plan = plan_for(run, slots)
+    newest = Run(run).next_number() - 1 if run.is_dir() else -1
+    plan = plan_for(run, slots, newest)
     descriptor = os.memfd_create("test")
     os.ftruncate(descriptor, plan.size_bytes)
     return Arena.create(descriptor, plan)
 
 
+def named_arena(run: Run) -> Arena:
+    """In shared memory, as a keeper makes it."""
+    newest = run.next_number() - 1
+    taken = memory.take_memory(lambda slots: plan_for(run.path, slots, newest), None)
+    assert taken.arena is not None
+    return taken.arena
+
+
 def fill(slot: Slot, made: Draft, generation: int, claimed: bool = False) -> None:
     """Begin, copy and seal a slot."""
     slot.begin(generation)
-    digests = copy(slot, made)
-    slot.seal(slot_notes(made, digests), claimed)
+    slot.seal(slot_notes(made, copy(slot, made)), claimed)
 
 
-def copy(slot: Slot, made: Draft) -> dict[str, dict[str, str]]:
-    digests = {}
+def copy(slot: Slot, made: Draft) -> dict[str, list[str]]:
+    """Returns the digests that are noted at the seal."""
     for file in made.tensor_files:
-        image = TensorImage(file)
-        slot.image(file.path)[:] = b"".join(bytes(piece) for piece in image.pieces())
-        digests[file.path] = image.digests
-    return digests
+        slot.image(file.path)[:] = b"".join(bytes(piece) for piece in TensorImage(file).pieces())
+    return {file.path: piece_digests(slot.image(file.path)) for file in made.tensor_files}
 
 
 def commit_from_memory(run: Run, made: Draft) -> Version:
@@ -46,6 +53,6 @@ def commit_from_memory(run: Run, made: Draft) -> Version:
     held = arena(run.path)
     fill(held.slots[0], made, 1, claimed=True)
     try:
-        return commit_slot(run, held, held.slots[0])
+        return commit_slot(run, held, Filling.of_sealed(held.slots[0]))
     finally:
         held.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 from everstep.contracts import ParentRef, Reason, Report
 from everstep.errors import DamageFound, EverstepError, NotCommitted
 from everstep.keeping.arena import Arena, SlotState
-from everstep.keeping.memory import leftovers, release, shelter
+from everstep.keeping.memory import leave, leftovers, release, shelter
 from everstep.keeping.sealed import Filling, commit_slot, last_of, overtaken_by, uncommitted
 from everstep.versions import Run, Version, write_annotation
 from everstep.versions.layout import identity_of
@@ -115,8 +115,8 @@ def recover_memory(run: Run, ram_dir: str | None, report: Report) -> None:
         if settled.refused is not None:
             assert arena.path is not None
             sentence = in_memory(run, arena, arena.path, settled)
-            arena.close()
+            leave(arena)
             raise NotCommitted(f"{sentence}\nNothing was started.")
         let_go(arena, settled, run, report)
         if settled.overtaken is not None:
-            arena.close()
+            leave(arena)

@@ -174,13 +174,20 @@ def leftovers(run: Path, identity: str, ram_dir: Path | None) -> Iterator[Arena]
         elif arena.newest() is None:
             release(arena)  # nothing was ever sealed in it
         else:
-            arena.close()
+            leave(arena)
 
 
 def _is_of(plan: ArenaPlan, run: Path, identity: str) -> bool:
     """A run that was moved takes its identity along; one that was deleted leaves its place to another."""
     is_here = plan.run == str(run)
     return plan.identity == identity and (is_here or (bool(identity) and not Path(plan.run).exists()))
+
+
+def leave(arena: Arena) -> None:
+    """Let go of leftover memory that stays where it is, so that the next start finds it in nobody's use."""
+    # The map holds the open file as long as anything looks at it, and with it the lock.
+    fcntl.flock(arena.descriptor, fcntl.LOCK_UN)
+    arena.close()
 
 
 def _paths(ram_dir: Path | None) -> list[Path]:

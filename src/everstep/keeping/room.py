@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 RESERVE_SHARE, RESERVE_BYTES = 1 / 16, 512 << 20  # memory that is left to everything else
-GROUPS = Path("/sys/fs/cgroup")
+GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 UNLIMITED = 1 << 60  # version 1 writes "no limit" as a number near 2 ** 63
 FIRST_USER = 1000  # systemd takes users from here on for people
 
@@ -27,7 +27,7 @@ def available_bytes() -> int | None:
 def group_limits() -> Iterator[tuple[int, int]]:
     """Limit and use of every control group that this process is in, both versions, the nested ones included."""
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = OWN_GROUPS.read_text().splitlines()
     except OSError:
         return
     for line in lines:

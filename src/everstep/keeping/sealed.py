@@ -28,7 +28,7 @@ from everstep.versions.tensorfile import Header, TensorPlace, read_header
 SNAPSHOT = "snapshot"  # the manifest's key: which arena and generation a version was taken from
 PIECE_BYTES = 4 << 20  # of one digest: it stays in the processor's cache from the copy on
 WRITE_BYTES = 32 << 20  # of one write; a multiple of a piece
-POLL_S = 0.0005  # between two looks at a copy that is being made
+POLL_S, LOOK_S = 0.0005, 0.1  # between two looks at a copy that is being made, and at one that waits for its seal
 
 
 def slot_notes(draft: Draft, pieces: Mapping[str, Sequence[str]], label: str | None = None) -> dict[str, Any]:
@@ -94,7 +94,8 @@ class Filling:
 
     def await_seal(self) -> dict[str, Any]:
         """The slot's notes. Raises: DamageFound if nothing comes of it."""
-        self._is_over.wait()
+        while not self._is_over.wait(LOOK_S):
+            self.check()
         self.check()
         if not self.slot.is_whole:
             raise DamageFound("was overwritten before it was written")

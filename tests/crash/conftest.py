@@ -1,3 +1,7 @@
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -5,11 +9,34 @@ from drafts import draft
 
 from everstep.versions import Run
 
+SHARED_MEMORY = Path("/dev/shm")
+
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """A run with two versions, at steps 0 and 10."""
-    made = Run.create(tmp_path / "runs" / "r", "a: 1\n")
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: thousands of states are put there, none of which needs a real flush."""
+    if not os.access(SHARED_MEMORY, os.W_OK):
+        yield tmp_path
+        return
+    folder = Path(tempfile.mkdtemp(prefix="crash-", dir=SHARED_MEMORY))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def run_in(folder: Path) -> Run:
+    made = Run.create(folder / "runs" / "r", "a: 1\n")
     for step in (0, 10):
         made.commit(draft(step))
     return made
+
+
+@pytest.fixture
+def run(memory: Path) -> Run:
+    """A run with two versions, at steps 0 and 10."""
+    return run_in(memory)
+
+
+@pytest.fixture
+def run_on_disk(tmp_path: Path) -> Run:
+    """The same where a flush is one, and O_DIRECT too."""
+    return run_in(tmp_path)

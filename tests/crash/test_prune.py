@@ -1,16 +1,18 @@
 """A prune may be cut off anywhere: each version is as it was, slim, or gone as a whole, and one is left to resume."""
 
 import contextlib
-import os
+import errno
 import shutil
-import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from disk import Recorder, crashes, play
+from chance import SEED, rounds
+from cuts import try_all
+from disk import Change, Entry, Recorder, Sync
 from drafts import arrays, draft
-from test_commit import in_child
+from interrupted import Failing, killed_at
 
 from everstep.errors import DiskFull, UserError
 from everstep.versions import Run, fsops, read_tensors, verify, write_annotation
@@ -18,15 +20,14 @@ from everstep.versions.pruning import decide, prune, slim
 from everstep.versions.retention import Fate, Policy
 
 POLICY = Policy(last=1, best=0, every_versions=3)
-ROUNDS = int(os.environ.get("EVERSTEP_CRASH_ROUNDS", "4"))
-OPERATIONS = ("ensure_folder", "rename", "flush_folder", "remove_tree", "remove_file")
+SAMPLES = rounds(4)
 NOW = 2e9
 
 
 @pytest.fixture
-def long_run(tmp_path: Path) -> Run:
+def long_run(memory: Path) -> Run:
     """Seven versions, of which a prune makes two slim, drops two and leaves a pinned one."""
-    made = Run.create(tmp_path / "runs" / "r", "a: 1\n")
+    made = Run.create(memory / "runs" / "r", "a: 1\n")
     for step in range(0, 70, 10):
         made.commit(draft(step))
     write_annotation(made.layout, 2, pinned=True)
@@ -55,96 +56,63 @@ def holds_after_a_crash(root: Path) -> None:
     assert list(run.layout.trash.iterdir()) == []
 
 
-def test_a_power_cut_at_any_moment_of_a_prune_leaves_whole_versions(
-    long_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = tmp_path / "before"
-    shutil.copytree(long_run.path, before)
-    with monkeypatch.context() as patched:
-        recorder = Recorder(long_run.path, patched)
-        prune(long_run, POLICY, NOW)
-    operations = recorder.operations
-    assert [operation.name for operation in operations].count("rename") == 5
-    assert [operation.name for operation in operations].count("remove_tree") == 5
-    tried = 0
-    for _, survived in crashes(operations, seed=3, samples=ROUNDS):
-        root = tmp_path / "after" / "r"
-        shutil.copytree(before, root)
-        play(survived, root)
-        holds_after_a_crash(root)
-        shutil.rmtree(root)
-        tried += 1
-    assert tried > len(operations)
+def pruned(run: Run) -> Recorder:
+    with Recorder(run.path) as recorder:
+        prune(run, POLICY, NOW)
+    return recorder
 
 
-def kill_at(nth: int) -> None:
-    """Let the nth operation on the disk be the last; a removal is cut off when half of it is done."""
-    count = 0
-
-    def dying(name, real):
-        def call(*arguments: object) -> None:
-            nonlocal count
-            count += 1
-            if count == nth:
-                if name == "remove_tree":
-                    remove_half(arguments[0])
-                os.kill(os.getpid(), signal.SIGKILL)
-            real(*arguments)
-
-        return call
-
-    for name in OPERATIONS:
-        setattr(fsops, name, dying(name, getattr(fsops, name)))
+def moved(changes: list[Change]) -> list[int]:
+    """Numbers of the changes that took something out of its folder."""
+    return [n for n, c in enumerate(changes) if isinstance(c, Entry) and c.old_folder not in (None, c.folder)]
 
 
-def remove_half(folder: Path) -> None:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    for path in files[: len(files) // 2]:
-        path.unlink()
+def test_a_power_cut_at_any_moment_of_a_prune_leaves_whole_versions(long_run: Run, memory: Path) -> None:
+    recorder = pruned(long_run)
+    assert len(moved(recorder.changes)) == 5
+    assert try_all(recorder, memory / "after", lambda root, _: holds_after_a_crash(root), SAMPLES, SEED) > 100
 
 
-def test_a_kill_at_every_step_of_a_prune_leaves_whole_versions(long_run: Run, tmp_path: Path) -> None:
-    for nth in range(1, 60):
-        root = tmp_path / "again" / "r"
+BROKEN: dict[str, Callable[[Recorder], list[Change]]] = {
+    "no folder is flushed": lambda recorder: [c for c in recorder.changes if not isinstance(c, Sync)],
+    "removed where it lies": lambda recorder: [
+        c for n, c in enumerate(recorder.changes) if n not in moved(recorder.changes)
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_prune_with_one_guard_less_does_not_survive_every_power_cut(long_run: Run, memory: Path, kind: str) -> None:
+    recorder = pruned(long_run)
+    with pytest.raises(AssertionError):
+        try_all(recorder, memory / "x", lambda root, _: holds_after_a_crash(root), 4, SEED, BROKEN[kind](recorder))
+
+
+def test_a_kill_at_every_change_of_a_prune_leaves_whole_versions(long_run: Run, memory: Path) -> None:
+    for nth in range(1, 200):
+        root = memory / "again"
         shutil.copytree(long_run.path, root)
-
-        def killed(nth: int = nth, root: Path = root) -> None:
-            kill_at(nth)
-            prune(Run.open(root), POLICY, NOW)
-
-        ended = in_child(killed)
-        if os.WIFEXITED(ended):
-            assert nth > 4 * 5, "the prune has fewer steps than it should"
+        if not killed_at(nth, root, lambda: prune(Run.open(memory / "again"), POLICY, NOW)):
+            assert nth > 30, "the prune has fewer changes than it should"
             return
-        assert os.WTERMSIG(ended) == signal.SIGKILL
         holds_after_a_crash(root)
         shutil.rmtree(root)
     pytest.fail("the prune never ended")
 
 
-@pytest.mark.parametrize("name", OPERATIONS[:-1])
-def test_whatever_fails_in_a_prune_leaves_whole_versions_and_words(
-    long_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    real = getattr(fsops, name)
-    for nth in range(1, 30):
-        root, count = tmp_path / "again" / "r", 0
+@pytest.mark.parametrize("call", ["mkdir", "open", "fsync", "rename", "unlink", "rmdir"])
+def test_whatever_fails_in_a_prune_leaves_whole_versions_and_words(long_run: Run, memory: Path, call: str) -> None:
+    for nth in range(1, 200):
+        root = memory / "again"
         shutil.copytree(long_run.path, root)
-
-        def failing(*arguments: object, nth: int = nth) -> None:
-            nonlocal count
-            count += 1
-            if count == nth:
-                raise OSError(5, "Input/output error")
-            real(*arguments)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(fsops, name, failing)
+        with Failing(root, call, nth, errno.EIO) as failing:
             try:
                 prune(Run.open(root), POLICY, NOW)
             except UserError as error:
                 assert "Input/output error" in str(error)
-        if count < nth:
+            except OSError:
+                assert call == "open"  # of a lock, before anything was begun
+        if not failing.has_failed:
             assert nth > 5
             return
         holds_after_a_crash(root)
@@ -152,18 +120,17 @@ def test_whatever_fails_in_a_prune_leaves_whole_versions_and_words(
     pytest.fail("the prune never ended")
 
 
-def test_a_kill_while_a_version_is_made_slim_leaves_it_whole_or_slim(long_run: Run, tmp_path: Path) -> None:
+def test_a_kill_while_a_version_is_made_slim_leaves_it_whole_or_slim(long_run: Run, memory: Path) -> None:
     seen = set()
-    for nth in range(1, 20):
-        root = tmp_path / "again" / "r"
+    for nth in range(1, 50):
+        root = memory / "again"
         shutil.copytree(long_run.path, root)
 
-        def killed(nth: int = nth, root: Path = root) -> None:
-            kill_at(nth)
+        def make_slim(root: Path = root) -> None:
             run = Run.open(root)
             slim(run, run.version(3))
 
-        ended = in_child(killed)
+        was_killed = killed_at(nth, root, make_slim)
         run = Run.open(root)
         version = run.version(3)
         assert verify(version) == []
@@ -173,7 +140,7 @@ def test_a_kill_while_a_version_is_made_slim_leaves_it_whole_or_slim(long_run: R
             run.recover()
         assert not run.layout.trash.exists() or list(run.layout.trash.iterdir()) == []
         shutil.rmtree(root)
-        if os.WIFEXITED(ended):
+        if not was_killed:
             assert seen == {True, False}
             return
     pytest.fail("slim never ended")
@@ -201,10 +168,9 @@ def test_a_disk_that_is_really_full_can_be_pruned(tmp_path: Path) -> None:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_keep_is_the_only_fate_that_writes_nothing(long_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_everything_is_kept_nothing_is_written(long_run: Run) -> None:
     prune(long_run, POLICY, NOW)
-    with monkeypatch.context() as patched:
-        recorder = Recorder(long_run.path, patched)
-        assert {decision.fate for decision in decide(long_run, POLICY, NOW)} == {Fate.KEEP}
-        prune(long_run, POLICY, NOW)
-    assert recorder.operations == []
+    assert {decision.fate for decision in decide(long_run, POLICY, NOW)} == {Fate.KEEP}
+    recorder = pruned(long_run)
+    files = [c for c in recorder.changes if isinstance(c, Entry)]
+    assert files == []

@@ -1,6 +1,5 @@
 """Real kills at real system calls, and a real full disk. Skipped, with the reason, where the tools are not there."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chance import rounds
 from drafts import draft
 from invariants import opens_with
 
@@ -15,8 +15,15 @@ from everstep.errors import DiskFull
 from everstep.versions import Run
 
 HERE = Path(__file__).parent
-ROUNDS = int(os.environ.get("EVERSTEP_CRASH_ROUNDS", "3"))
-SYSTEM_CALLS = ("mkdir", "openat", "write", "fsync", "rename,renameat,renameat2", "fallocate")
+ROUNDS = rounds(3, most=12)
+SYSTEM_CALLS = {
+    "mkdir": "mkdir,mkdirat",
+    "open": "openat",
+    "write": "write,pwrite64,writev,pwritev,pwritev2",
+    "fsync": "fsync,fdatasync",
+    "rename": "rename,renameat,renameat2",
+    "fallocate": "fallocate",
+}
 COMMIT = f"""
 import sys
 sys.path[:0] = [{str(HERE.parent / "versions")!r}]
@@ -37,9 +44,9 @@ def calls_made(run: Run, calls: str, log: Path) -> int:
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-@pytest.mark.parametrize("calls", SYSTEM_CALLS)
-def test_a_kill_at_a_system_call_leaves_the_version_before(run: Run, tmp_path: Path, calls: str) -> None:
-    log = tmp_path / "trace"
+@pytest.mark.parametrize("call", SYSTEM_CALLS)
+def test_a_kill_at_a_system_call_leaves_the_version_before(run_on_disk: Run, tmp_path: Path, call: str) -> None:
+    run, log, calls = run_on_disk, tmp_path / "trace", SYSTEM_CALLS[call]
     total = calls_made(run, calls, log)
     assert total > 0
     for nth in sorted({max(1, total - back * max(1, min(total, 12) // ROUNDS)) for back in range(ROUNDS)}):

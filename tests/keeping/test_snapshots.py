@@ -1,5 +1,6 @@
 """The trainer's side of the arena: what is copied is the state at one step, or it is refused."""
 
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -9,70 +10,114 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from everstep.config.schema import Keeper
-from everstep.contracts import Draft, TensorFile
+from everstep.contracts import Draft
 from everstep.keeping.arena import Arena, PlannedFile, SlotState, plan_arena
-from everstep.keeping.channel import Channel
-from everstep.keeping.sealed import commit_slot
-from everstep.train.pace import TRIALS, Pace
-from everstep.train.snapshots import Snapshots
+from everstep.keeping.channel import Channel, Message
+from everstep.keeping.link import Link
+from everstep.keeping.pace import TRIALS, Pace
+from everstep.keeping.revision import Revision
+from everstep.keeping.sealed import Filling, commit_slot
+from everstep.keeping.settings import Settings
+from everstep.keeping.snapshots import Snapshots, _why_not_beside, notes_bytes
+from everstep.keeping.stateful import Layout
 from everstep.versions import Run, read_tensors
-from everstep.versions.tensorfile import TensorImage
-from everstep.versions.torch import TorchTensor
 
-FILE = "weights.safetensors"
+WEIGHTS, MOMENTS, AVERAGED = "weights.safetensors", "moments.safetensors", "averaged.safetensors"
 Make = Callable[..., "Training"]
 
 
-class Training:
-    """A small network, its optimizer, an arena of its own, and the snapshots between them."""
+class State:
+    """A small network, fused AdamW with all its moments, and averaged weights: what a training keeps."""
 
-    def __init__(self, copying: str = "blocking", slots: int = 3, **settings: object) -> None:
+    def __init__(self, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.network, self.optimizer = network, optimizer
+        self.step = self.images_seen = 0
+        self.revision, self.metadata, self.exempt = Revision(), {}, frozenset[str]()
+        self.revision.watch(optimizer)
+        self.optimizers = (optimizer,)
+        self.average = {name: tensor.detach().clone() for name, tensor in network.named_parameters()}
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        moments = {
+            f"{number}.{key}": value
+            for number, state in enumerate(self.optimizer.state.values())
+            for key, value in state.items()
+            if isinstance(value, Tensor)
+        }
+        return {WEIGHTS: self.network.state_dict(), MOMENTS: moments, AVERAGED: self.average}
+
+    def small_files(self) -> dict[str, bytes]:
+        return {"a.json": b"{}"}
+
+
+class Training:
+    """The state, an arena of its own, and the snapshots between them."""
+
+    def __init__(self, copying: str = "blocking", slots: int = 3, state: State | None = None, **settings: Any) -> None:
         torch.manual_seed(0)
-        self.network = torch.nn.Sequential(torch.nn.Linear(40, 300), torch.nn.Linear(300, 7))
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), fused=True)
-        self.live = {FILE: self.network.state_dict()}
-        files = [TensorFile(FILE, {name: TorchTensor(tensor) for name, tensor in self.live[FILE].items()})]
-        plan = plan_arena(Path("/nowhere"), [PlannedFile(FILE, TensorImage(files[0]).size_bytes)], 1 << 14, slots)
+        if state is None:
+            network = torch.nn.Sequential(torch.nn.Linear(40, 300), torch.nn.Linear(300, 7))
+            state = State(network, torch.optim.AdamW(network.parameters(), fused=True))
+            self.train_once(state)
+        self.state, layout = state, Layout(state)
+        files = [PlannedFile(image.path, image.size_bytes) for image in layout.images]
+        plan = plan_arena(Path("/nowhere"), files, notes_bytes(layout, 100), slots)
         descriptor = os.memfd_create("test")
         os.ftruncate(descriptor, plan.size_bytes)
         self.arena = Arena.create(descriptor, plan)
-        self.keeper, self.trainer = Channel.pair()
+        self.keeper, trainer = Channel.pair()
+        self.link = Link(trainer)
         self.said: list[str] = []
-        self.snapshots = Snapshots(
-            self.arena,
-            files,
-            self.live,
-            self.optimizer,
-            self.trainer,
-            Keeper(copying=copying, **settings),  # type: ignore[arg-type]
-            self.said.append,
-        )
-        self.step = 0
+        kept = Settings(copying=copying, **settings)  # type: ignore[arg-type]
+        self.snapshots = Snapshots(self.arena, state, layout, self.link, kept, self.said.append)
+
+    @staticmethod
+    def train_once(state: State) -> None:
+        state.network(torch.randn(8, 40)).square().mean().backward()
+        state.optimizer.step()
+        state.optimizer.zero_grad()
+        state.step += 1
+        with state.revision.changing():
+            for name, parameter in state.network.named_parameters():
+                state.average[name].lerp_(parameter.detach(), 0.5)
+
+    def train(self) -> None:
+        self.train_once(self.state)
+
+    def take(self, claimed: bool = False) -> int:
+        step = self.state.step
+        return self.snapshots.take(Draft(step, step, "interval", None, (), {"a.json": b"{}"}, {}), claimed)
 
     def close(self) -> None:
         self.snapshots.close()
         self.keeper.close()
-        self.trainer.close()
-        self.arena.close()
+        self.link.close()
 
-    def train(self) -> None:
-        """One step."""
-        self.network(torch.randn(8, 40)).square().mean().backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.step += 1
+    def heard(self) -> list[Message]:
+        """What the keeper was told."""
+        told = []
+        while self.keeper.is_waiting():
+            told.append(self.keeper.receive())
+        return told
 
-    def take(self, claimed: bool = False) -> None:
-        self.snapshots.take(Draft(self.step, self.step, "interval", None, (), {"a.json": b"{}"}, {}), claimed)
+    def content(self) -> dict[str, dict[str, bytes]]:
+        return {
+            path: {
+                name: bytes(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+                for name, tensor in named.items()
+            }
+            for path, named in self.state.tensors().items()
+        }
 
-    def weights(self) -> dict[str, np.ndarray]:
-        return {name: tensor.numpy().copy() for name, tensor in self.live[FILE].items()}
+
+def bytes_of(tensor: Tensor) -> bytes:
+    return bytes(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 @pytest.fixture
-def make() -> Iterator[Callable[..., Training]]:
+def make() -> Iterator[Make]:
     made: list[Training] = []
 
     def call(*arguments: Any, **named: Any) -> Training:
@@ -84,6 +129,19 @@ def make() -> Iterator[Callable[..., Training]]:
         training.close()
 
 
+def holds(run: Run, training: Training, generation: int) -> dict[str, dict[str, bytes]]:
+    """What becomes of a claim on the disk."""
+    training.snapshots.wait()
+    slot = next(slot for slot in training.arena.slots if slot.generation == generation)
+    assert slot.state is SlotState.CLAIMED
+    version = commit_slot(run, training.arena, Filling.of_sealed(slot))
+    slot.set_state(SlotState.SEALED)
+    return {
+        path: {name: bytes(loaded.buffer) for name, loaded in read_tensors(version, path).items()}
+        for path in (WEIGHTS, MOMENTS, AVERAGED)
+    }
+
+
 @pytest.mark.parametrize("copying", ["blocking", "background"])
 def test_what_is_committed_is_the_state_of_its_step_though_training_goes_on(
     make: Make, copying: str, tmp_path: Path
@@ -92,107 +150,268 @@ def test_what_is_committed_is_the_state_of_its_step_though_training_goes_on(
     run = Run.create(tmp_path / "r", "a: 1\n")
     for _ in range(12):
         training.train()
-        before = training.weights()
-        training.take(claimed=True)
+        before = training.content()
+        generation = training.take(claimed=True)
         training.train()  # waits for the copy before it changes anything
-        slot = training.arena.slots[training.keeper.receive()["slot"]]
-        assert slot.state is SlotState.CLAIMED
-        version = commit_slot(run, training.arena, slot)
-        slot.set_state(SlotState.SEALED)
-        loaded = read_tensors(version, FILE)
-        assert version.step == training.step - 1
-        for name, array in before.items():
-            assert bytes(loaded[name].buffer) == array.tobytes()
+        assert holds(run, training, generation) == before
+        assert [message["kind"] for message in training.heard()] == ["claim", "sealed"]
 
 
-def test_a_step_during_the_copy_is_noticed_and_the_slot_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+class Held:
+    """np.copyto that begins when it is let: a copy beside training takes as long as one likes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.has_begun, self.may_go_on, real = threading.Event(), threading.Event(), np.copyto
+
+        def late(target: np.ndarray, source: np.ndarray) -> None:
+            self.has_begun.set()
+            self.may_go_on.wait(20)
+            real(target, source)
+
+        monkeypatch.setattr(np, "copyto", late)
+
+
+def test_the_optimizers_step_waits_for_the_copy_beside_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    training, held = make("background"), Held(monkeypatch)
+    run, before = Run.create(tmp_path / "r", "a: 1\n"), training.content()
+    generation = training.take(claimed=True)
+    assert held.has_begun.wait(10)
+    threading.Timer(0.3, held.may_go_on.set).start()
+    training.train()  # without the barrier its step would come before the copy
+    assert training.content() != before
+    assert holds(run, training, generation) == before
+
+
+@pytest.mark.parametrize("writer", ["optimizer", "average", "in place", "exchanged"])
+def test_a_change_during_the_copy_is_noticed_whoever_makes_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
     training = make("background")
-    training.train()
-    has_begun, may_copy, real = threading.Event(), threading.Event(), np.copyto
-
-    def late(target: np.ndarray, source: np.ndarray) -> None:
-        has_begun.set()
-        may_copy.wait(10)
-        real(target, source)
-
-    monkeypatch.setattr(np, "copyto", late)
-    training.take()
-    assert has_begun.wait(10)
-    with torch.no_grad():  # what a careless user's hook might do
-        next(iter(training.network.parameters())).mul_(2)
-    may_copy.set()
+    held, state = Held(monkeypatch), training.state
+    generation = training.take(claimed=True)
+    assert held.has_begun.wait(10)
+    state.revision.before_change = None  # as if nothing waited
+    if writer == "optimizer":
+        training.train_once(state)  # fused: PyTorch's counters see of it no more than the moments' steps
+    elif writer == "average":
+        with state.revision.changing():
+            state.average["0.weight"].data.lerp_(torch.zeros(()), 0.5)
+    else:
+        with torch.no_grad():  # what a careless user's hook might do, telling nobody
+            next(iter(state.network.parameters())).mul_(2)
+    held.may_go_on.set()
     training.snapshots.wait()
-    assert [slot.state for slot in training.arena.slots].count(SlotState.SEALED) == 0
-    assert training.said == ["The snapshot of step 1 was refused: the state changed while it was copied."]
+    assert not [slot for slot in training.arena.slots if slot.is_whole]
+    void = training.snapshots.voided.popleft()
+    assert (void.generation, "changed meanwhile" in void.why) == (generation, True)
+    assert [message["kind"] for message in training.heard()] == ["claim", "void"]
+    state.revision.before_change = training.snapshots._let_change
     training.take()
     training.snapshots.wait()
     assert training.arena.newest() is not None  # copied while training waits, from now on
 
 
-@pytest.mark.parametrize("sick", [float("nan"), float("inf"), float("-inf")])
-def test_weights_that_are_no_numbers_are_never_sealed(make: Make, sick: float) -> None:
+def test_a_copy_that_begins_within_a_change_is_refused(make: Make) -> None:
     training = make()
-    training.train()
-    training.take()
-    training.snapshots.wait()
-    with torch.no_grad():
-        training.network[1].weight[3, 5] = sick
-    training.step += 1
+    with training.state.revision.changing():
+        training.take(claimed=True)
+        training.snapshots.wait()
+    assert "being changed when the copy began" in training.snapshots.voided.popleft().why
+
+
+def test_a_step_that_failed_in_the_middle_does_not_pass_for_a_whole_state(make: Make) -> None:
+    training = make()
+    optimizer, real = training.state.optimizer, training.state.optimizer.state
+
+    class Broken(dict[str, object]):
+        def __getitem__(self, key: object) -> object:
+            raise RuntimeError("in the middle")
+
+    training.state.network(torch.randn(8, 40)).sum().backward()
+    optimizer.state = Broken()  # type: ignore[assignment]
+    with pytest.raises(RuntimeError, match="in the middle"):
+        optimizer.step()
+    optimizer.state = real
     training.take(claimed=True)
     training.snapshots.wait()
-    assert "1.weight in weights.safetensors is not finite after step 2" in str(training.snapshots.fault)
+    assert training.snapshots.voided
+    training.train()  # the next whole step makes it good
+    training.take(claimed=True)
+    training.snapshots.wait()
+    assert training.arena.newest() is not None
+
+
+def test_a_seal_that_fails_is_said_and_shifts_nobody_elses_claim(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = make()
+    with monkeypatch.context() as patched:
+        patched.setattr("everstep.keeping.snapshots.slot_notes", lambda *_: {"too": "much" * 1_000_000})
+        first = training.take(claimed=True)
+        training.snapshots.wait()
+    second = training.take(claimed=True)
+    training.snapshots.wait()
+    kinds = [(message["kind"], message["generation"]) for message in training.heard()]
+    assert kinds == [("claim", first), ("void", first), ("claim", second), ("sealed", second)]
+    assert "could not be sealed" in training.snapshots.voided.popleft().why
+
+
+@pytest.mark.parametrize("sick", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("where", [WEIGHTS, MOMENTS, AVERAGED])
+def test_a_state_that_is_no_numbers_is_never_sealed(make: Make, sick: float, where: str) -> None:
+    training = make()
+    training.take()
+    training.snapshots.wait()
+    before = training.state.step
+    name, tensor = max(training.state.tensors()[where].items(), key=lambda item: item[1].numel())
+    with torch.no_grad():
+        tensor.view(-1)[35] = sick
+    training.state.step += 1
+    training.take(claimed=True)
+    training.snapshots.wait()
+    void = training.snapshots.voided.popleft()
+    assert f"{name} in {where} is not finite after step {before + 1}" in str(void.fault)
     newest = training.arena.newest()
     assert newest is not None
-    assert newest.notes()["step"] == 1
-    assert not training.keeper.is_waiting()
+    assert newest.notes()["step"] == before
+    assert [message["kind"] for message in training.heard()] == ["claim", "void"]
 
 
 @pytest.mark.parametrize("slots", [2, 3])
 def test_the_newest_whole_state_is_not_overwritten_while_there_is_another_slot(make: Make, slots: int) -> None:
     training = make(slots=slots)
-    for expected in range(1, 8):
+    for _ in range(7):
         training.train()
         before = training.arena.newest()
-        slot = training.snapshots._slot()
+        slot = training.snapshots._free_slot()
         assert slot is not before
         training.take()
         training.snapshots.wait()
         newest = training.arena.newest()
         assert newest is not None
-        assert newest.notes()["step"] == expected
+        assert newest.notes()["step"] == training.state.step
 
 
 def test_a_claimed_slot_is_never_taken(make: Make) -> None:
     training = make(slots=2)
-    training.train()
-    training.take(claimed=True)
+    generation = training.take(claimed=True)
     training.snapshots.wait()
-    claimed = training.arena.slots[training.keeper.receive()["slot"]]
+    claimed = next(slot for slot in training.arena.slots if slot.generation == generation)
+    step = training.state.step
     assert training.snapshots.is_full
     for _ in range(5):
         training.train()
         training.take()
         training.snapshots.wait()
-        assert claimed.notes()["step"] == 1
+        assert claimed.notes()["step"] == step
     claimed.set_state(SlotState.SEALED)
     assert not training.snapshots.is_full
+
+
+# --- whatever is kept --------------------------------------------------------------------------------------
+
+DTYPES = (
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),
+    *(
+        torch.int64,
+        torch.int32,
+        torch.int16,
+        torch.int8,
+        torch.uint8,
+        torch.uint16,
+        torch.uint32,
+        torch.uint64,
+        torch.bool,
+    ),
+)
+
+
+class Anything(State):
+    """Tensors of every kind that safetensors has, odd ones among them."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.nn.Linear(2, 2), torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1))
+        self.odd = {str(dtype): (torch.arange(77) % 2).to(dtype).reshape(7, 11) for dtype in DTYPES}
+        self.odd |= {"none": torch.zeros(0, 3), "scalar": torch.tensor(3.0), "transposed": torch.rand(40, 30).t()}
+        self.odd["nhwc"] = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
+        self.odd["half nhwc"] = torch.rand(2, 3, 4, 5).bfloat16().to(memory_format=torch.channels_last)
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        return {WEIGHTS: self.odd, MOMENTS: {"a": torch.zeros(0)}, AVERAGED: self.average}
+
+
+@pytest.mark.parametrize("copying", ["blocking", "background"])
+def test_every_dtype_and_every_layout_in_memory_is_kept_bit_for_bit(make: Make, copying: str, tmp_path: Path) -> None:
+    training = make(copying, state=Anything())
+    run = Run.create(tmp_path / "r", "a: 1\n")
+    assert holds(run, training, training.take(claimed=True)) == training.content()
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
+)
+def test_numbers_of_every_kind_are_looked_at(make: Make, dtype: torch.dtype) -> None:
+    state = Anything()
+    training = make(state=state)
+    state.odd[str(dtype)][3, 3] = float("nan")
+    training.take(claimed=True)
+    training.snapshots.wait()
+    assert f"{dtype} in {WEIGHTS}" in str(training.snapshots.voided.popleft().fault)
+
+
+def test_what_may_hold_anything_is_not_looked_at(make: Make) -> None:
+    state = Anything()
+    state.exempt = frozenset(["scalar"])
+    state.odd["scalar"].fill_(float("-inf"))
+    training = make(state=state)
+    training.take()
+    training.snapshots.wait()
+    assert training.arena.newest() is not None
+
+
+def test_tensors_that_are_bound_anew_are_taken_from_where_they_are_now(make: Make, tmp_path: Path) -> None:
+    training = make("background")
+    training.take()
+    training.snapshots.wait()
+    state = training.state
+    for parameter in state.network.parameters():
+        parameter.data = parameter.data.clone() + 1
+    assert training.snapshots.fits()
+    run = Run.create(tmp_path / "r", "a: 1\n")
+    assert holds(run, training, training.take(claimed=True)) == training.content()
+
+
+def test_a_state_that_grows_does_not_fit_any_more(make: Make) -> None:
+    network = torch.nn.Linear(40, 3)
+    state = State(network, torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9))  # its moments come later
+    training = make(state=state)
+    assert training.snapshots.fits()
+    training.train()
+    assert not training.snapshots.fits()
 
 
 def test_an_optimizer_within_the_backward_pass_is_copied_while_training_waits() -> None:
     network = torch.nn.Linear(3, 3)
     network.weight.register_post_accumulate_grad_hook(lambda parameter: None)
-    from everstep.train.snapshots import _why_not_beside
-
     assert _why_not_beside(torch.optim.SGD(network.parameters())) == "the optimizer steps within the backward pass"
     captured = torch.optim.AdamW(torch.nn.Linear(3, 3).parameters(), capturable=True)
     assert "captured" in str(_why_not_beside(captured))
+
+
+def test_notes_have_room_for_what_is_noted(make: Make) -> None:
+    training = make()
+    training.take()
+    training.snapshots.wait()
+    newest = training.arena.newest()
+    assert newest is not None
+    assert len(json.dumps(newest.notes())) < training.arena.plan.notes_bytes
 
 
 # --- how often, and in which way ---------------------------------------------------------------------------
 
 
 def test_the_cheaper_way_is_kept_after_some_of_each() -> None:
-    pace = Pace(Keeper(), ("blocking", "background"))
+    pace = Pace(Settings(), ("blocking", "background"))
     for number in range(2 * TRIALS):
         cost = pace.begin()
         assert cost.mode == ("blocking" if number < TRIALS else "background")
@@ -202,8 +421,8 @@ def test_the_cheaper_way_is_kept_after_some_of_each() -> None:
 
 
 def test_the_interval_keeps_to_the_stated_overhead(monkeypatch: pytest.MonkeyPatch) -> None:
-    pace, now = Pace(Keeper(overhead=0.01), ("blocking",)), 0.0
-    monkeypatch.setattr("everstep.train.pace.time.perf_counter", lambda: now)
+    pace, now = Pace(Settings(overhead=0.01), ("blocking",)), 0.0
+    monkeypatch.setattr("everstep.keeping.pace.time.perf_counter", lambda: now)
     for _ in range(40):
         pace.is_due(0)
         now += 0.1  # seconds a step
@@ -214,7 +433,7 @@ def test_the_interval_keeps_to_the_stated_overhead(monkeypatch: pytest.MonkeyPat
 
 
 def test_snapshots_can_be_off_or_every_so_many_steps() -> None:
-    assert not Pace(Keeper(snapshots="off"), ("blocking",)).is_due(1000)
-    every = Pace(Keeper(snapshots=7), ("blocking",))
+    assert not Pace(Settings(snapshots="off"), ("blocking",)).is_due(1000)
+    every = Pace(Settings(snapshots=7), ("blocking",))
     assert not every.is_due(6)
     assert every.is_due(7)

@@ -197,14 +197,6 @@ class Run:
             set_aside(self.layout, path, describe_damage(found, wrong), report)
         return None
 
-    def newest_resumable(self, report: Report) -> Version | None:
-        return self.newest_whole(report)
-
-    def set_aside_damaged(self, number: int, report: Report) -> bool:
-        before = {version.number for version in self.versions()}
-        self.newest_whole(report)
-        return number in before and number not in {version.number for version in self.versions()}
-
     def _has_lost_files(self, version: Version) -> bool:
         """Slim removes training/ as a whole; a part of it missing is damage."""
         return (version.path / TRAINING).exists()

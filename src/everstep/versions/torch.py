@@ -1,6 +1,5 @@
 """A version's tensors as torch tensors, both ways: to the store what safetensors.torch is to safetensors."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -65,7 +64,3 @@ def fill(live: dict[str, Tensor], version: Version, file: str) -> None:
                 live[name].copy_(staged.pop(name))
     if missing:
         raise DamageFound(f"{file} of {version.name} lacks {len(missing)} tensors (first: {min(missing)}).")
-
-
-def fill_from_image(live: dict[str, Tensor], image: memoryview, digests: Mapping[str, str]) -> None:
-    raise NotImplementedError

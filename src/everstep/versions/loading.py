@@ -1,27 +1,26 @@
-"""A tensor file read right into memory that is there, and verified on the way: what a resume takes.
+"""Tensors put right into memory that is there, and verified on the way: what a resume takes.
 
-Nothing as large as the state is allocated for it. Pieces are read ahead in a second thread, past the page cache where
-the file system can, while the last one is digested and put where it belongs.
+They come from a file of a version, or from the image of one in memory. Nothing as large as the state is allocated.
 """
 
-import itertools
-import mmap
-import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, NamedTuple
 
-import xxhash
-
+from everstep.contracts import Uint8Array
 from everstep.errors import DamageFound
-from everstep.versions.digests import ALGORITHM
-from everstep.versions.fsops import DIRECT, NOT_OFFERED
-from everstep.versions.tensorfile import PAGE_BYTES, TensorPlace, read_header
+from everstep.versions.ahead import READERS, Uncached, new_buffer
+from everstep.versions.digests import digest, digest_of
+from everstep.versions.tensorfile import Header, TensorPlace, header_of, read_header
 from everstep.versions.verify import check_header, load_digests
 
-PIECE_BYTES = 32 << 20  # a multiple of every block size
+AHEAD = READERS + 2  # pieces asked for beyond the one that is waited for
+COPIED_BYTES = 2 << 20  # digested right after they were copied, while they are in the processor's cache
 TargetFor = Callable[[str, TensorPlace], memoryview]
 
 
@@ -29,90 +28,158 @@ def load_into(folder: Path, path: str, files: Mapping[str, Any], target_for: Tar
     """Fill the memory that target_for gives for each tensor; yields its name once it is there and verified.
 
     Args:
-        target_for: writable bytes, as many as the tensor has. May raise DamageFound if the tensor does not belong.
+        target_for: writable bytes, as many as the tensor has; asked for some tensors ahead. May raise DamageFound if
+            the tensor does not belong.
 
     Raises: DamageFound naming the tensor; what was filled before is then worth nothing, the file is untouched.
     """
     if path not in files:
         raise DamageFound(f"{folder.name} holds no {path}.")
     digests = load_digests(folder, files)[path]
-    try:
-        with (folder / path).open("rb", buffering=0) as file:
-            header, raw = read_header(file, (folder / path).stat().st_size)
+    with _said_of(str(folder / path)), closing(Uncached(folder / path)) as file:
+        header, raw = read_header(file, file.size_bytes)
         check_header(header, raw, files[path])
-        with Ahead(folder / path, header.data_start) as pieces:
+        with _landing(file, header, target_for) as landing:
             for name, place in header.tensors.items():
-                found = f"{ALGORITHM}:{_fill(target_for(name, place), pieces)}"
-                if found != digests[name]:
-                    raise DamageFound(f"fails its digest in tensor {name}")
+                _check(name, digest(landing.target(name, place.end)), digests)
                 yield name
-    except DamageFound as damage:
-        raise DamageFound(f"{folder / path} {damage}. Nothing was changed.") from None
 
 
-def _fill(target: memoryview, pieces: "Ahead") -> str:
-    """Returns the digest of what was put there, taken of it where it lies."""
-    total, filled = xxhash.xxh3_128(), 0
-    while filled < target.nbytes:
-        piece = pieces.take(target.nbytes - filled)
-        there = target[filled : filled + piece.nbytes]
-        there[:] = piece
-        total.update(there)
-        filled += piece.nbytes
-    return total.hexdigest()
+def load_from_image(image: memoryview, digests: Mapping[str, str], target_for: TargetFor) -> Iterator[str]:
+    """The same from a file's bytes in memory; what lies behind them is left alone.
+
+    Args:
+        digests: of every tensor, as they were when the image was sealed.
+    """
+    import numpy as np  # not at the top: verbs that only look load no numbers
+
+    with _said_of("The state in memory"):
+        header, _ = header_of(image)
+        data = np.frombuffer(image, np.uint8)[header.data_start :]
+        for name, place in header.tensors.items():
+            _check(name, digest_of(_copy(target_for(name, place), data[place.begin : place.end])), digests)
+            yield name
 
 
-class Ahead:
-    """A file from a place on, the next piece always on its way. What was handed out is good until the next is taken."""
-
-    def __init__(self, path: Path, begin: int) -> None:
-        self._descriptor = _open_direct(path)
-        self._buffers = itertools.cycle([memoryview(mmap.mmap(-1, PIECE_BYTES)) for _ in range(2)])
-        self._worker = ThreadPoolExecutor(1, "everstep-read")
-        self._place = begin // PAGE_BYTES * PAGE_BYTES
-        self._rest = memoryview(b"")
-        self._skip = begin - self._place
-        self._coming = self._ask()
-
-    def __enter__(self) -> "Ahead":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._worker.shutdown()
-        os.close(self._descriptor)
-
-    def take(self, most_bytes: int) -> memoryview:
-        """The next bytes, at least one. Raises: DamageFound if the file has ended."""
-        if not self._rest:
-            self._rest = self._coming.result()[self._skip :]
-            self._skip = 0
-            if not self._rest:
-                raise DamageFound("is cut short")
-            self._coming = self._ask()
-        piece, self._rest = self._rest[:most_bytes], self._rest[most_bytes:]
-        return piece
-
-    def _ask(self) -> Future[memoryview]:
-        buffer, place = next(self._buffers), self._place
-        self._place += PIECE_BYTES
-        return self._worker.submit(self._read, buffer, place)
-
-    def _read(self, buffer: memoryview, place: int) -> memoryview:
-        filled = 0
-        while filled < buffer.nbytes:
-            count = os.preadv(self._descriptor, [buffer[filled:]], place + filled)
-            filled += count
-            if count % PAGE_BYTES or not count:  # the end of the file
-                break
-        return buffer[:filled]
-
-
-def _open_direct(path: Path) -> int:
+@contextmanager
+def _said_of(what: str) -> Iterator[None]:
+    """Damage inside is said of this."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | DIRECT)
-    except OSError as error:
-        if error.errno not in NOT_OFFERED:
-            raise
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        yield
+    except DamageFound as damage:
+        raise DamageFound(f"{what} {damage}. Nothing was changed.") from None
+
+
+def _copy(target: memoryview, source: Uint8Array) -> Iterator[memoryview]:
+    """Yields what was put there, where it lies."""
+    import numpy as np
+
+    for begin in range(0, source.size, COPIED_BYTES):
+        there = target[begin : begin + COPIED_BYTES]
+        np.copyto(_array(there), source[begin : begin + COPIED_BYTES])
+        yield there
+
+
+def _check(name: str, found: str, digests: Mapping[str, str]) -> None:
+    if found != digests.get(name):
+        raise DamageFound(f"fails its digest in tensor {name}")
+
+
+class Part(NamedTuple):
+    """Where some of a piece belongs."""
+
+    target: Uint8Array
+    begin: int  # in the piece
+
+
+class Landing:
+    """A file's tensors on their way to where they belong: each reader reads a piece, and copies what is in it.
+
+    So the disk is never idle while bytes are copied, and copying takes as many processors as there are readers.
+    """
+
+    def __init__(
+        self, file: Uncached, header: Header, target_for: TargetFor, readers: ThreadPoolExecutor | None
+    ) -> None:
+        self._file, self._start, self._readers = file, header.data_start, readers
+        self._tensors = iter(header.tensors.items())
+        self._target_for = target_for
+        self._targets: dict[str, memoryview] = {}  # not verified yet
+        self._open = deque[tuple[int, int, Uint8Array]]()  # begin, end and memory of tensors that are not whole yet
+        self._opened, self._arrived = 0, 0  # bytes of the data
+        places = file.places(header.data_start)
+        self._places, self._piece_bytes = iter(places), places.step
+        self._coming = deque[tuple[int, Callable[[], None]]]()
+        self._buffers = SimpleQueue[memoryview]()
+        for _ in range(READERS):
+            self._buffers.put(new_buffer(file.size_bytes))
+
+    def target(self, name: str, end: int) -> memoryview:
+        """The memory of a tensor, once all bytes to its end are there. Each tensor in its turn."""
+        while name not in self._targets:
+            self._open_next()
+        while self._arrived < end:
+            self._ask()
+            arrives_at, wait = self._coming.popleft()
+            wait()
+            self._arrived = arrives_at
+        return self._targets.pop(name)
+
+    def _ask(self) -> None:
+        while len(self._coming) <= AHEAD and (place := next(self._places, None)) is not None:
+            begin = place - self._start  # in the data; below zero where the header ends within the first piece
+            end = begin + self._piece_bytes
+            land = partial(self._land, place, list(self._parts(begin, end)))
+            wait = land if self._readers is None else self._readers.submit(land).result
+            self._coming.append((end, wait))
+
+    def _open_next(self) -> bool:
+        """Ask for the memory of one more tensor, if there is one."""
+        name, place = next(self._tensors, ("", None))
+        if place is None:
+            return False
+        target = self._targets[name] = self._target_for(name, place)
+        if place.end > place.begin:
+            self._open.append((place.begin, place.end, _array(target)))
+        self._opened = place.end
+        return True
+
+    def _parts(self, begin: int, end: int) -> Iterator[Part]:
+        """All that lies between two places of the data."""
+        while self._opened < end and self._open_next():
+            pass
+        while self._open and self._open[0][1] <= begin:
+            self._open.popleft()
+        for first, last, target in self._open:
+            low, high = max(first, begin), min(last, end)
+            if low < high:
+                yield Part(target[low - first : high - first], low - begin)
+
+    def _land(self, place: int, parts: list[Part]) -> None:
+        """In a reader's thread. Neither reading nor copying holds the interpreter's lock."""
+        import numpy as np
+
+        buffer = self._buffers.get()
+        try:
+            piece = _array(self._file.read_piece(buffer, place))
+            for target, begin in parts:
+                np.copyto(target, piece[begin : begin + target.size])
+        finally:
+            self._buffers.put(buffer)
+
+
+@contextmanager
+def _landing(file: Uncached, header: Header, target_for: TargetFor) -> Iterator[Landing]:
+    is_large = len(file.places(header.data_start)) > 1
+    readers = ThreadPoolExecutor(READERS, "everstep-read") if is_large else None
+    try:
+        yield Landing(file, header, target_for, readers)
+    finally:
+        if readers is not None:
+            readers.shutdown(cancel_futures=True)  # nobody writes into what is live once this is left
+
+
+def _array(memory: memoryview) -> Uint8Array:
+    import numpy as np
+
+    return np.frombuffer(memory, np.uint8)

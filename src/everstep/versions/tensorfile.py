@@ -8,17 +8,18 @@ import json
 import math
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from everstep.contracts import TensorFile
 from everstep.errors import DamageFound
 from everstep.versions import fsops
+from everstep.versions.ahead import Ahead
 from everstep.versions.digests import digest, digest_of
 
 PAGE_BYTES = 4096
-PIECE_BYTES = 1 << 20  # read at once where only digests are wanted; it is still in the processor's cache then
 LARGEST_HEADER_BYTES = 100_000_000
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
@@ -121,19 +122,38 @@ def encode_header(places: Mapping[str, TensorPlace], metadata: Mapping[str, str]
 # --- reading -----------------------------------------------------------------------------------------------
 
 
-def read_header(file: BinaryIO, file_bytes: int) -> tuple[Header, bytes]:
+class Readable(Protocol):
+    """A file at its beginning."""
+
+    def read(self, size_bytes: int, /) -> bytes: ...
+
+
+def read_header(file: Readable, file_bytes: int) -> tuple[Header, bytes]:
     """Parse and check a header: no hole, no overlap, no surplus. Raises: DamageFound in words without the path."""
     length_bytes = file.read(8)
-    if len(length_bytes) < 8:
-        raise DamageFound("is cut short before its header")
-    length = struct.unpack("<Q", length_bytes)[0]
-    if length > min(LARGEST_HEADER_BYTES, file_bytes - 8):
-        raise DamageFound("has a header longer than the file")
-    text = file.read(length)
+    text = file.read(_length(length_bytes, file_bytes))
     header = _parse_header(text)
     if header.size_bytes != file_bytes:
         raise DamageFound(f"is {file_bytes:,} bytes long, but its header describes {header.size_bytes:,}")
     return header, length_bytes + text
+
+
+def header_of(image: memoryview) -> tuple[Header, bytes]:
+    """The same of a file in memory, behind which there may be more. Raises: DamageFound in words without the path."""
+    end = 8 + _length(image[:8], image.nbytes)
+    header = _parse_header(bytes(image[8:end]))
+    if header.size_bytes > image.nbytes:
+        raise DamageFound(f"is {image.nbytes:,} bytes long, but its header describes {header.size_bytes:,}")
+    return header, bytes(image[:end])
+
+
+def _length(length_bytes: bytes | memoryview, file_bytes: int) -> int:
+    if len(length_bytes) < 8:
+        raise DamageFound("is cut short before its header")
+    length: int = struct.unpack("<Q", length_bytes)[0]
+    if length > min(LARGEST_HEADER_BYTES, file_bytes - 8):
+        raise DamageFound("has a header longer than the file")
+    return length
 
 
 def _parse_header(text: bytes) -> Header:
@@ -166,10 +186,13 @@ def read_file(path: Path) -> tuple[Header, bytes, Iterator[tuple[str, memoryview
     return header, raw, _tensors(file, header)
 
 
-def read_digests(path: Path) -> tuple[Header, bytes, Iterator[tuple[str, str]]]:
-    """The same with the digest of each tensor instead of its bytes, in little memory."""
-    file, header, raw = _open(path)
-    return header, raw, _digests(file, header)
+@contextmanager
+def read_digests(path: Path) -> Iterator[tuple[Header, bytes, Iterator[tuple[str, str]]]]:
+    """The same with the digest of each tensor instead of its bytes, past the page cache, in little memory."""
+    with Ahead(path) as ahead:
+        header, raw = read_header(ahead, ahead.size_bytes)
+        taken = ((name, digest_of(ahead.pieces(place.end - place.begin))) for name, place in header.tensors.items())
+        yield header, raw, taken
 
 
 def _open(path: Path) -> tuple[BinaryIO, Header, bytes]:
@@ -179,31 +202,6 @@ def _open(path: Path) -> tuple[BinaryIO, Header, bytes]:
     except BaseException:
         file.close()
         raise
-
-
-def _digests(file: BinaryIO, header: Header) -> Iterator[tuple[str, str]]:
-    with file:
-        pieces = Pieces(file)
-        for name, place in header.tensors.items():
-            yield name, digest_of(pieces.take(place.end - place.begin))
-
-
-class Pieces:
-    """A file read in large pieces, handed out in the sizes that are asked for. What was handed out is soon reused."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._buffer, self._rest = file, memoryview(bytearray(PIECE_BYTES)), memoryview(b"")
-
-    def take(self, size_bytes: int) -> Iterator[memoryview]:
-        """Raises: DamageFound if the file ends before."""
-        while size_bytes:
-            if not self._rest:
-                self._rest = self._buffer[: self._file.readinto(self._buffer)]  # type: ignore[attr-defined]
-                if not self._rest:
-                    raise DamageFound("is cut short")
-            piece, self._rest = self._rest[:size_bytes], self._rest[size_bytes:]
-            size_bytes -= piece.nbytes
-            yield piece
 
 
 def _tensors(file: BinaryIO, header: Header) -> Iterator[tuple[str, memoryview]]:

@@ -1,17 +1,35 @@
 """A version's tensors as torch tensors, both ways: to the store what safetensors.torch is to safetensors."""
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from everstep.errors import DamageFound
-from everstep.versions.loading import load_into
+from everstep.versions.loading import TargetFor, load_from_image, load_into
 from everstep.versions.tensorfile import TensorPlace
 from everstep.versions.version import Version
 
-DTYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
-DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+Load = Callable[[TargetFor], Iterator[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +47,7 @@ class TorchTensor:
         return tuple(self.tensor.shape)
 
     def buffer(self) -> memoryview:
-        flat = self.tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        return flat.numpy().data
+        return _bytes_of(self.tensor.detach().cpu().contiguous())
 
 
 def load_weights(network: nn.Module, version: Version, file: str) -> None:
@@ -43,24 +60,48 @@ def fill(live: dict[str, Tensor], version: Version, file: str) -> None:
 
     After an error what is live is worth nothing; the version is untouched.
     """
+    missing = _fill(live, lambda target_for: load_into(version.path, file, version.files, target_for))
+    if missing:
+        raise DamageFound(f"{file} of {version.name} lacks {len(missing)} tensors (first: {min(missing)}).")
+
+
+def fill_from_image(live: dict[str, Tensor], image: memoryview, digests: Mapping[str, str]) -> None:
+    """The same from a file's bytes in memory, every tensor verified. There a dtype that is another is damage, too.
+
+    Args:
+        digests: of every tensor, as they were when the image was sealed.
+    """
+    missing = _fill(live, lambda target_for: load_from_image(image, digests, target_for), is_exact=True)
+    if missing:
+        raise DamageFound(f"The state in memory lacks {len(missing)} tensors (first: {min(missing)}).")
+
+
+def _fill(live: dict[str, Tensor], load: Load, is_exact: bool = False) -> set[str]:
+    """Returns the names that were not there."""
     missing, staged = set(live), dict[str, Tensor]()
 
     def target_for(name: str, place: TensorPlace) -> memoryview:
-        tensor = live.get(name)
+        tensor, dtype = live.get(name), DTYPES[place.dtype]
         if tensor is None:
             raise DamageFound(f"holds {name}, which this network has not")
         if tuple(tensor.shape) != place.shape:
             raise DamageFound(f"holds {name} as {place.shape}, but {tuple(tensor.shape)} was expected")
-        is_plain = tensor.device.type == "cpu" and tensor.is_contiguous() and tensor.dtype == DTYPES[place.dtype]
+        if is_exact and tensor.dtype != dtype:
+            raise DamageFound(f"holds {name} as {place.dtype}, but {DTYPE_NAMES[tensor.dtype]} was expected")
+        is_plain = tensor.device.type == "cpu" and tensor.is_contiguous() and tensor.dtype == dtype
         if not is_plain:
-            tensor = staged[name] = torch.empty(place.shape, dtype=DTYPES[place.dtype])
-        memory: memoryview = tensor.detach().reshape(-1).view(torch.uint8).numpy().data
-        return memory
+            tensor = staged[name] = torch.empty(place.shape, dtype=dtype)
+        return _bytes_of(tensor.detach())
 
     with torch.no_grad():
-        for name in load_into(version.path, file, version.files, target_for):
+        for name in load(target_for):
             missing.discard(name)
             if name in staged:
                 live[name].copy_(staged.pop(name))
-    if missing:
-        raise DamageFound(f"{file} of {version.name} lacks {len(missing)} tensors (first: {min(missing)}).")
+    return missing
+
+
+def _bytes_of(contiguous: Tensor) -> memoryview:
+    """The memory itself. Its dtype may be one that numpy has not."""
+    flat: memoryview = contiguous.reshape(-1).view(torch.uint8).numpy().data
+    return flat

@@ -81,11 +81,11 @@ def load_small(folder: Path, path: str, entry: Mapping[str, Any]) -> bytes:
 
 def _tensor_faults(folder: Path, path: str, entry: Mapping[str, Any], digests: Mapping[str, str]) -> Iterator[Fault]:
     try:
-        header, raw, found = read_digests(folder / path)
-        check_header(header, raw, entry)
-        for name, taken in found:
-            if digests and digests.get(name) != taken:
-                yield Fault(path, name, "fails its digest")
+        with read_digests(folder / path) as (header, raw, found):
+            check_header(header, raw, entry)
+            for name, taken in found:
+                if digests and digests.get(name) != taken:
+                    yield Fault(path, name, "fails its digest")
     except DamageFound as damage:
         yield Fault(path, None, str(damage))
     except OSError as error:

@@ -44,6 +44,12 @@ class DiskFull(NotCommitted):
     """There is no room for the version."""
 
 
+class UnreachableDisk(EverstepError):
+    """The disk that holds a run does not answer, or not as a disk does. Nothing is known to be damaged."""
+
+    exit_code = ExitCode.DISK_FULL
+
+
 class NotFinite(EverstepError):
     """Loss, gradients or weights are no longer finite numbers; nothing of it was published."""
 

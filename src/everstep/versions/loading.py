@@ -16,6 +16,7 @@ from everstep.contracts import Uint8Array
 from everstep.errors import DamageFound
 from everstep.versions.ahead import READERS, Uncached, new_buffer
 from everstep.versions.digests import digest, digest_of
+from everstep.versions.reach import is_away, reaching
 from everstep.versions.tensorfile import Header, TensorPlace, header_of, read_header
 from everstep.versions.verify import check_header, load_digests
 
@@ -63,11 +64,16 @@ def load_from_image(image: memoryview, digests: Mapping[str, str], target_for: T
 
 @contextmanager
 def _said_of(what: str) -> Iterator[None]:
-    """Damage inside is said of this."""
+    """Damage inside is said of this; so is an error of its disk, which is damage unless the disk is away."""
     try:
         yield
     except DamageFound as damage:
         raise DamageFound(f"{what} {damage}. Nothing was changed.") from None
+    except OSError as error:
+        if not is_away(error):
+            raise DamageFound(f"{what} cannot be read ({error.strerror}). Nothing was changed.") from None
+        with reaching(Path(what)):
+            raise
 
 
 def _copy(target: memoryview, source: Uint8Array) -> Iterator[memoryview]:

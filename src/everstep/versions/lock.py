@@ -20,6 +20,7 @@ from everstep.versions import ofd
 from everstep.versions.holder import UNKNOWN, LockHolder, in_words, read_holder, write_holder
 from everstep.versions.layout import RunLayout
 from everstep.versions.live import read_live
+from everstep.versions.reach import reaching
 
 TRIES, PAUSE_S = 5, 0.02  # a lock that is only looked at, or cleared, is free in a moment
 SEEN_S = 60.0  # a training on another host that told so lately where it is counts as alive
@@ -60,14 +61,9 @@ def locked(path: Path, run_name: str, command: str, report: Report = aloud) -> I
 
     Where the file system has no locks it goes on all the same and says so, unless somebody is seen at work.
 
-    Raises: Busy saying who holds it; nothing is changed then.
+    Raises: Busy saying who holds it, UnreachableDisk; nothing is changed then.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        _take(descriptor, path, run_name, report)
-    except BaseException:
-        os.close(descriptor)
-        raise
+    descriptor = _taken(path, run_name, report)
     with _holding(descriptor, path, LockHolder.me(command)) as held:
         yield held
 
@@ -125,6 +121,17 @@ def _clear(path: Path) -> None:
         os.close(descriptor)
 
 
+def _taken(path: Path, run_name: str, report: Report) -> int:
+    with reaching(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            _take(descriptor, path, run_name, report)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    return descriptor
+
+
 def _take(descriptor: int, path: Path, run_name: str, report: Report) -> None:
     for _ in range(TRIES):
         is_held = ofd.take(descriptor)
@@ -153,7 +160,12 @@ def _seen_at_work(descriptor: int, path: Path) -> LockHolder | None:
 
 
 def holder(path: Path) -> LockHolder | None:
-    """Who holds the lock now. May be asked from everywhere, by the holding process too."""
+    """Who holds the lock now. May be asked from everywhere, by the holding process too. Raises: UnreachableDisk."""
+    with reaching(path):
+        return _holder(path)
+
+
+def _holder(path: Path) -> LockHolder | None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, PermissionError):

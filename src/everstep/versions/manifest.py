@@ -11,6 +11,7 @@ from typing import Any
 from everstep.errors import DamageFound
 from everstep.versions.digests import digest
 from everstep.versions.layout import MANIFEST
+from everstep.versions.reach import is_away, reaching
 
 FORMAT = 1
 CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -53,14 +54,27 @@ def stamp(folder: Path) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """Read a version's manifest. Raises: DamageFound in words without the path, if it is not whole."""
+def _content(folder: Path) -> bytes:
     try:
         with open(f"{folder}/{MANIFEST}", "rb", buffering=0) as file:
-            manifest = json.loads(file.read())
+            return file.read()
     except FileNotFoundError:
         raise NoManifest("has no manifest") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        if is_away(error):
+            raise
+        raise DamageFound(f"has a manifest that cannot be read ({error})") from None
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Read a version's manifest.
+
+    Raises: DamageFound in words without the path, if it is not whole; UnreachableDisk, if nothing can be said of it.
+    """
+    try:
+        with reaching(folder):
+            manifest = json.loads(_content(folder))
+    except ValueError as error:
         raise DamageFound(f"has a manifest that cannot be read ({error})") from None
     if not isinstance(manifest, dict):
         raise DamageFound("has a manifest that is no table")

@@ -10,6 +10,7 @@ from everstep.versions import fsops
 from everstep.versions.forecast import Course, Footprint, Forecast, coming_versions, forecast
 from everstep.versions.live import LiveStatus, read_live
 from everstep.versions.pruning import held_versions
+from everstep.versions.reach import reaching
 from everstep.versions.retention import Policy
 from everstep.versions.run import Run
 from everstep.versions.version import Version
@@ -46,7 +47,12 @@ class RunStatus:
 
 
 def status(run: Run, course: Course) -> RunStatus:
-    """Assemble it from the lock, the live file and the versions; nothing is written or taken."""
+    """Assemble it from the lock, the live file and the versions; nothing is written. Raises: UnreachableDisk."""
+    with reaching(run.path):
+        return _status(run, course)
+
+
+def _status(run: Run, course: Course) -> RunStatus:
     held, live, versions = run.holder(), read_live(run.layout), run.versions()
     last = versions[-1] if versions else None
     is_running = held is not None

@@ -9,6 +9,7 @@ from typing import Any
 from everstep.errors import DamageFound
 from everstep.versions.digests import digest
 from everstep.versions.layout import DIGESTS, TRAINING
+from everstep.versions.reach import is_away, reaching
 from everstep.versions.tensorfile import Header, LoadedTensor, read_digests, read_file
 
 
@@ -28,7 +29,14 @@ def faults(folder: Path, files: Mapping[str, Any]) -> Iterator[Fault]:
     """Check all files against the manifest's entries. Files that no entry names are none of our business.
 
     A version whose training folder is gone as a whole was made slim; what is left of it is checked.
+
+    Raises: UnreachableDisk.
     """
+    with reaching(folder):
+        yield from _faults(folder, files)
+
+
+def _faults(folder: Path, files: Mapping[str, Any]) -> Iterator[Fault]:
     try:
         digests = load_digests(folder, files)
     except (DamageFound, OSError):
@@ -89,6 +97,8 @@ def _tensor_faults(folder: Path, path: str, entry: Mapping[str, Any], digests: M
     except DamageFound as damage:
         yield Fault(path, None, str(damage))
     except OSError as error:
+        if is_away(error):
+            raise
         yield Fault(path, None, f"cannot be read ({error.strerror})")
 
 
@@ -102,6 +112,8 @@ def _small_fault(path: Path, entry: Mapping[str, Any]) -> str | None:
     try:
         content = path.read_bytes()
     except OSError as error:
+        if is_away(error):
+            raise
         return f"cannot be read ({error.strerror})"
     if len(content) != entry["size"]:
         return f"is {len(content):,} bytes long, not {entry['size']:,}"

@@ -1,6 +1,5 @@
 """A committed version as everything else sees it: its facts from the manifest, its bytes verified as they are read."""
 
-import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 from everstep.contracts import ParentRef
 from everstep.errors import DamageFound
 from everstep.versions.layout import MANIFEST, TRAINING
+from everstep.versions.reach import is_away, reaching
 from everstep.versions.tensorfile import LoadedTensor
 from everstep.versions.verify import Fault, faults, load_small, load_tensors
 
@@ -61,22 +61,33 @@ class Version:
         return all(os.path.isfile(f"{self.path}/{path}") for path in self.files if path.startswith(f"{TRAINING}/"))
 
     def sizes_on_disk(self) -> dict[str, int]:
-        """Path inside the version -> size, of all its files that are there, and of the manifest."""
+        """Path inside the version -> size, of all its files that are there, and of the manifest.
+
+        Raises: UnreachableDisk.
+        """
         sizes = {}
-        for path in (*self.files, MANIFEST):
-            with contextlib.suppress(OSError):
-                sizes[path] = os.stat(f"{self.path}/{path}").st_size
+        with reaching(self.path):
+            for path in (*self.files, MANIFEST):
+                try:
+                    sizes[path] = os.stat(f"{self.path}/{path}").st_size
+                except OSError as error:
+                    if is_away(error):
+                        raise
         return sizes
 
     def is_incomplete(self, sizes: Mapping[str, int]) -> bool:
         """Whether a file is missing or has another size than was committed; without all of training/ it is slim."""
+        return bool(self.size_faults(sizes))
+
+    def size_faults(self, sizes: Mapping[str, int]) -> list[Fault]:
+        """Which files those are."""
         is_slim = not os.path.isdir(f"{self.path}/{TRAINING}")
         expected = {path: int(entry["size"]) for path, entry in self.files.items()}
-        return any(
-            sizes.get(path) != size
+        return [
+            Fault(path, None, f"is {sizes[path]:,} bytes long, not {size:,}" if path in sizes else "is missing")
             for path, size in expected.items()
-            if not (is_slim and path.startswith(f"{TRAINING}/"))
-        )
+            if sizes.get(path) != size and not (is_slim and path.startswith(f"{TRAINING}/"))
+        ]
 
     @property
     def slim_bytes(self) -> int:
@@ -95,7 +106,10 @@ class Version:
 
 
 def verify(version: Version) -> list[Fault]:
-    """Read a version whole and compare every digest. An empty list means that it is what was committed."""
+    """Read a version whole and compare every digest. An empty list means that it is what was committed.
+
+    Raises: UnreachableDisk.
+    """
     return list(faults(version.path, version.files))
 
 

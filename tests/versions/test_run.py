@@ -166,6 +166,45 @@ def test_damage_is_named_set_aside_and_the_version_before_is_used(run: Run, kind
     assert {path.relative_to(aside): path.read_bytes() for path in aside.rglob("*") if path.is_file()} == content
 
 
+SEEN_BY_SIZE = {
+    "a bit in the manifest", "one byte less", "one byte more", "half of it", "nothing of it", "a missing file",
+    "another version's manifest",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_resume_reads_no_tensors_and_what_it_then_finds_damaged_is_set_aside(
+    run: Run, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage, named = DAMAGE[kind]
+    damage(run.find("2").path)
+    said: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr("everstep.versions.quarantine.verify", lambda _: pytest.fail("it was read"))
+        found = run.newest_resumable(said.append)
+    assert found is not None
+    assert (found.number == 1) is (kind in SEEN_BY_SIZE)
+    if found.number == 2:
+        assert said == []
+        assert run.set_aside_damaged(2, said.append)
+        assert named in said[0]
+        found = run.newest_resumable(said.append)
+        assert found is not None
+    assert found.number == 1
+    assert [path.name.partition("-")[0] for path in run.layout.quarantine.iterdir()] == ["version_2"]
+
+
+def test_a_version_that_is_whole_gone_slim_or_none_is_not_set_aside(run: Run) -> None:
+    said: list[str] = []
+    shutil.rmtree(run.find("1").path / "training")
+    (run.path / "version_9").mkdir()
+    assert [run.set_aside_damaged(number, said.append) for number in (0, 1, 2, 7, 9)] == [False] * 5
+    assert said == ["version_9 has no manifest, so it is no version; it was left as it is."]
+    shutil.rmtree(run.find("2").path / "training")
+    assert run.newest_resumable(said.append).number == 0  # type: ignore[union-attr]
+    assert len(run.versions()) == 3
+
+
 def test_loading_a_damaged_tensor_names_it(run: Run) -> None:
     version = run.find("2")
     flip(version.path / WEIGHTS, -3)

@@ -11,19 +11,20 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from everstep.contracts import Draft, Report
-from everstep.errors import DamageFound, UserError
+from everstep.errors import DamageFound, NotCommitted, UnreachableDisk, UserError
 from everstep.versions import commit as committing
 from everstep.versions import fsops, manifest
 from everstep.versions.annotations import Annotation, read_annotation
 from everstep.versions.commit import Coming
 from everstep.versions.holder import LockHolder
-from everstep.versions.layout import TRAINING, RunLayout, claimed_number, version_number
+from everstep.versions.layout import RunLayout, claimed_number, version_number
 from everstep.versions.lock import Held, adopted, aloud, holder, locked
-from everstep.versions.quarantine import set_aside
+from everstep.versions.quarantine import aside_if_damaged, by_digests, by_sizes, newest
+from everstep.versions.reach import cause, reaching
 from everstep.versions.readme import BEST_BEFORE, About, readme
 from everstep.versions.recovery import last_logged, recover
 from everstep.versions.requests import clear_requests
-from everstep.versions.version import Version, describe_damage, verify
+from everstep.versions.version import Version
 
 ABOUT = About()
 TRIES = 5
@@ -41,7 +42,8 @@ class Run:
 
     @classmethod
     def exists(cls, root: Path) -> bool:
-        return RunLayout(root).hparams.is_file()
+        with reaching(root):
+            return RunLayout(root).hparams.is_file()
 
     @classmethod
     def open(cls, root: Path) -> "Run":
@@ -105,19 +107,33 @@ class Run:
         return recover(self.layout)
 
     def commit(self, draft: Draft | Coming) -> Version:
-        """Make the next version; the lock has to be held. Raises: NotCommitted; older versions are whole."""
+        """Make the next version; the lock has to be held. A disk that answers badly is a disk that refuses.
+
+        Raises: NotCommitted, older versions are whole; DamageFound if an image is not what it was sealed as.
+        """
         coming = Coming.of(draft) if isinstance(draft, Draft) else draft
-        number = self.next_number()
-        path = committing.commit(self.layout, number, coming)
-        return Version(number, path, manifest.read(path))
+        try:
+            number = self.next_number()
+            path = committing.commit(self.layout, number, coming)
+        except (OSError, UnreachableDisk) as error:
+            why = f"Step {coming.step:,} is not committed: {cause(error)}. Older versions are whole."
+            raise NotCommitted(why) from error
+        try:
+            return Version(number, path, manifest.read(path))
+        except (DamageFound, UnreachableDisk) as error:
+            raise NotCommitted(
+                f"{path.name} (step {coming.step:,}) was written, but cannot be read back: {cause(error)}. "
+                "Older versions are whole."
+            ) from error
 
     def next_number(self) -> int:
         """One more than any number ever used here: numbers of damaged or removed versions are not used again."""
-        used = self._numbers()
-        for aside in (self.layout.quarantine, self.layout.trash):
-            entries = aside.iterdir() if aside.is_dir() else ()
-            used += [n for entry in entries if (n := claimed_number(entry.name)) is not None]
-        return max(max(used, default=-1), last_logged(self.layout)) + 1
+        with reaching(self.path):
+            used = self._numbers()
+            for aside in (self.layout.quarantine, self.layout.trash):
+                entries = aside.iterdir() if aside.is_dir() else ()
+                used += [n for entry in entries if (n := claimed_number(entry.name)) is not None]
+            return max(max(used, default=-1), last_logged(self.layout)) + 1
 
     def replace_hparams(self, hparams_yaml: str) -> None:
         """Record settings that were changed on purpose."""
@@ -131,12 +147,13 @@ class Run:
     # --- reading -------------------------------------------------------------------------------------------
 
     def versions(self) -> list[Version]:
-        """All versions with a whole manifest, by number. Reads manifests only."""
-        for _ in range(TRIES):
-            folders = self._folders()
-            read = list(self._read(folders))
-            if len(read) == len(folders):  # else some were removed meanwhile, and newer ones may be there
-                break
+        """All versions with a whole manifest, by number. Reads manifests only. Raises: UnreachableDisk."""
+        with reaching(self.path):
+            for _ in range(TRIES):
+                folders = self._folders()
+                read = list(self._read(folders))
+                if len(read) == len(folders):  # else some were removed meanwhile, and newer ones may be there
+                    break
         return [found for _, found in read if isinstance(found, Version)]
 
     def version(self, number: int) -> Version:
@@ -147,8 +164,9 @@ class Run:
     def damaged(self) -> list[tuple[Path, str]]:
         """Folders that are named as versions but do not count, with the reason."""
         known = self._found_whole
-        unknown = [(n, path) for n, path in self._folders() if n not in known or known[n] != manifest.stamp(path)]
-        return [(path, str(found)) for path, found in self._read(unknown) if isinstance(found, DamageFound)]
+        with reaching(self.path):
+            unknown = [(n, path) for n, path in self._folders() if n not in known or known[n] != manifest.stamp(path)]
+            return [(path, str(found)) for path, found in self._read(unknown) if isinstance(found, DamageFound)]
 
     def annotation(self, number: int) -> Annotation:
         return read_annotation(self.layout, number)
@@ -177,29 +195,27 @@ class Run:
     def newest_whole(self, report: Report) -> Version | None:
         """The newest resumable version whose every digest holds; damaged ones are set aside on the way.
 
-        The lock has to be held. Raises: UserError at a version of a newer format.
+        The lock has to be held. Raises: UserError at a version of a newer format; UnreachableDisk.
         Crash: a damaged version is where it was or in quarantine/, with all its files.
         """
-        for path, found in reversed(list(self._read())):
-            if isinstance(found, manifest.NewerFormat):
-                raise UserError(f"{path} {found}. Nothing was changed.")
-            if isinstance(found, manifest.NoManifest):
-                report(f"{path.name} {found}, so it is no version; it was left as it is.")
-                continue
-            if isinstance(found, DamageFound):
-                set_aside(self.layout, path, str(found), report)
-                continue
-            if not found.resumable and not self._has_lost_files(found):
-                continue
-            wrong = verify(found)
-            if not wrong:
-                return found
-            set_aside(self.layout, path, describe_damage(found, wrong), report)
-        return None
+        with reaching(self.path):
+            return newest(self.layout, reversed(list(self._read())), by_digests, report)
 
-    def _has_lost_files(self, version: Version) -> bool:
-        """Slim removes training/ as a whole; a part of it missing is damage."""
-        return (version.path / TRAINING).exists()
+    def newest_resumable(self, report: Report) -> Version | None:
+        """The same by manifests and sizes of files alone, for one who verifies every tensor while loading it.
+
+        Where that finds damage, set_aside_damaged and ask again. Raises, Crash: as newest_whole.
+        """
+        with reaching(self.path):
+            return newest(self.layout, reversed(list(self._read())), by_sizes, report)
+
+    def set_aside_damaged(self, number: int, report: Report) -> bool:
+        """Read a version whole, and set it aside if it is damaged; returns whether it was, and is gone from here.
+
+        The lock has to be held. Raises, Crash: as newest_whole.
+        """
+        with reaching(self.path):
+            return aside_if_damaged(self.layout, self._read([(number, self.layout.version(number))]), report)
 
     def _numbers(self) -> list[int]:
         with os.scandir(self.path) as entries:

@@ -14,6 +14,7 @@ TRAINING = "training"  # folder of a version that only a resume needs; slim remo
 DIGESTS = "digests.json"  # of every tensor; apart from the manifest, which a listing has to read whole
 VERSION_NAME = re.compile(r"version_(0|[1-9]\d*)")
 NUMBERED = re.compile(r"version_(0|[1-9]\d*)(?:[.-].*)?")
+UNMADE_NAME = re.compile(r"\.(.+)\.[0-9a-f]{8}\.new")
 STAGING_NAME = re.compile(r"\.version_(?:0|[1-9]\d*)\.[0-9a-f]{8}\.part")
 
 
@@ -116,6 +117,12 @@ def claimed_number(name: str) -> int | None:
     """The number that a set-aside or discarded version had: 12 for "version_12" and "version_12-20260102T030405"."""
     match = NUMBERED.fullmatch(name)
     return int(match[1]) if match else None
+
+
+def is_unmade(name: str, run_name: str | None = None) -> bool:
+    """Whether a folder of this name is a run, or that run, that is still being made, or was cut off."""
+    match = UNMADE_NAME.fullmatch(name)
+    return match is not None and run_name in (None, match[1])
 
 
 def is_staging(name: str) -> bool:

@@ -5,7 +5,6 @@ Readers trust manifests and nothing else: not folder names, not times, not the l
 
 import difflib
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,11 +16,12 @@ from everstep.versions import fsops, manifest
 from everstep.versions.annotations import Annotation, read_annotation
 from everstep.versions.commit import Coming
 from everstep.versions.holder import LockHolder
-from everstep.versions.layout import RunLayout, claimed_number, version_number
+from everstep.versions.layout import RunLayout, claimed_number, is_unmade, version_number
 from everstep.versions.lock import Held, adopted, aloud, holder, locked
+from everstep.versions.making import make_run
 from everstep.versions.quarantine import aside_if_damaged, by_digests, by_sizes, newest
 from everstep.versions.reach import cause, reaching
-from everstep.versions.readme import BEST_BEFORE, About, readme
+from everstep.versions.readme import BEST_BEFORE, About
 from everstep.versions.recovery import last_logged, recover
 from everstep.versions.requests import clear_requests
 from everstep.versions.version import Version
@@ -43,7 +43,7 @@ class Run:
     @classmethod
     def exists(cls, root: Path) -> bool:
         with reaching(root):
-            return RunLayout(root).hparams.is_file()
+            return not is_unmade(root.name) and RunLayout(root).hparams.is_file()
 
     @classmethod
     def open(cls, root: Path) -> "Run":
@@ -54,22 +54,13 @@ class Run:
 
     @classmethod
     def create(cls, root: Path, hparams_yaml: str, about: About = ABOUT) -> "Run":
-        """Make a run's folder. hparams.yaml comes last: with it, the run begins to exist.
+        """Make a run's folder, whole at once; of several that would, one does.
 
-        Raises: UserError if the folder holds something else.
+        Raises: UserError if something is there or the disk refuses; DiskFull. Nothing is left then.
+        Crash: nothing, or something hidden that the next one of this name clears, or the run.
         """
-        if root.exists() and any(root.iterdir()):
-            raise UserError(f"{root} is not empty, but no run either. Nothing was changed; --run takes another name.")
-        layout = RunLayout(root.resolve())
-        layout.root.mkdir(parents=True, exist_ok=True)
-        fsops.replace_file(layout.identity, secrets.token_hex(8).encode())
-        fsops.ensure_folder(layout.records)
-        fsops.ensure_folder(layout.trash)  # now, since a full disk may refuse it when it is needed
-        fsops.replace_file(layout.readme, readme(layout.root.name, about).encode())
-        fsops.replace_file(layout.best_score, about.best_score.encode())
-        fsops.replace_file(layout.hparams, hparams_yaml.encode())
-        fsops.flush_folder(layout.root.parent)
-        return cls(layout.root)
+        make_run(root.resolve(), hparams_yaml, about)
+        return cls(root.resolve())
 
     @property
     def name(self) -> str:

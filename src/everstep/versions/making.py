@@ -1,0 +1,149 @@
+"""How a run's folder is made: whole under its name at once, or not at all."""
+
+import contextlib
+import errno
+import fcntl
+import secrets
+from contextlib import ExitStack
+from pathlib import Path
+
+from everstep.errors import DiskFull, UserError
+from everstep.versions import fsops
+from everstep.versions.layout import RunLayout, is_unmade
+from everstep.versions.lock import folder_lock
+from everstep.versions.readme import About, readme
+
+TRIES = 5
+TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
+
+
+def make_run(root: Path, hparams_yaml: str, about: About) -> None:
+    """Make a run's folder, and the folders above it that are missing. Of several that would, one does.
+
+    Raises: UserError if something is there, or the disk refuses; DiskFull. Nothing new is left then.
+    Crash: nothing; or a hidden folder beside it, which the next one of this name removes; or the run. In an empty
+        folder that was there before, some of its files, but no hparams.yaml: the next one goes on from there.
+    """
+    parents: list[Path] = []
+    try:
+        if root.exists():
+            _make_inside(root, hparams_yaml, about)
+        else:
+            _make_parents(root.parent, parents)
+            _make_beside(root, hparams_yaml, about)
+    except BaseException as error:
+        for folder in reversed(parents):
+            with contextlib.suppress(OSError):  # somebody else has put something there
+                folder.rmdir()
+        if isinstance(error, OSError):
+            kind = DiskFull if error.errno in fsops.NO_ROOM else UserError
+            is_made = RunLayout(root).hparams.is_file()
+            left = "It is whole and can be gone on with" if is_made else "Nothing was left behind"
+            raise kind(f"{root} cannot be {'flushed' if is_made else 'made'}: {error.strerror}. {left}.") from error
+        raise
+
+
+def _make_parents(parent: Path, made: list[Path]) -> None:
+    missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # another one was quicker
+            fsops.make_folder(folder)
+            made.append(folder)
+        fsops.flush_folder(folder.parent)
+
+
+def _make_beside(root: Path, hparams_yaml: str, about: About) -> None:
+    _clear_leftovers(root)
+    with ExitStack() as held:
+        staging = _new_staging(root, held)
+        try:
+            _write(RunLayout(staging), root.name, hparams_yaml, about)
+            fsops.rename(staging, root)  # over an empty folder at most
+        except BaseException as error:
+            with contextlib.suppress(OSError):  # the next one of this name removes it
+                fsops.remove_tree(staging)
+            if isinstance(error, OSError) and error.errno in TAKEN:
+                raise _refusal(root) from None
+            raise
+        fsops.flush_folder(root.parent)
+
+
+def _new_staging(root: Path, held: ExitStack) -> Path:
+    """A folder of its own beside the run's, locked as long as it is worked on, so that nobody clears it away."""
+    for _ in range(TRIES):
+        staging = root.with_name(f".{root.name}.{secrets.token_hex(4)}.new")
+        fsops.make_folder(staging)
+        with contextlib.suppress(FileNotFoundError):  # it was cleared away before it was locked
+            held.enter_context(folder_lock(staging, fcntl.LOCK_EX))
+            return staging
+    raise FileNotFoundError(errno.ENOENT, "its folder is removed again and again", str(root))
+
+
+def _clear_leftovers(root: Path) -> None:
+    for beside in root.parent.iterdir():
+        if is_unmade(beside.name, root.name):
+            with contextlib.suppress(FileNotFoundError), folder_lock(beside, fcntl.LOCK_EX | fcntl.LOCK_NB) as is_free:
+                if is_free:
+                    fsops.remove_tree(beside)
+
+
+def _make_inside(root: Path, hparams_yaml: str, about: About) -> None:
+    """In a folder that somebody made for it, and may have mounted there or given rights of its own."""
+    if not root.is_dir():
+        raise UserError(f"{root} is a file, not a folder. Nothing was changed; --run takes another name.")
+    with folder_lock(root, fcntl.LOCK_EX | fcntl.LOCK_NB) as is_free:
+        if not is_free or not _is_bare(root):
+            raise _refusal(root)
+        try:
+            _write(RunLayout(root), root.name, hparams_yaml, about)
+        except BaseException:
+            _clear_inside(root)
+            raise
+
+
+def _is_bare(root: Path) -> bool:
+    """Whether nothing is there but what a making that was cut off leaves."""
+    layout = RunLayout(root)
+    ours = {layout.identity, layout.readme, layout.best_score}
+    return all(
+        entry in ours or _is_cut_off(entry) or (entry in (layout.records, layout.trash) and not any(entry.iterdir()))
+        for entry in root.iterdir()
+    )
+
+
+def _is_cut_off(entry: Path) -> bool:
+    return entry.name.startswith(".") and entry.name.endswith(".new")
+
+
+def _clear_inside(root: Path) -> None:
+    layout = RunLayout(root)
+    with contextlib.suppress(OSError):
+        for path in (
+            layout.hparams,
+            layout.identity,
+            layout.readme,
+            layout.best_score,
+            *filter(_is_cut_off, root.iterdir()),
+        ):
+            fsops.remove_file(path)
+        for folder in (layout.records, layout.trash):
+            if folder.exists():
+                fsops.remove_tree(folder)
+
+
+def _write(layout: RunLayout, name: str, hparams_yaml: str, about: About) -> None:
+    """hparams.yaml comes last: with it, the run begins to exist."""
+    fsops.replace_file(layout.identity, secrets.token_hex(8).encode())
+    fsops.ensure_folder(layout.records)
+    fsops.ensure_folder(layout.trash)  # now, since a full disk may refuse it when it is needed
+    fsops.replace_file(layout.readme, readme(name, about).encode())
+    fsops.replace_file(layout.best_score, about.best_score.encode())
+    fsops.replace_file(layout.hparams, hparams_yaml.encode())
+
+
+def _refusal(root: Path) -> UserError:
+    if RunLayout(root).hparams.is_file():
+        return UserError(f"{root} is a run already. Nothing was changed; it can be gone on with.")
+    if root.is_dir() and _is_bare(root):
+        return UserError(f"{root} is being made by another process. Nothing was changed.")
+    return UserError(f"{root} is not empty, but no run either. Nothing was changed; --run takes another name.")

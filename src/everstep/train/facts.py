@@ -13,6 +13,7 @@ from everstep.contracts import ParentRef
 from everstep.data import Split
 from everstep.models.sd import StableDiffusion
 from everstep.train.intent import Ready
+from everstep.train.waiting import how_threads_wait
 
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
 SECRETS = ("token", "key", "secret", "password")
@@ -47,6 +48,7 @@ def version_facts(ready: Ready, family: StableDiffusion, pairs: Split, origin: P
             "device": str(family.arithmetic.device),
             "precision": ready.config.compute.precision,
             "cpus": os.cpu_count(),
+            "waiting": how_threads_wait(),
         },
     }
 

@@ -31,9 +31,11 @@ from everstep.train.intent import (
     refuse_changes,
     with_start_of,
 )
+from everstep.train.processors import limit_threads
 from everstep.train.progress import Reporter
 from everstep.train.retiring import retiring
 from everstep.train.space import plan_space
+from everstep.train.waiting import Waiting
 from everstep.versions import Run, Version
 from everstep.versions.reading import reading
 
@@ -156,10 +158,13 @@ def _say_held_out(config: Config, source: Source, version: Version, reporter: Re
 
 def _trainer(ready: Ready, reporter: Reporter, channel: Channel | None = None) -> int:
     """In the trainer's own process; in this one where the system has not what a keeper needs."""
+    if said := limit_threads(ready.config.compute.threads):
+        reporter.say(said)
     reporter.say("Loading PyTorch and the base ...")
-    from everstep.train.session import train
+    with Waiting(ready.config.compute.threads, reporter.say):
+        from everstep.train.session import train
 
-    return train(ready, reporter, channel)
+        return train(ready, reporter, channel)
 
 
 def _is_complete(version: Version, config: Config) -> bool:

@@ -188,7 +188,7 @@ class Pins:
         self._pinned.clear()
 
 
-class Waiting:
+class Barrier:
     """The optimizer's side of a copy that goes on beside it: its next step waits here."""
 
     def __init__(self) -> None:

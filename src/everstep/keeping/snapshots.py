@@ -19,7 +19,7 @@ import torch
 from everstep.contracts import Draft, Report
 from everstep.errors import NotFinite
 from everstep.keeping.arena import Arena, Slot, SlotState
-from everstep.keeping.copying import Copied, Pins, Sources, Waiting, write_headers
+from everstep.keeping.copying import Barrier, Copied, Pins, Sources, write_headers
 from everstep.keeping.health import Health, Looking
 from everstep.keeping.link import Link
 from everstep.keeping.pace import Cost, Pace
@@ -82,7 +82,7 @@ class Snapshots:
         self._generation = max(slot.generation for slot in arena.slots)
         self._worker = ThreadPoolExecutor(1, "everstep-snapshot")
         self._sealing: Future[None] | None = None
-        self._waiting, self._copy = Waiting(), None  # type: tuple[Waiting, Copy | None]
+        self._barrier, self._copy = Barrier(), None  # type: tuple[Barrier, Copy | None]
         self._is_cuda = self._sources.is_cuda
         self._stream = torch.cuda.Stream() if self._is_cuda else None  # type: ignore[no-untyped-call]
         self._pins = Pins(layout, arena.slots, report) if self._is_cuda else None
@@ -178,7 +178,7 @@ class Snapshots:
         if self._stream is not None:
             marks = self._sources.copy_on_stream(slot, self._stream)
             self._copy = copy
-            self._waiting.on(marks[-1][0] if marks else None)
+            self._barrier.on(marks[-1][0] if marks else None)
             self._sealing = self._worker.submit(self._complete, copy, lambda look: _follow(marks, slot, look))
             if copy.cost.mode == "blocking":
                 self._let_change()
@@ -186,7 +186,7 @@ class Snapshots:
         elif copy.cost.mode == "background":
             copied = threading.Event()
             self._copy = copy
-            self._waiting.on(copied)
+            self._barrier.on(copied)
             self._sealing = self._worker.submit(self._copy_beside, copy, copied)
         else:
             self._sources.copy(slot, slot.tell_copied)
@@ -250,8 +250,8 @@ class Snapshots:
         if self._sources.counters() != copy.counters:
             # Whoever changed it did not say so; on a GPU, this is where the change would be in the copy's way.
             copy.torn = "something changed it that did not say so"
-        self._waiting()
-        copy.cost.stall_s += self._waiting.stall_s
+        self._barrier()
+        copy.cost.stall_s += self._barrier.stall_s
 
     def _look_for_changes(self, copy: Copy) -> None:
         """When the copy has been made and nobody has been let on yet."""

@@ -6,9 +6,6 @@ Knows the order of things. Does not know how a family computes its loss, nor how
 import time
 from collections.abc import Iterator
 
-import torch
-from torch import Tensor
-
 from everstep.config.schema import Config
 from everstep.contracts import COMPLETE, Batch, Reason
 from everstep.errors import NotCommitted
@@ -16,11 +13,11 @@ from everstep.keeping.link import KeeperGone
 from everstep.keeping.saver import Saver
 from everstep.models.sd import StableDiffusion
 from everstep.train.judging import Judge
-from everstep.train.metrics import Measured, Metrics
-from everstep.train.optim import learning_rate, set_learning_rate
+from everstep.train.metrics import Metrics
 from everstep.train.progress import Progress, Reporter
 from everstep.train.rate import Rate
 from everstep.train.state import TrainState
+from everstep.train.step import take_step
 from everstep.train.stop import StopSignals
 from everstep.versions import LiveStatus, clear_requests, read_requests, write_live
 
@@ -92,31 +89,7 @@ class Loop:
     # --- one optimizer step --------------------------------------------------------------------------------
 
     def _step(self) -> None:
-        optim, state = self.config.optim, self.state
-        rate = learning_rate(state.step, optim)
-        set_learning_rate(state.optimizer, rate)
-        first_example = state.images_seen
-        loss = self._accumulate(optim.accumulation_steps)
-        norm = None
-        if optim.max_grad_norm is not None:
-            state.scaler.unscale_(state.optimizer)
-            norm = torch.nn.utils.clip_grad_norm_(state.controlnet.parameters(), optim.max_grad_norm)
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-        state.optimizer.zero_grad(set_to_none=True)
-        state.step += 1
-        state.images_seen += optim.images_per_step
-        state.average()
-        self.metrics.add(Measured(state.step, state.images_seen, first_example, rate, loss, norm))
-
-    def _accumulate(self, passes: int) -> Tensor:
-        """Forward and backward of all passes of a step; returns their mean loss, still on the device."""
-        losses: list[Tensor] = []
-        for _ in range(passes):
-            loss = self.family.loss(self.forward, next(self.batches), self.config.optim.min_snr_gamma)
-            self.state.scaler.scale(loss / passes).backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
-        return torch.stack(losses).mean()
+        self.metrics.add(take_step(self.config.optim, self.family, self.forward, self.state, self.batches))
 
     # --- versions, progress, stopping ----------------------------------------------------------------------
 

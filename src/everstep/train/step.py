@@ -1,0 +1,54 @@
+"""One optimizer step: the arithmetic that a training and its replay have in common.
+
+Knows nothing of versions, records or when to stop.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from everstep.config.schema import Optim
+from everstep.contracts import Batch
+from everstep.models.sd import StableDiffusion
+from everstep.train.metrics import Measured
+from everstep.train.optim import learning_rate, set_learning_rate
+from everstep.train.state import TrainState
+
+
+def take_step(
+    optim: Optim, family: StableDiffusion, forward: Any, state: TrainState, batches: Iterator[Batch]
+) -> Measured:
+    """Change the state by one step; returns what was measured of it, the loss still on the device.
+
+    Args:
+        forward: the state's ControlNet, or what stands for it where it was compiled.
+    """
+    rate = learning_rate(state.step, optim)
+    set_learning_rate(state.optimizer, rate)
+    first_example = state.images_seen
+    loss = _accumulate(optim, family, forward, state, batches)
+    norm = None
+    if optim.max_grad_norm is not None:
+        state.scaler.unscale_(state.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(state.controlnet.parameters(), optim.max_grad_norm)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.step += 1
+    state.images_seen += optim.images_per_step
+    state.average()
+    return Measured(state.step, state.images_seen, first_example, rate, loss, norm)
+
+
+def _accumulate(
+    optim: Optim, family: StableDiffusion, forward: Any, state: TrainState, batches: Iterator[Batch]
+) -> Tensor:
+    """Forward and backward of all passes of a step; returns their mean loss, still on the device."""
+    losses: list[Tensor] = []
+    for _ in range(optim.accumulation_steps):
+        loss = family.loss(forward, next(batches), optim.min_snr_gamma)
+        state.scaler.scale(loss / optim.accumulation_steps).backward()  # type: ignore[no-untyped-call]
+        losses.append(loss.detach())
+    return torch.stack(losses).mean()

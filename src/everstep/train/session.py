@@ -66,7 +66,7 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
     Raises: DamageFound if the version to go on from is not what was committed; the keeper is told which.
     """
     family = StableDiffusion(ready.base, arithmetic(ready.config.compute), ready.config.compute)
-    state, origin = _state(family, ready)
+    state, origin = state_of(ready, family)
     pairs = pairs_of(ready.config, ready.source, ready.version)
     making = _making(ready, version_facts(ready, family, pairs, origin), reporter)
     saver = Saver(making, state, ready.version, ready.parent or origin, link)
@@ -78,7 +78,7 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
     boards = _boards(ready, state.step, reporter)
     metrics = Metrics(ready.run.layout.records, state.step, state.scaler.is_enabled(), boards)
     closing.callback(metrics.close)
-    batches = _batches(ready, family, state, pairs)
+    batches = batches_of(ready, family, state, pairs)
     closing.callback(batches.close)
     scorer = Scorer(family, ready.config, ready.source, pairs, batches.settings)
     judge = Judge(ready.run, scorer, reporter, state, metrics)
@@ -113,7 +113,7 @@ def _opening(ready: Ready) -> str:
     )
 
 
-def _state(family: StableDiffusion, ready: Ready) -> tuple[TrainState, ParentRef | None]:
+def state_of(ready: Ready, family: StableDiffusion) -> tuple[TrainState, ParentRef | None]:
     """The state before the first step, and the version whose weights it begins with, if any."""
     optim, compute = ready.config.optim, family.arithmetic
     controlnet, origin = _controlnet(family, optim)
@@ -165,7 +165,7 @@ def _boards(ready: Ready, step: int, reporter: Reporter) -> list[Board]:
     return boards
 
 
-def _batches(ready: Ready, family: StableDiffusion, state: TrainState, pairs: Split) -> BatchStream:
+def batches_of(ready: Ready, family: StableDiffusion, state: TrainState, pairs: Split) -> BatchStream:
     """Batches from the example on that the state has come to."""
     return BatchStream(
         ready.source,

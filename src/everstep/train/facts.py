@@ -41,7 +41,7 @@ def version_facts(ready: Ready, family: StableDiffusion, pairs: Split, origin: P
         "config": ready.config.model_dump(mode="json"),
         "started_from": None if origin is None else {"run": origin.run, "version": origin.version},
         "libraries": {name: installed(name) for name in LIBRARIES},
-        "code": {"everstep": __version__, "revision": _revision(), "command": _command()},
+        "code": {"everstep": __version__, "revision": revision(), "command": _command()},
         "machine": {
             "host": platform.node(),
             "python": platform.python_version(),
@@ -53,7 +53,7 @@ def version_facts(ready: Ready, family: StableDiffusion, pairs: Split, origin: P
     }
 
 
-def _revision() -> str | None:
+def revision() -> str | None:
     """The commit of the working tree this program runs from, or None where it was installed."""
     root = Path(__file__).parents[3]
     if not (root / ".git").exists():

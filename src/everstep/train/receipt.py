@@ -1,7 +1,9 @@
 """The receipt of a resume: what was restored, from which version, and what was not."""
 
 import json
+from collections.abc import Mapping
 from importlib.metadata import version as installed
+from typing import Any
 
 import torch
 
@@ -33,7 +35,10 @@ def _differences(ready: Ready, version: Version) -> list[str]:
     threads = json.loads(read_small(version, STATE))["threads"]
     if then["machine"]["device"] == "cpu" and threads != torch.get_num_threads():
         found.append(f"{threads} threads then, {torch.get_num_threads()} now")
-    for name in LIBRARIES:
-        if then["libraries"].get(name) != installed(name):
-            found.append(f"{name} {then['libraries'].get(name)} then, {installed(name)} now")
-    return found
+    return found + other_libraries(then)
+
+
+def other_libraries(then: Mapping[str, Any]) -> list[str]:
+    """What is installed in another version than a manifest notes, in words."""
+    noted, now = then["libraries"], {name: installed(name) for name in LIBRARIES}
+    return [f"{name} {noted.get(name)} then, {now[name]} now" for name in LIBRARIES if noted.get(name) != now[name]]

@@ -105,9 +105,10 @@ def _in_words(error: CycloptsError) -> str:
 
 
 def _spelled_out(arguments: list[str]) -> list[str]:
-    """Short flags as the settings that they stand for."""
+    """Short flags as the settings that they stand for; only verbs that take settings have them."""
+    flags = SHORT_FLAGS if arguments[:1] in (["train"], ["plan"]) else {}
     spelled = []
     for argument in arguments:
         flag, sign, value = argument.partition("=")
-        spelled.append(SHORT_FLAGS.get(flag, flag) + sign + value)
+        spelled.append(flags.get(flag, flag) + sign + value)
     return spelled

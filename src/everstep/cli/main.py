@@ -25,6 +25,7 @@ VERBS = {
     "sample": "Draw a picture with a version.",
     "score": "Measure whether versions obey their condition.",
     "reproduce": "Draw a version's contact sheet again and compare.",
+    "replay": "Train from the version before again, beside the run, and compare every bit.",
     "save": "Let a running training commit a version now.",
     "stop": "Let a running training finish its step, commit and end.",
     "label": "Give a version a name of its own, or a note.",

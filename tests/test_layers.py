@@ -16,7 +16,7 @@ FLOORS = {
     3: ("models",),
     2: ("config", "keeping"),
     1: ("versions", "data"),
-    0: ("errors", "contracts", "units"),
+    0: ("errors", "contracts", "units", "telling"),
 }
 FLOOR_OF = {package: floor for floor, packages in FLOORS.items() for package in packages}
 

@@ -3,6 +3,7 @@
 Imports no verb until it is asked for, so that help and listings answer at once.
 """
 
+import contextlib
 import sys
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from cyclopts.config import Env
 
 from everstep import __version__
 from everstep.errors import EverstepError, ExitCode
+from everstep.telling import NOBODY_READS, Outlet, occupy_standard_descriptors, part_from_broken_streams, why
 
 VERBS = {
     "train": "Start a training, or go on with it: the same line starts and restarts.",
@@ -42,6 +44,7 @@ SHORT_FLAGS = {
     "--restarts": "--keeper.restarts",
     "--unattended": "--keeper.unattended-minutes",
 }
+TRAINING = (["train"], ["resume"])  # what these print is only told; of all other verbs it is what they are for
 EPILOGUE = (
     "RUN is a name in runs/, or a path. RUN@N is its version N; RUN@latest and RUN@-2 count from the end.\n\n"
     f"In short: {', '.join(f'{short} for {flag}' for short, flag in SHORT_FLAGS.items())}.\n\n"
@@ -65,12 +68,34 @@ def build_app() -> App:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program and leave with its exit code."""
-    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+    """Run the program and leave with its exit code, whatever has become of its standard streams."""
+    occupy_standard_descriptors()
+    code = run(list(sys.argv[1:] if arguments is None else arguments))
+    part_from_broken_streams(sys.stdout, sys.stderr)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command; returns its exit code. Whatever is not an EverstepError is a bug and shows its trace."""
+    """Run one command; returns its exit code. A line that stdout or stderr does not take raises nothing in it."""
+    out, err = Outlet.of(sys.stdout), Outlet.of(sys.stderr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = _run(arguments)
+        out.flush()
+        if code == ExitCode.DONE and arguments[:1] not in TRAINING and (error := _missed(out)) is not None:
+            print(f"What this command had to say could not be written ({why(error)}).", file=sys.stderr)
+            code = ExitCode.DISK_FULL
+        err.flush()
+    return code
+
+
+def _missed(out: Outlet) -> Exception | None:
+    """Why lines that somebody waits for could not be written: a full disk, not a reader who had enough."""
+    error = out.refused
+    return None if isinstance(error, OSError) and error.errno in NOBODY_READS else error
+
+
+def _run(arguments: list[str]) -> int:
+    """Whatever is not an EverstepError is a bug and shows its trace."""
     try:
         code = build_app()(
             _spelled_out(arguments), exit_on_error=False, print_error=False, result_action="return_value"
@@ -84,9 +109,6 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return ExitCode.STOPPED
-    except BrokenPipeError:
-        sys.stderr.close()
-        return ExitCode.DONE
     except Exception:
         import traceback
 

@@ -1,14 +1,20 @@
-"""What a person sees while it trains: one line that moves on a terminal, a plain line now and then elsewhere."""
+"""What a person sees while it trains: one line that moves on a terminal, a plain line now and then elsewhere.
 
+Never ends a training: what the terminal, pipe or file does not take is dropped, and said once it takes lines again.
+"""
+
+import contextlib
 import sys
 import time
 from dataclasses import dataclass
+from typing import IO, TextIO, cast
 
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from everstep.telling import Outlet
 from everstep.units import duration
 
 TERMINAL_PERIOD_S, PLAIN_PERIOD_S = 0.5, 15.0
@@ -43,19 +49,24 @@ class Progress:
 
 
 class Reporter:
-    """Prints sentences above the line, and the line itself."""
+    """Prints sentences above the line, and the line itself; never raises."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        # rich ends the program where a pipe is closed, and raises at a full disk; an outlet does neither.
+        self._outlet = Outlet.of(cast(TextIO, self.console.file))
+        self.console.file = cast(IO[str], self._outlet)
         self._live: Live | None = None
         self._shown_at = 0.0
         self.period_s = TERMINAL_PERIOD_S if self.console.is_terminal else PLAIN_PERIOD_S
 
     def say(self, text: str) -> None:
         """One sentence that stays."""
-        self.console.print(text, markup=False)
-        if not self.console.is_terminal:
-            self.console.file.flush()
+        try:
+            self.console.print(text, markup=False)
+        except Exception:  # rich cannot draw it: the terminal may be gone, or its name mean nothing
+            self._outlet.write(f"{text}\n")
+        self._outlet.flush()
 
     def show(self, progress: Progress, now: float | None = None) -> None:
         """Move the line, as often as a person can read it."""
@@ -66,15 +77,18 @@ class Reporter:
         if not self.console.is_terminal:
             self.say(progress.text())
             return
-        if self._live is None:
-            self._live = Live(console=self.console, auto_refresh=False, transient=True)
-            self._live.start()
-        self._live.update(_line(progress), refresh=True)
+        with contextlib.suppress(Exception):  # a line that moves is worth no training, even where rich cannot draw it
+            if self._live is None:
+                self._live = Live(console=self.console, auto_refresh=False, transient=True)
+                self._live.start()
+            self._live.update(_line(progress), refresh=True)
 
     def close(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        live, self._live = self._live, None
+        if live is not None:
+            with contextlib.suppress(Exception):
+                live.stop()
+        self._outlet.flush()
 
 
 def _line(progress: Progress) -> Table:

@@ -145,8 +145,11 @@ def _family(ready: Ready) -> StableDiffusion:
 
 def _begin(ready: Ready, route: Route) -> tuple[StableDiffusion, TrainState]:
     family = _family(ready)
+    state, _ = state_of(ready, family)
     try:
-        return family, state_of(replace(ready, version=route.begins), family)[0]
+        if route.begins is not None:
+            state.restore(route.begins)
+        return family, state
     except DamageFound as damage:
         raise UserError(
             f"{damage}\n{route.version.name} cannot be replayed from it. --from RUN@N begins from an earlier version."
@@ -155,7 +158,7 @@ def _begin(ready: Ready, route: Route) -> tuple[StableDiffusion, TrainState]:
 
 def _go_on(ready: Ready, family: StableDiffusion, before: TrainState) -> TrainState:
     """The same state under the settings of the next leg, as a resume would have made it from a version."""
-    state, _ = state_of(replace(ready, version=None), family)
+    state, _ = state_of(ready, family)
     theirs = before.tensors()
     with torch.no_grad():
         for file, tensors in state.tensors().items():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["bases", "everstep.train.start", "everstep.train.session", "torch.utils.tensorboard"])
+PROCESSES.set_forkserver_preload(["bases", "everstep.train.start", "everstep.train.session"])
 
 
 @dataclass(frozen=True)

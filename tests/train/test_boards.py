@@ -1,5 +1,7 @@
 """Curves go to Weights & Biases too, offline here; and its failures cost nothing."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -36,8 +38,34 @@ class BreakWandb:
 def test_wandb_that_fails_is_said_once_and_costs_no_training(start, words):
     program = start(*words, prepare=BreakWandb())
     assert program.wait() == 0, program.output
-    said = "Weights & Biases failed (no route to host); training goes on without it."
+    said = "Weights & Biases failed (no route to host); training goes on without it, and it is tried again."
     assert program.output.count(said) == 1
+
+
+class KillWandb:
+    """Its server dies before the first step."""
+
+    def __call__(self):
+        from everstep.train.loop import Loop
+
+        original = Loop._step
+
+        def step(self):
+            if self.state.step == 0:
+                children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+                assert children
+                for child in children:
+                    os.kill(int(child), signal.SIGKILL)
+            original(self)
+
+        Loop._step = step
+
+
+def test_a_wandb_whose_server_dies_hangs_nothing(start, words, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    program = start(*words, prepare=KillWandb())
+    assert program.wait(120) == 0, program.output
+    assert "Complete after 2 steps" in program.output
 
 
 def test_what_is_not_installed_is_told_before_a_run_is_made(everstep, words, workplace: Path, monkeypatch):

@@ -1,6 +1,7 @@
 """What each step measured: records/metrics.jsonl, one line a step, and the same on the boards.
 
-Values stay on the device until they are wanted, so that a step never waits for its own loss.
+Values stay on the device until they are wanted, so that a step never waits for its own loss. Lines that the disk does
+not take wait in memory; no disk ends a training here.
 """
 
 import json
@@ -13,8 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from everstep.contracts import Report
 from everstep.errors import NotFinite
+from everstep.telling import why
+from everstep.train.appended import AppendedFile, WaitingLines
 from everstep.train.boards import Board
+from everstep.versions import fsops
 
 FILE = "metrics.jsonl"
 SMOOTHING_STEPS = 50
@@ -36,15 +41,23 @@ class Metrics:
     """Appends every step to the records; on a resume the lines after the resumed step are dropped first."""
 
     def __init__(
-        self, records: Path, resumed_step: int, scales_losses: bool = False, boards: Sequence[Board] = ()
+        self,
+        records: Path,
+        resumed_step: int,
+        report: Report,
+        scales_losses: bool = False,
+        boards: Sequence[Board] = (),
     ) -> None:
         """
         Args:
             scales_losses: gradients may overflow now and then (fp16); the step is skipped then, and all is well.
         """
-        self._path = records / FILE
-        self.smoothed_loss = _keep_until(self._path, resumed_step)
-        self._file = self._path.open("a", encoding="utf-8")
+        path = records / FILE
+        kept = _keep_until(path, resumed_step, report)
+        self.smoothed_loss: float | None = None
+        for line in kept:
+            self.smoothed_loss = _smooth(self.smoothed_loss, line["loss"])
+        self._lines = WaitingLines(AppendedFile(path, _whole_bytes(path)), f"{records.name}/{FILE}", report)
         self._boards = boards
         self._pending: list[Measured] = []
         self._scales_losses = scales_losses
@@ -54,20 +67,25 @@ class Metrics:
 
     def flush(self) -> None:
         """Write all pending steps. Raises: NotFinite naming the first step whose loss or gradients are no numbers."""
+        try:
+            self._note_pending()
+        finally:  # the line of the sick step, too, and whatever a disk refused before
+            self._lines.write()
+
+    def _note_pending(self) -> None:
         if not self._pending:
             return
         losses = torch.stack([measured.loss for measured in self._pending]).tolist()
         norms = _numbers([measured.grad_norm for measured in self._pending])
         pending, self._pending = self._pending, []
         for measured, loss, norm in zip(pending, losses, norms, strict=True):
-            self._write(measured, loss, norm)
+            self._note(measured, loss, norm)
             if not math.isfinite(loss):
                 raise _not_finite(f"The loss is {loss}", measured)
             if norm is not None and not math.isfinite(norm) and not self._scales_losses:
                 raise _not_finite(f"The gradients' norm is {norm}", measured)
-        self._file.flush()
 
-    def _write(self, measured: Measured, loss: float, norm: float | None) -> None:
+    def _note(self, measured: Measured, loss: float, norm: float | None) -> None:
         line = {
             "step": measured.step,
             "images_seen": measured.images_seen,
@@ -76,7 +94,7 @@ class Metrics:
             "loss": loss,
             "grad_norm": norm,
         }
-        self._file.write(json.dumps(line) + "\n")
+        self._lines.add(json.dumps(line))
         shown = {"loss": loss, "learning_rate": measured.learning_rate}
         self._show(shown if norm is None else {**shown, "grad_norm": norm}, measured.step)
         self.smoothed_loss = _smooth(self.smoothed_loss, loss)
@@ -97,7 +115,7 @@ class Metrics:
             board.numbers(values, step)
 
     def close(self) -> None:
-        self._file.close()
+        self._lines.close()
         for board in self._boards:
             board.close()
 
@@ -117,27 +135,58 @@ def _not_finite(what: str, measured: Measured) -> NotFinite:
 
 
 def read_metrics(records: Path) -> list[dict[str, Any]]:
-    """All complete lines, in order; a line cut short by a crash is left out."""
+    """The steps that count, in order. Raises: OSError.
+
+    A line cut short by a crash is left out. Where a step comes again, training went back to the one before it, and what
+    was written from there on before does not count.
+    """
     path = records / FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    measured = []
-    for line in lines:
-        try:
-            measured.append(json.loads(line))
-        except ValueError:
-            continue
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    measured: list[dict[str, Any]] = []
+    for line in map(_parsed, lines):
+        if line is not None:
+            while measured and measured[-1]["step"] >= line["step"]:
+                measured.pop()
+            measured.append(line)
     return measured
 
 
-def _keep_until(path: Path, step: int) -> float | None:
-    kept = [line for line in read_metrics(path.parent) if line["step"] <= step]
-    beside = path.with_suffix(".jsonl.new")
-    beside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-    beside.replace(path)
-    smoothed: float | None = None
-    for line in kept:
-        smoothed = _smooth(smoothed, line["loss"])
-    return smoothed
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+        return line if line["step"] >= 0 and "loss" in line else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _keep_until(path: Path, step: int, report: Report) -> list[dict[str, Any]]:
+    """Drop the lines after the resumed step, for whoever reads the file without `read_metrics`; returns the others.
+
+    Crash: the old file or the new one, whole. A disk that refuses it leaves the old one, which is gone on with.
+    """
+    try:
+        measured = read_metrics(path.parent)
+    except OSError as error:
+        report(f"{path} cannot be read ({why(error)}); what is measured is added to it all the same.")
+        return []
+    kept = [line for line in measured if line["step"] <= step]
+    if len(kept) == len(measured):
+        return kept
+    try:
+        fsops.replace_file(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    except OSError as error:
+        report(
+            f"{path} keeps its lines after step {step:,} ({why(error)}); of a step that comes again the later counts."
+        )
+    return kept
+
+
+def _whole_bytes(path: Path) -> int | None:
+    """How much of the file is whole lines; None where that cannot be told, or there is none."""
+    try:
+        return path.read_bytes().rfind(b"\n") + 1
+    except OSError:
+        return None
 
 
 def _smooth(before: float | None, loss: float) -> float:

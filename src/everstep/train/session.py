@@ -25,7 +25,7 @@ from everstep.keeping.snapshots import open_snapshots
 from everstep.models.arithmetic import arithmetic
 from everstep.models.files import HPARAMS, WEIGHTS
 from everstep.models.sd import StableDiffusion
-from everstep.train.boards import Board, TensorBoard, WeightsAndBiases
+from everstep.train.boards import Board, tensorboard, weights_and_biases
 from everstep.train.ema import Ema
 from everstep.train.facts import version_facts
 from everstep.train.intent import Ready, pairs_of
@@ -75,8 +75,8 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
         saver.snapshots = open_snapshots(state, saver.small_bytes(), link, settings, reporter.say)
         closing.callback(saver.close)
     _restore(ready, state, origin, saver, reporter)
-    boards = _boards(ready, state.step, reporter)
-    metrics = Metrics(ready.run.layout.records, state.step, state.scaler.is_enabled(), boards)
+    boards, scales_losses = _boards(ready, reporter), state.scaler.is_enabled()
+    metrics = Metrics(ready.run.layout.records, state.step, reporter.say, scales_losses, boards)
     closing.callback(metrics.close)
     batches = batches_of(ready, family, state, pairs)
     closing.callback(batches.close)
@@ -156,12 +156,12 @@ def _controlnet(family: StableDiffusion, optim: Optim) -> tuple[Any, ParentRef |
     return controlnet, ParentRef(str(version.path.parent), version.number, version.manifest_digest)
 
 
-def _boards(ready: Ready, step: int, reporter: Reporter) -> list[Board]:
-    boards: list[Board] = [TensorBoard(ready.run.layout.records, step)]
+def _boards(ready: Ready, reporter: Reporter) -> list[Board]:
+    boards = [tensorboard(ready.run.layout.records, reporter.say)]
     project = ready.config.tracking.wandb_project
     if project is not None:
         settings = ready.config.model_dump(mode="json")
-        boards.append(WeightsAndBiases(ready.run.path, project, settings, reporter.say))
+        boards.append(weights_and_biases(ready.run.path, project, settings, reporter.say))
     return boards
 
 

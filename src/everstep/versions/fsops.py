@@ -3,6 +3,7 @@
 Nothing else in `versions` may open a file for writing, rename, or remove. Errors are OSError, as the system gave them.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -93,19 +94,27 @@ def write_all(descriptor: int, pieces: Iterable[memoryview | bytes]) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Put new content under a name at once. Crash: the old file or the new one, whole."""
+    """Put new content under a name at once. Crash: the old file or the new one, whole. An error leaves the old one."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     beside.unlink(missing_ok=True)
-    write_file(beside, [content], len(content))
-    rename(beside, path)
+    try:
+        write_file(beside, [content], len(content))
+        rename(beside, path)
+    except OSError:
+        _forget(beside)
+        raise
     flush_folder(path.parent)
 
 
 def replace_unflushed(path: Path, content: bytes) -> None:
     """Put new content under a name at once, for readers; after a power cut it may be gone."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    beside.write_bytes(content)
-    rename(beside, path)
+    try:
+        beside.write_bytes(content)
+        rename(beside, path)
+    except OSError:
+        _forget(beside)
+        raise
 
 
 def append_line(path: Path, line: str) -> None:
@@ -155,6 +164,12 @@ def _drop_direct(descriptor: int) -> bool:
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~DIRECT)
     return bool(flags & DIRECT)
+
+
+def _forget(beside: Path) -> None:
+    """What a full disk took of a file that is not to be."""
+    with contextlib.suppress(OSError):
+        beside.unlink(missing_ok=True)
 
 
 def _take_space(descriptor: int, size_bytes: int) -> None:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +78,25 @@ def test_time_left_and_the_next_version_go_by_the_rate_of_now(run: Run, held: li
     assert (found.state, found.pid, found.step, found.steps_at_risk) == ("running", held[0].pid, 25, 5)
     assert found.seconds_left == (100_000 - 25) / STEPS_PER_S
     assert found.next_version_in_s == 5 / STEPS_PER_S
+
+
+def test_a_live_file_that_is_not_written_any_more_shows_its_age(
+    run: Run, held: list[subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from everstep.cli.status import status_
+
+    run.layout.hparams.write_text("{}\n")
+    train(run, held)
+    assert "last heard" not in shown(status_, run, capsys)
+    facts = json.loads(run.layout.live.read_text())
+    run.layout.live.write_text(json.dumps({**facts, "updated_at": facts["updated_at"] - 3600}))
+    assert 3600 <= (status(run, KEEP_FEW).told_age_s or 0) < 4000
+    assert "last heard" in shown(status_, run, capsys)
+
+
+def shown(verb: Callable[[str], int], run: Run, capsys: pytest.CaptureFixture[str]) -> str:
+    assert verb(str(run.path)) == 0
+    return capsys.readouterr().out
 
 
 def test_a_disk_that_gets_full_does_so_after_as_many_versions_as_were_told(

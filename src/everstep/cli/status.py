@@ -9,6 +9,8 @@ from everstep.train.space import course
 from everstep.units import duration, size
 from everstep.versions import RunStatus, status
 
+STALE_S = 30.0  # it writes twice a second, but for the first step and while it measures a version
+
 
 def status_(run: str, *, json: bool = False) -> int:
     """Whether a run is alive, where it is, and what would be lost now.
@@ -33,6 +35,8 @@ def _facts(found: RunStatus) -> dict[str, str]:
         "state": state,
         "step": f"{found.step:,} of {found.max_steps:,}, {found.images_seen:,} images seen",
     }
+    if found.told_age_s is not None and found.told_age_s > STALE_S:
+        facts["last heard"] = f"{duration(found.told_age_s)} ago; it may be further"
     if found.images_per_second:
         facts["rate"] = f"{found.images_per_second:.1f} images/s"
     if found.seconds_left is not None:

@@ -2,9 +2,9 @@
 
 import time
 
+from everstep.cli.asking import ask
 from everstep.cli.place import open_run
 from everstep.errors import ExitCode, UserError
-from everstep.versions import write_request
 
 POLL_S = 0.1
 
@@ -23,7 +23,7 @@ def stop_(run: str, *, wait: bool = True, timeout_s: float = 600.0) -> int:
     held = opened.holder()
     if held is None:
         raise UserError(f"{opened.name} is not being trained; there is nothing to stop.")
-    write_request(opened.layout, "stop")
+    ask(opened, "stop")
     if not wait:
         print(f"{opened.name}: asked process {held.pid} on {held.host} to stop.")
         return ExitCode.DONE

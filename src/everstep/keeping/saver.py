@@ -19,7 +19,7 @@ from everstep.keeping.settings import Settings
 from everstep.keeping.snapshots import Snapshots, open_snapshots
 from everstep.keeping.stateful import Stateful, check_finite, tensor_files
 from everstep.units import duration
-from everstep.versions import Run, Version
+from everstep.versions import Run, Version, fsops
 
 UNWAITED = (Reason.INTERVAL,)  # the reasons for which training does not wait until the version is on the disk
 
@@ -76,6 +76,8 @@ class Saver:
     last_step: int | None = None  # of the newest version, made or on its way
     _pending: dict[int, Claim] = field(default_factory=dict)
     _unheard: list[Message] = field(default_factory=list)
+    _refusal: str | None = None  # what the disk said, until it takes a version again
+    _is_waiting: bool = False
 
     def __post_init__(self) -> None:
         self.last_step = None if self.last is None else self.last.step
@@ -122,13 +124,16 @@ class Saver:
             self._tell_observers(claim)
             return
         assert self.snapshots is not None
+        may_wait = self.making.may_wait if may_wait is None else may_wait
+        if reason is Reason.ASKED and not may_wait:
+            self._refuse_if_behind()
         claim.generation = self.snapshots.take(self._draft(claim.reason), claimed=True, label=label, began=began)
         self._pending[claim.generation] = claim
         self.last_step, self.saved_at = claim.step, time.monotonic()
         if claim.reason in UNWAITED:
             self._copied(claim)
             return
-        self._await(claim, self.making.may_wait if may_wait is None else may_wait)
+        self._await(claim, may_wait)
         if claim.generation < 0:
             self._commit_here(claim)  # nothing came of the copy, so the state itself is written
         self._copied(claim)
@@ -246,28 +251,51 @@ class Saver:
 
     def _await(self, claim: Claim, may_wait: bool) -> None:
         """Until it is committed, or dropped. Raises: NotCommitted if the disk refuses it and nobody waits."""
-        while claim.generation in self._pending:
-            self._take_voids()
-            for committed in self._news(0.2, None if may_wait else claim):
-                if committed is not claim:
-                    self._tell_observers(committed)
-            if self.snapshots is not None:
-                self.snapshots.beat(self.state.step)
+        if self.snapshots is not None:
+            self.snapshots.wait()  # whatever the disk says: from here on the state is in memory
+        self._is_waiting = may_wait
+        try:
+            while claim.generation in self._pending:
+                self._take_voids()
+                if self._refusal is not None and not may_wait:
+                    raise NotCommitted(f"{self._refusal} The state is in memory, and it is tried again.")
+                for committed in self._news(0.2):
+                    if committed is not claim:
+                        self._tell_observers(committed)
+                if self.snapshots is not None:
+                    self.snapshots.beat(self.state.step)
+        finally:
+            self._is_waiting = False
 
-    def _news(self, timeout_s: float, unwaited: Claim | None = None) -> Iterator[Claim]:
-        """Yields claims that were committed. Raises: NotCommitted if the disk refuses the unwaited one."""
+    def _refuse_if_behind(self) -> None:
+        """Raises: NotCommitted where to take one more copy would mean to wait for the disk."""
+        assert self.snapshots is not None
+        if self._has_room():  # what the disk said before does not hold any more
+            self._refusal = None
+        if self.snapshots.is_full:
+            raise NotCommitted(f"{self._refusal or 'The disk is behind.'} Versions from before wait in memory for it.")
+
+    def _has_room(self) -> bool:
+        try:
+            return self.last is not None and fsops.free_bytes(self.making.run.path) > self.last.size_bytes
+        except OSError:
+            return False
+
+    def _news(self, timeout_s: float) -> Iterator[Claim]:
+        """Yields claims that were committed."""
         assert self.link is not None
         for message in self.link.news(timeout_s):
             kind = message["kind"]
             if kind == "committed":
                 # All that is needed is in the message: the version itself may be gone already, for newer ones.
+                self._refusal = None
                 version = self._version(message)
                 self._is_committed(version, message["seconds"])
                 claim = self._pending.pop(message["generation"], None)
                 if claim is not None:
                     yield claim
             elif kind == "refused":
-                self._is_refused(message, unwaited)
+                self._is_refused(message)
             elif kind == "retired":
                 self._say_retired(message["words"])
             elif kind == "give_up":
@@ -279,15 +307,14 @@ class Saver:
         number = int(message["number"])
         return Version(number, self.making.run.layout.version(number), message["manifest"])
 
-    def _is_refused(self, message: Message, unwaited: Claim | None) -> None:
+    def _is_refused(self, message: Message) -> None:
         generation, why = message["generation"], message["why"]
         if not message["is_tried_again"]:
             self._drop(generation, f"it {why}")
             return
-        again = f"It is tried again every {message['retry_s']:g} s"
-        if unwaited is not None and unwaited.generation == generation:
-            raise NotCommitted(f"{why} It is still in memory. {again} as long as the training runs.")
-        self.making.report(f"{why} {again}; training goes on.")
+        self._refusal = why
+        doing = "waiting" if self._is_waiting else "training goes on"
+        self.making.report(f"{why} It is tried again every {message['retry_s']:g} s; {doing}.")
 
     def _take_voids(self) -> None:
         """Claims that came to nothing before they were sealed. Raises: NotFinite if the state itself is sick."""

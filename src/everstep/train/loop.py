@@ -19,7 +19,7 @@ from everstep.train.rate import Rate
 from everstep.train.state import TrainState
 from everstep.train.step import take_step
 from everstep.train.stop import StopSignals
-from everstep.versions import LiveStatus, clear_requests, read_requests, write_live
+from everstep.versions import LiveStatus, Request, answer, drop_request, read_requests, write_live
 
 TELL_PERIOD_S = 0.5
 
@@ -46,6 +46,7 @@ class Loop:
         self.forward = family.compiled(state.controlnet)
         self.rate = Rate()
         self._told_at = 0.0
+        self._heard: set[str] = set()  # names of requests that were done
 
     def run(self) -> Reason:
         """Train until the last step or a request to stop; returns the reason: final, early where control gain rises no
@@ -121,13 +122,23 @@ class Loop:
                 return str(error)
         return None
 
+    def _requests(self) -> list[Request]:
+        """What was asked and not done yet; a disk that keeps a request shall not have it done again and again."""
+        return [request for request in read_requests(self._layout) if request.name not in self._heard]
+
+    def _answer(self, request: Request, refusal: str | None) -> None:
+        self._heard.add(request.name)
+        if refusal is not None:
+            answer(self._layout, request, refusal)
+        else:
+            drop_request(self._layout, request)
+
     def asked_to_stop(self) -> Reason | None:
         """The reason to stop after this step, or None to go on. What else was asked is done."""
         reason = Reason.SIGNAL if self.signals.received is not None else None
-        for request in read_requests(self._layout):
+        for request in self._requests():
             if request.kind == "save":
-                self._save_as_asked(request.details.get("label"))
-                clear_requests(self._layout, "save")
+                self._answer(request, self._save_as_asked(request.details.get("label")))
             elif request.kind == "stop":
                 reason = reason or Reason.ASKED
         return reason or (Reason.EARLY if self.judge.is_worn_out else None)

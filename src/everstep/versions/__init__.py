@@ -17,7 +17,16 @@ from everstep.versions.layout import run_folder
 from everstep.versions.live import LiveStatus, read_live, write_live
 from everstep.versions.loading import load_into
 from everstep.versions.lock import Held
-from everstep.versions.requests import Request, clear_requests, read_requests, write_request
+from everstep.versions.requests import (
+    Request,
+    answer,
+    clear_requests,
+    drop_request,
+    is_waiting,
+    read_answer,
+    read_requests,
+    write_request,
+)
 from everstep.versions.run import Run
 from everstep.versions.status import RunStatus, rows, status
 from everstep.versions.tensorfile import LoadedTensor
@@ -36,10 +45,14 @@ __all__ = [
     "Run",
     "RunStatus",
     "Version",
+    "answer",
     "clear_requests",
     "describe_damage",
     "digest",
+    "drop_request",
+    "is_waiting",
     "load_into",
+    "read_answer",
     "read_live",
     "read_requests",
     "read_small",

@@ -43,6 +43,7 @@ class RunStatus:
     disk_peak_bytes: int  # the most that versions will take before the run is complete
     disk_full_after_versions: int | None  # so many more find room; None if all do
     disk_full_in_s: float | None
+    told_age_s: float | None  # since a running training last wrote where it is; a disk that is full keeps it from that
     control: str | None  # whether the condition is obeyed, in words
 
 
@@ -83,6 +84,7 @@ def _status(run: Run, course: Course) -> RunStatus:
         disk_peak_bytes=ahead.peak_bytes,
         disk_full_after_versions=None if full is None else full - 1,
         disk_full_in_s=full * ahead.seconds_apart if full is not None and step_s and is_running else None,
+        told_age_s=max(0.0, time.time() - live.updated_at) if live and is_running else None,
         control=_control(run),
     )
 

@@ -50,6 +50,12 @@ class UnreachableDisk(EverstepError):
     exit_code = ExitCode.DISK_FULL
 
 
+class DataUnreadable(EverstepError):
+    """Pairs that could be read when training began cannot be read any more; versions are whole."""
+
+    exit_code = ExitCode.DISK_FULL
+
+
 class NotFinite(EverstepError):
     """Loss, gradients or weights are no longer finite numbers; nothing of it was published."""
 

@@ -71,7 +71,7 @@ def test_an_image_that_is_gone_is_named(pairs_folder: Path, tmp_path: Path) -> N
     for path in folder.glob("*_outline.png"):
         path.unlink()
     stream = BatchStream(source, split(source, 2).training, 0, 4, SETTINGS, workers=2)
-    with pytest.raises(UserError, match=r"outline\.png could be read when training started, but not now"):
+    with pytest.raises(UserError, match=r"outline\.png could be read when it was checked, but not now"):
         next(stream)
     stream.close()
 

@@ -6,14 +6,17 @@ Never imports torch.
 from everstep.data.faults import CheckReport, check
 from everstep.data.held_out import Split, split
 from everstep.data.loader import BatchStream
+from everstep.data.patience import PatientSource, StopAsked
 from everstep.data.sources import Source, describe, listed, open_source
 from everstep.data.transform import fit
 
 __all__ = [
     "BatchStream",
     "CheckReport",
+    "PatientSource",
     "Source",
     "Split",
+    "StopAsked",
     "check",
     "describe",
     "fit",

@@ -1,15 +1,19 @@
 """Batches in order from any example on, prepared ahead by threads that change nothing in them."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
 
 from everstep.contracts import Batch, ExampleSettings, Float32Array, PairSource, Uint8Array
 from everstep.data import order
+from everstep.data.patience import StopAsked
 from everstep.data.transform import CENTRE, fit
+
+POLL_S = 0.5
+LEAVE_S = 1.0  # what a thread gets to end; one that waits for a disk may never do
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,25 +66,39 @@ class BatchStream(Iterator[Batch]):
         settings: ExampleSettings,
         workers: int = 2,
         batches_ahead: int = 4,
+        is_stopped: Callable[[], bool] = lambda: False,
     ) -> None:
+        """
+        Args:
+            is_stopped: whether somebody asks to stop; asked now and then while a batch is waited for.
+        """
         self.source, self._training, self.settings = source, training, settings
         self._batch_size, self._next_example = batch_size, first_example
         self._pool = ThreadPoolExecutor(workers, "everstep-data") if workers else None
         self._ahead: deque[Future[Batch]] = deque()
-        self._batches_ahead = batches_ahead
+        self._batches_ahead, self._is_stopped = batches_ahead, is_stopped
 
     def __next__(self) -> Batch:
-        """Raises: UserError naming the files of a pair that cannot be read any more."""
+        """Raises: what the source raises where a pair cannot be read any more; StopAsked."""
         if self._pool is None:
             return self._make(self._claim())
         while len(self._ahead) < self._batches_ahead:
             self._ahead.append(self._pool.submit(self._make, self._claim()))
+        self._wait_for(self._ahead[0])
         return self._ahead.popleft().result()
 
     def close(self) -> None:
-        """End the threads; what they were preparing is dropped."""
+        """End the threads; what they were preparing is dropped. A thread that a disk holds up holds up nobody."""
         if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            wait([future for future in self._ahead if future.running()], LEAVE_S)
+
+    def _wait_for(self, batch: Future[Batch]) -> None:
+        """A disk may hang and never fail; then a stop is heard here. Raises: StopAsked."""
+        while not batch.done():
+            wait([batch], POLL_S)
+            if not batch.done() and self._is_stopped():
+                raise StopAsked
 
     def _claim(self) -> int:
         first = self._next_example

@@ -76,8 +76,8 @@ class FolderSource:
             condition = read_rgb(self._folder / listed.condition, BLACK)
         except Exception as error:
             raise UserError(
-                f"{self._folder / listed.target} or {listed.condition} could be read when training started, but not "
-                f"now ({error}). The last version is whole; everstep check {self._folder} looks again."
+                f"{self._folder / listed.target} or {listed.condition} could be read when it was checked, but not "
+                f"now ({error}). Versions are whole; everstep check {self._folder} looks again."
             ) from error
         return Pair(target, condition, listed.caption)
 

@@ -72,6 +72,8 @@ class Attending:
                 return
             self._keeper.say(f"{signals.stop}: finishing this step and committing it. Once more leaves at once.")
             send(self._channel, "stop", signal=signals.stop)
+            if self._child.is_ours:
+                self._child.signal(signal.SIGTERM)  # heard where messages are not: within a wait for data
         if signals.saves > self._saves:
             self._saves = signals.saves
             send(self._channel, "save")

@@ -3,12 +3,14 @@
 Knows the order of things. Does not know how a family computes its loss, nor how a version is written.
 """
 
+import contextlib
 import time
 from collections.abc import Iterator
 
 from everstep.config.schema import Config
 from everstep.contracts import COMPLETE, Batch, Reason
-from everstep.errors import NotCommitted
+from everstep.data import StopAsked
+from everstep.errors import DataUnreadable, NotCommitted
 from everstep.keeping.link import KeeperGone
 from everstep.keeping.saver import Saver
 from everstep.models.sd import StableDiffusion
@@ -53,11 +55,14 @@ class Loop:
         more, signal, asked, or rescue where the keeper died.
 
         Everything up to the last whole step is in a version when this returns.
-        Raises: NotCommitted if the last version could not be written; NotFinite if loss, gradients or weights are no
-        numbers any more.
+        Raises: NotCommitted if the last version could not be written; DataUnreadable; NotFinite if loss, gradients or
+        weights are no numbers any more.
         """
         try:
             return self._until_the_end()
+        except DataUnreadable:
+            self._save_last(Reason.RESCUE)
+            raise
         except KeeperGone:
             self.reporter.say("The keeper is gone: saving without it, then ending.")
             self.saver.go_alone()
@@ -68,14 +73,17 @@ class Loop:
         reason: Reason | None = None
         self.rate.start(self.state.images_seen)
         while self.state.step < self.config.optim.max_steps and reason is None:
-            self.advance()
+            with contextlib.suppress(StopAsked):  # it waits for data: the state is that of the last whole step
+                self.advance()
             reason = self.asked_to_stop()
-        reason = reason or Reason.FINAL
+        self._save_last(reason or Reason.FINAL)
+        return reason or Reason.FINAL
+
+    def _save_last(self, reason: Reason) -> None:
         if self.saver.last_step != self.state.step:
             self._save(reason)
         self.saver.finish()
         self._tell("complete" if reason in COMPLETE else "stopped")
-        return reason
 
     def advance(self) -> None:
         """One step, with all that goes with it: the version or snapshot that may be due, and the news."""

@@ -17,6 +17,7 @@ import torch
 from everstep import __version__
 from everstep.config.schema import Compute
 from everstep.contracts import Changes
+from everstep.data import PatientSource
 from everstep.errors import DamageFound, UserError
 from everstep.models.arithmetic import arithmetic
 from everstep.models.files import STATE
@@ -117,14 +118,14 @@ class _Course:
 
     def __init__(self, route: Route, reporter: Reporter) -> None:
         self._first_step, self._steps = route.first_step, route.version.step - route.first_step
-        self._reporter, self._rate, self._images, self._done = reporter, Rate(), 0, 0
+        self.reporter, self._rate, self._images, self._done = reporter, Rate(), 0, 0
         self._rate.start(0)
 
     def advance(self, images: int) -> None:
         self._images += images
         self._done += 1
         rate = self._rate.images_per_second(self._images)
-        self._reporter.show(
+        self.reporter.show(
             Progress(
                 step=self._done,
                 max_steps=self._steps,
@@ -172,7 +173,8 @@ def _go_on(ready: Ready, family: StableDiffusion, before: TrainState) -> TrainSt
 
 def _train(leg: Leg, family: StableDiffusion, state: TrainState, course: _Course) -> list[Measured]:
     ready, measured = leg.ready, list[Measured]()
-    batches = batches_of(ready, family, state, pairs_of(ready.config, ready.source, ready.version))
+    source = PatientSource(ready.source, course.reporter.say)
+    batches = batches_of(ready, source, family, state, pairs_of(ready.config, ready.source, ready.version))
     forward = family.compiled(state.controlnet)
     try:
         while state.step < leg.until.step:

@@ -14,8 +14,8 @@ import torch
 from everstep.config import dump
 from everstep.config.schema import Optim
 from everstep.contracts import ParentRef, Reason
-from everstep.data import BatchStream, Split
-from everstep.errors import DamageFound, ExitCode, NotCommitted, NotFinite
+from everstep.data import BatchStream, PatientSource, Split
+from everstep.errors import DamageFound, DataUnreadable, ExitCode, NotCommitted, NotFinite
 from everstep.evaluation.scorer import Scorer, example_settings
 from everstep.keeping.channel import Channel
 from everstep.keeping.link import KeeperGone, Link
@@ -39,7 +39,7 @@ from everstep.train.retiring import retiring
 from everstep.train.state import TrainState, seed_process
 from everstep.train.stop import StopSignals
 from everstep.units import duration
-from everstep.versions import Run, Version
+from everstep.versions import Run, Version, read_requests
 from everstep.versions.reading import reading
 from everstep.versions.torch import load_weights
 
@@ -78,9 +78,11 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
     boards, scales_losses = _boards(ready, reporter), state.scaler.is_enabled()
     metrics = Metrics(ready.run.layout.records, state.step, reporter.say, scales_losses, boards)
     closing.callback(metrics.close)
-    batches = batches_of(ready, family, state, pairs)
+    source = PatientSource(ready.source, reporter.say, lambda: signals.received is not None or _is_asked_to_stop(ready))
+    batches = batches_of(ready, source, family, state, pairs)
     closing.callback(batches.close)
-    scorer = Scorer(family, ready.config, ready.source, pairs, batches.settings)
+    closing.callback(source.close)  # before the batches', whose threads may wait for it
+    scorer = Scorer(family, ready.config, source, pairs, batches.settings)
     judge = Judge(ready.run, scorer, reporter, state, metrics)
     saver.making, saver.observers = replace(making, check=metrics.flush), (judge,)
     if ready.version is None:
@@ -165,15 +167,22 @@ def _boards(ready: Ready, reporter: Reporter) -> list[Board]:
     return boards
 
 
-def batches_of(ready: Ready, family: StableDiffusion, state: TrainState, pairs: Split) -> BatchStream:
+def _is_asked_to_stop(ready: Ready) -> bool:
+    return any(request.kind == "stop" for request in read_requests(ready.run.layout))
+
+
+def batches_of(
+    ready: Ready, source: PatientSource, family: StableDiffusion, state: TrainState, pairs: Split
+) -> BatchStream:
     """Batches from the example on that the state has come to."""
     return BatchStream(
-        ready.source,
+        source,
         pairs.training,
         first_example=state.images_seen,
         batch_size=ready.config.optim.batch_size,
         settings=example_settings(ready.config, family),
         workers=ready.config.data.workers,
+        is_stopped=source.is_stopped,
     )
 
 
@@ -190,6 +199,9 @@ def _ended(ready: Ready, loop: Loop, reporter: Reporter) -> ExitCode:
         return ExitCode.NOT_FINITE
     except NotCommitted as error:
         reporter.say(f"{error}\nOnce the disk takes it: everstep resume {name}")
+        return error.exit_code
+    except DataUnreadable as error:
+        reporter.say(f"{error} {_last(loop.saver.last)}\nGo on: everstep resume {name}")
         return error.exit_code
     took = duration(time.monotonic() - began)
     if reason is Reason.EARLY:

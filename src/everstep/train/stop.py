@@ -39,7 +39,7 @@ class StopSignals:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         signal.set_wakeup_fd(self._previous_fd)
-        if self.received is None:
+        if self.received is None and not self._is_kept:
             for number, handler in self._previous.items():
                 signal.signal(number, handler)
         # Else the process is leaving: a signal that comes again now must not change how it ends.

@@ -13,6 +13,7 @@ import pytest
 from law import SETTINGS, outcome
 from program import Ended, Program
 
+pytest_plugins = ("faults",)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

@@ -168,6 +168,7 @@ def test_an_unknown_key_in_a_file_is_an_error_with_a_suggestion(everstep: Everst
     assert "mine.yaml: there is no setting train.x." in ended.out
 
 
+@pytest.mark.fault("pairs that cannot be used")
 def test_bad_pairs_are_refused_before_the_base_is_loaded_and_no_run_is_made(
     everstep: Everstep, words: tuple[object, ...], pairs_folder: Path, workplace: Path
 ) -> None:
@@ -188,6 +189,7 @@ def test_bad_pairs_are_refused_before_the_base_is_loaded_and_no_run_is_made(
     assert list(manifest["data"]["skipped"]) == ["line 4", "line 6"]
 
 
+@pytest.mark.fault("pairs that changed between two starts")
 def test_changed_pairs_are_refused_until_it_is_asked_for(
     everstep: Everstep, words: tuple[object, ...], pairs_folder: Path, workplace: Path
 ) -> None:
@@ -204,6 +206,7 @@ def test_changed_pairs_are_refused_until_it_is_asked_for(
     assert ended.code == 0, ended.out
 
 
+@pytest.mark.fault("another base under the same path")
 def test_another_base_under_the_same_path_is_refused(
     everstep: Everstep, words: tuple[object, ...], tiny_base: Path, workplace: Path
 ) -> None:
@@ -219,6 +222,7 @@ def test_another_base_under_the_same_path_is_refused(
     assert "The base is not the one that version_1 was trained on" in refused.out
 
 
+@pytest.mark.fault("newest version damaged before a resume")
 def test_a_damaged_newest_version_is_set_aside_and_the_one_before_is_used(
     everstep: Everstep, words: tuple[object, ...], workplace: Path
 ) -> None:
@@ -269,6 +273,7 @@ def test_a_run_can_start_from_a_version_and_from_a_folder(
     assert parent.version == 1
 
 
+@pytest.mark.fault("second trainer on one run")
 def test_a_second_trainer_on_one_run_is_refused_and_told_who_trains(
     start: Callable[..., Program], everstep: Everstep, words: tuple[object, ...], workplace: Path
 ) -> None:
@@ -281,6 +286,7 @@ def test_a_second_trainer_on_one_run_is_refused_and_told_who_trains(
     assert (status["state"], status["pid"]) == ("running", program.process.pid)
 
 
+@pytest.mark.fault("second SIGINT within a commit")
 def test_a_second_ctrl_c_leaves_within_two_seconds_and_the_version_before_is_whole(
     start: Callable[..., Program], words: tuple[object, ...], workplace: Path
 ) -> None:
@@ -314,6 +320,7 @@ class SleepInTheSecondCommit:
         fsops.flush_folder = slow
 
 
+@pytest.mark.fault("loss that is not finite")
 def test_a_loss_that_is_no_number_ends_with_5_and_is_never_saved(
     everstep: Everstep, words: tuple[object, ...], workplace: Path
 ) -> None:

@@ -18,6 +18,7 @@ def opens_with(root: Path, acknowledged: set[int]) -> None:
         assert acknowledged <= numbers, f"{acknowledged - numbers} lost"
         for version in run.versions():
             assert verify(version) == []
+            assert version.resumable, f"{version.name} has lost what a resume needs"
             for path, named in arrays(version.step).items():
                 loaded = read_tensors(version, path)
                 assert all(bytes(loaded[name].buffer) == array.tobytes() for name, array in named.items())

@@ -12,6 +12,7 @@ from chance import SEED, rounds
 from cuts import Cut, try_all
 from disk import Recorder
 from drafts import draft
+from faults import Seen
 from interrupted import Failing, killed_at
 from invariants import opens_with
 from memory_of import commit_from_memory
@@ -21,7 +22,7 @@ from everstep.errors import DiskFull, NotCommitted
 from everstep.versions import Run, Version, fsops, verify
 
 Commit = Callable[[Run, Draft], Version]
-SAMPLES = rounds(8)
+SAMPLES = rounds(8, most=60)
 BLOCK_BYTES = 4096
 
 
@@ -38,8 +39,9 @@ def recorded(run: Run, commit: Commit) -> Recorder:
     return recorder
 
 
+@pytest.mark.fault("power cut at every moment of a commit, {commit}")
 def test_a_power_cut_at_any_moment_of_a_commit_loses_at_most_that_version(
-    run: Run, commit: Commit, memory: Path
+    run: Run, commit: Commit, memory: Path, seen: Seen
 ) -> None:
     recorder = recorded(run, commit)
 
@@ -47,21 +49,29 @@ def test_a_power_cut_at_any_moment_of_a_commit_loses_at_most_that_version(
         is_acknowledged = cut.done == len(recorder.changes)
         opens_with(root, {0, 1, 2} if is_acknowledged else {0, 1})
 
-    assert try_all(recorder, memory / "after", check, SAMPLES, SEED) > 60
+    tried = try_all(recorder, memory / "after", check, SAMPLES, SEED)
+    seen.both(tried)
+    assert tried > 60
 
 
-def test_a_returned_commit_is_durable_whatever_was_not_flushed(run: Run, commit: Commit, memory: Path) -> None:
+@pytest.mark.fault("power cut after a commit has returned, {commit}")
+def test_a_returned_commit_is_durable_whatever_was_not_flushed(
+    run: Run, commit: Commit, memory: Path, seen: Seen
+) -> None:
     recorder = recorded(run, commit)
     last = len(recorder.changes)
-    try_all(recorder, memory / "after", lambda root, _: opens_with(root, {0, 1, 2}), 10 * SAMPLES, SEED, first=last)
+    seen.both(
+        try_all(recorder, memory / "after", lambda root, _: opens_with(root, {0, 1, 2}), 10 * SAMPLES, SEED, first=last)
+    )
 
 
 NOT_YET = pytest.mark.xfail(strict=True, reason="the folders that are made above a run's are not flushed yet")
 
 
+@pytest.mark.fault("power cut while a run and its first version are made")
 @pytest.mark.parametrize("is_first_run", [False, pytest.param(True, marks=NOT_YET)], ids=["runs/ is there", "is new"])
 def test_a_power_cut_at_any_moment_of_the_first_version_leaves_it_or_room_for_it(
-    memory: Path, commit: Commit, is_first_run: bool
+    memory: Path, commit: Commit, is_first_run: bool, seen: Seen
 ) -> None:
     place = memory / "place"
     (place if is_first_run else place / "runs").mkdir(parents=True)
@@ -77,10 +87,13 @@ def test_a_power_cut_at_any_moment_of_the_first_version_leaves_it_or_room_for_it
             assert Run.open(run).damaged() == []
             assert all(verify(version) == [] for version in Run.open(run).versions())
 
-    assert try_all(recorder, memory / "after", check, SAMPLES, SEED) > 60
+    tried = try_all(recorder, memory / "after", check, SAMPLES, SEED)
+    seen.both(tried)
+    assert tried > 60
 
 
-def test_a_kill_at_every_change_of_a_commit_leaves_the_version_before(run: Run, commit: Commit) -> None:
+@pytest.mark.fault("kill -9 at every change of a commit, {commit}")
+def test_a_kill_at_every_change_of_a_commit_leaves_the_version_before(run: Run, commit: Commit, seen: Seen) -> None:
     for nth in range(1, 200):
         known = {version.number for version in run.versions()}
         step = 20 + nth
@@ -89,6 +102,7 @@ def test_a_kill_at_every_change_of_a_commit_leaves_the_version_before(run: Run, 
             assert max(version.number for version in run.versions()) > max(known)
             return
         opens_with(run.path, known)
+        seen.both()
     pytest.fail("the commit never ended")
 
 
@@ -102,11 +116,12 @@ FAILURES = {
 FAILING = ("mkdir", "open", "write", "fsync", "rename", "fallocate")
 
 
+@pytest.mark.fault("n-th {call} of a commit fails: EIO, ENOSPC, EDQUOT, ESTALE, EACCES; once, for good")
 @pytest.mark.parametrize("call", FAILING)
 @pytest.mark.parametrize("kind", FAILURES)
 @pytest.mark.parametrize("for_good", [False, True], ids=["once", "for good"])
 def test_whatever_call_fails_the_older_versions_are_whole_and_the_next_commit_succeeds(
-    run: Run, commit: Commit, call: str, kind: str, for_good: bool
+    run: Run, commit: Commit, call: str, kind: str, for_good: bool, seen: Seen
 ) -> None:
     for nth in range(1, 100):
         known = {version.number for version in run.versions()}
@@ -123,6 +138,7 @@ def test_whatever_call_fails_the_older_versions_are_whole_and_the_next_commit_su
             assert nth > 1, f"{call} is never called"
             return
         opens_with(run.path, known)
+        seen.both()
     pytest.fail("the commit never ended")
 
 
@@ -137,6 +153,7 @@ def writes_little(real: Callable[..., int], is_many: bool) -> Callable[..., int]
     return little
 
 
+@pytest.mark.fault("writes that take 7 bytes, or one block past the page cache")
 def test_short_writes_are_continued(run_on_disk: Run, commit: Commit, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         for name in ("write", "pwrite", "writev", "pwritev"):
@@ -145,6 +162,7 @@ def test_short_writes_are_continued(run_on_disk: Run, commit: Commit, monkeypatc
     opens_with(run_on_disk.path, {0, 1, 2})
 
 
+@pytest.mark.fault("disk without room for a version, seen before it is begun")
 def test_a_full_disk_shows_before_anything_is_written(
     run: Run, commit: Commit, monkeypatch: pytest.MonkeyPatch
 ) -> None:

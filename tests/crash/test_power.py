@@ -73,6 +73,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
     subprocess.run(["umount", "-l", made.mount_point], capture_output=True)
 
 
+@pytest.mark.fault("real power cut of {disk}")
 def test_after_a_power_cut_every_acknowledged_version_is_whole(disk: Disk) -> None:
     root, draws = disk.mount_point / "r", random.Random(4)
     Run.create(root, "a: 1\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from chance import rounds
 from drafts import draft
+from faults import Seen
 from invariants import opens_with
 
 from everstep.errors import DiskFull
@@ -43,9 +44,12 @@ def calls_made(run: Run, calls: str, log: Path) -> int:
     return len(log.read_text().splitlines())
 
 
+@pytest.mark.fault("kill -9 at the n-th {call} of the kernel, by strace")
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.parametrize("call", SYSTEM_CALLS)
-def test_a_kill_at_a_system_call_leaves_the_version_before(run_on_disk: Run, tmp_path: Path, call: str) -> None:
+def test_a_kill_at_a_system_call_leaves_the_version_before(
+    run_on_disk: Run, tmp_path: Path, call: str, seen: Seen
+) -> None:
     run, log, calls = run_on_disk, tmp_path / "trace", SYSTEM_CALLS[call]
     total = calls_made(run, calls, log)
     assert total > 0
@@ -55,6 +59,7 @@ def test_a_kill_at_a_system_call_leaves_the_version_before(run_on_disk: Run, tmp
         subprocess.run([*command, "-o", log, sys.executable, "-c", COMMIT, run.path], capture_output=True)
         assert "killed by SIGKILL" in log.read_text()
         opens_with(run.path, known)
+        seen.both()
 
 
 @pytest.fixture
@@ -71,6 +76,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
+@pytest.mark.fault("disk that gets really full by commits")
 def test_a_disk_that_is_really_full_costs_the_new_version_only(small_disk: Path) -> None:
     run = Run.create(small_disk / "r", "a: 1\n")
     known = set()

@@ -35,6 +35,7 @@ class BreakWandb:
         wandb.init = fail
 
 
+@pytest.mark.fault("tracker that is down")
 def test_wandb_that_fails_is_said_once_and_costs_no_training(start, words):
     program = start(*words, prepare=BreakWandb())
     assert program.wait() == 0, program.output

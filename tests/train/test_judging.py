@@ -92,6 +92,7 @@ class FailToRecord:
         judging.file_found = fail
 
 
+@pytest.mark.fault("pictures that fail: out of memory on the device")
 def test_pictures_that_fail_are_said_noted_and_cost_no_training(start, words, workplace):
     program = start(*words, "--optim.max-steps", 2, "--sampling.pairs", 2, prepare=FailToDraw())
     assert program.wait() == 0, program.output
@@ -101,6 +102,7 @@ def test_pictures_that_fail_are_said_noted_and_cost_no_training(start, words, wo
     assert scored[1].gain is not None
 
 
+@pytest.mark.fault("records that a full disk refuses")
 def test_records_that_fail_cost_no_training(start, words, workplace):
     program = start(*words, "--optim.max-steps", 2, prepare=FailToRecord())
     assert program.wait() == 0, program.output

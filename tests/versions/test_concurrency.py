@@ -79,6 +79,7 @@ def ends_well(program: subprocess.Popen[str]) -> None:
     assert program.returncode == 0, said
 
 
+@pytest.mark.fault("listing and reading while others commit and prune")
 def test_listing_and_reading_while_others_commit_and_prune(
     tmp_path: Path, programs: list[subprocess.Popen[str]]
 ) -> None:
@@ -115,6 +116,7 @@ def test_listing_and_reading_while_others_commit_and_prune(
     assert run.next_number() == COUNT
 
 
+@pytest.mark.fault("two prunes at once")
 def test_two_prunes_at_once_do_the_work_once(tmp_path: Path, programs: list[subprocess.Popen[str]]) -> None:
     run = Run.create(tmp_path / "runs" / "r", "a: 1\n")
     for step in range(0, 400, 10):
@@ -131,6 +133,7 @@ def test_two_prunes_at_once_do_the_work_once(tmp_path: Path, programs: list[subp
     assert all(verify(version) == [] for version in run.versions())
 
 
+@pytest.mark.fault("kill -9 of a reader")
 def test_a_reader_in_another_process_keeps_its_version_and_a_killed_one_lets_it_go(
     run: Run, programs: list[subprocess.Popen[str]]
 ) -> None:
@@ -154,6 +157,7 @@ def test_a_reader_in_another_process_keeps_its_version_and_a_killed_one_lets_it_
     assert [version.number for version in run.versions()] == [2]
 
 
+@pytest.mark.fault("several annotate one version at once")
 def test_what_several_say_of_a_version_at_once_is_all_kept(run: Run, programs: list[subprocess.Popen[str]]) -> None:
     names = ("loss", "gain", "iou")
     writers = [start(ANNOTATE, run, 40, name) for name in names]
@@ -169,6 +173,7 @@ def test_what_several_say_of_a_version_at_once_is_all_kept(run: Run, programs: l
     assert [name for name in os.listdir(run.layout.records) if name.endswith(".new")] == []
 
 
+@pytest.mark.fault("version removed between listing and reading")
 def test_a_version_removed_between_listing_and_looking_is_not_called_damaged(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ def test_training_goes_on_from_a_stored_run(stored: Open) -> None:
     assert [version.number for version in run.versions()] == [0, 1, 2, 3]
 
 
+@pytest.mark.fault("stored samples of damage that matters")
 def test_critical_damage_is_refused_by_name_and_set_aside_whole(stored: Open) -> None:
     run = stored("damaged")
     before = content(run.path)
@@ -118,6 +119,7 @@ def test_critical_damage_is_refused_by_name_and_set_aside_whole(stored: Open) ->
             ] == [bytes_]
 
 
+@pytest.mark.fault("prune of a line with stored damage")
 def test_a_prune_relies_on_a_whole_one_of_a_damaged_line_and_removes_no_evidence(stored: Open) -> None:
     run = stored("damaged")
     damaged = {path.name for path in run.path.glob("version_*")} - {"version_0", "version_1"}
@@ -136,6 +138,7 @@ def test_the_verb_verify_names_all_damage(stored: Open, everstep: Everstep) -> N
         assert words in ended.out
 
 
+@pytest.mark.fault("stored samples of damage beside the versions")
 def test_damage_beside_the_versions_costs_none(stored: Open, everstep: Everstep) -> None:
     run = stored("harmless")
     with run.lock("test"):
@@ -152,6 +155,7 @@ def test_damage_beside_the_versions_costs_none(stored: Open, everstep: Everstep)
     assert (run.version(0).path / "my notes.txt").read_text() == "mine"
 
 
+@pytest.mark.fault("version of a newer format")
 def test_a_newer_format_is_refused_by_name_and_left_alone_by_everything(stored: Open, everstep: Everstep) -> None:
     run = stored("newer")
     later = content(run.path / "version_1")

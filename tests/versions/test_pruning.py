@@ -117,6 +117,7 @@ def test_the_only_whole_version_is_not_made_slim_even_where_damaged_ones_are_bes
     assert state(long_run)[5] is True
 
 
+@pytest.mark.fault("prune whose newest version is damaged")
 def test_a_damaged_newest_version_is_kept_and_another_is_relied_on(long_run: Run) -> None:
     damage(long_run.version(5).path / OPTIMIZER)
     said = decide(long_run, LAST, NOW)
@@ -129,6 +130,7 @@ def test_a_damaged_newest_version_is_kept_and_another_is_relied_on(long_run: Run
     assert verify(long_run.version(4)) == []
 
 
+@pytest.mark.fault("prune of versions that are all damaged")
 def test_with_no_whole_version_nothing_is_removed(long_run: Run) -> None:
     for number in range(6):
         damage(long_run.version(number).path / WEIGHTS)
@@ -147,6 +149,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.fault("prune beside {kind}")
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_what_is_no_whole_version_is_never_touched(long_run: Run, kind: str) -> None:
     folder = long_run.path / "version_2"
@@ -156,6 +159,7 @@ def test_what_is_no_whole_version_is_never_touched(long_run: Run, kind: str) -> 
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == content
 
 
+@pytest.mark.fault("prune with an annotation that cannot be read")
 def test_notes_that_cannot_be_read_keep_their_version(long_run: Run) -> None:
     long_run.layout.annotation(1).write_text("{")
     assert decide(long_run, LAST, NOW)[1].reasons == ("what is said of it cannot be read",)
@@ -183,6 +187,7 @@ def test_marks_by_number_keep_a_version(long_run: Run) -> None:
     assert list(state(long_run)) == [1, 2, 5]
 
 
+@pytest.mark.fault("prune of a version that is being read")
 def test_a_version_that_is_read_stays_until_the_next_prune(long_run: Run) -> None:
     with reading(long_run.version(1).path), reading(long_run.version(1).path):
         said = decide(long_run, LAST, NOW)
@@ -198,6 +203,7 @@ def test_a_version_that_is_read_stays_until_the_next_prune(long_run: Run) -> Non
         pass
 
 
+@pytest.mark.fault("file system without locks on folders")
 def test_without_locks_on_folders_reading_and_pruning_go_on_as_ever(
     long_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +217,7 @@ def test_without_locks_on_folders_reading_and_pruning_go_on_as_ever(
     assert write_annotation(long_run.layout, 5, pinned=True).pinned
 
 
+@pytest.mark.fault("second prune while a first is held up")
 def test_a_second_prune_is_told_who_is_at_work(long_run: Run) -> None:
     child = os.fork()
     if child == 0:
@@ -230,6 +237,7 @@ def test_a_second_prune_is_told_who_is_at_work(long_run: Run) -> None:
     assert list(state(long_run)) == [5]
 
 
+@pytest.mark.fault("trash left by a killed prune")
 def test_what_a_killed_prune_left_in_the_trash_goes_at_the_next_one_and_at_a_start(long_run: Run) -> None:
     for clear in (lambda: prune(long_run, Policy(last=9), NOW), long_run.recover):
         leftover = long_run.layout.trash / "version_9-0a1b2c3d"
@@ -239,6 +247,7 @@ def test_what_a_killed_prune_left_in_the_trash_goes_at_the_next_one_and_at_a_sta
         assert list(long_run.layout.trash.iterdir()) == []
 
 
+@pytest.mark.fault("pin that comes between a prune's decision and its act")
 def test_a_pin_during_a_prune_is_obeyed(long_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the decision and the removal."""
 
@@ -254,6 +263,7 @@ def test_a_pin_during_a_prune_is_obeyed(long_run: Run, monkeypatch: pytest.Monke
     assert list(state(long_run)) == [0, 1, 5]
 
 
+@pytest.mark.fault("trash, log and records deleted by hand")
 def test_numbers_are_not_used_again_though_trash_log_and_records_are_gone(long_run: Run) -> None:
     slim(long_run, long_run.version(5))
     slim(long_run, long_run.version(4))
@@ -264,6 +274,7 @@ def test_numbers_are_not_used_again_though_trash_log_and_records_are_gone(long_r
     assert long_run.commit(draft(90)).number == 6
 
 
+@pytest.mark.fault("disk that refuses to remove what was pruned")
 def test_a_disk_that_refuses_is_an_error_in_words_and_leaves_whole_versions(
     long_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ def test_numbers_are_never_used_again(run: Run) -> None:
     assert run.commit(draft(30)).number == 3
 
 
+@pytest.mark.fault("foreign folder under the name of a version")
 def test_a_foreign_folder_that_is_named_as_a_version_is_left_alone(run: Run) -> None:
     (run.path / "version_40").mkdir()
     (run.path / "version_40" / "mine.txt").write_text("mine")
@@ -151,6 +152,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.fault("damage to a version: {kind}")
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_damage_is_named_set_aside_and_the_version_before_is_used(run: Run, kind: str) -> None:
     damage, named = DAMAGE[kind]
@@ -205,6 +207,7 @@ def test_a_version_that_is_whole_gone_slim_or_none_is_not_set_aside(run: Run) ->
     assert len(run.versions()) == 3
 
 
+@pytest.mark.fault("damage to a tensor that is loaded")
 def test_loading_a_damaged_tensor_names_it(run: Run) -> None:
     version = run.find("2")
     flip(version.path / WEIGHTS, -3)
@@ -212,6 +215,7 @@ def test_loading_a_damaged_tensor_names_it(run: Run) -> None:
         read_tensors(version, WEIGHTS)
 
 
+@pytest.mark.fault("version of a newer format")
 def test_a_newer_format_is_refused_by_its_number_and_left_alone(run: Run) -> None:
     path = run.find("2").path / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
@@ -226,6 +230,7 @@ def test_a_version_without_its_training_files_is_whole_but_not_resumable(run: Ru
     assert run.newest_whole(print).number == 1  # type: ignore[union-attr]
 
 
+@pytest.mark.fault("staging folder left by a crash, log cut in a line")
 def test_leftovers_of_a_crash_are_cleared_and_the_log_is_mended(run: Run) -> None:
     (run.path / ".version_3.0a1b2c3d.part").mkdir()
     (run.path / ".version_3.0a1b2c3d.part" / "half").write_text("x")
@@ -241,6 +246,7 @@ def test_leftovers_of_a_crash_are_cleared_and_the_log_is_mended(run: Run) -> Non
     assert run.recover() == []
 
 
+@pytest.mark.fault("annotation that cannot be read")
 def test_notes_are_kept_beside_and_a_damaged_note_costs_nothing(run: Run) -> None:
     write_annotation(run.layout, 1, scores={"loss": 0.5}, pinned=True)
     write_annotation(run.layout, 1, scores={"gain": 0.1})
@@ -250,6 +256,7 @@ def test_notes_are_kept_beside_and_a_damaged_note_costs_nothing(run: Run) -> Non
     assert rows(run)[1]["scores"] == {}
 
 
+@pytest.mark.fault("second writer of a run; death of the first")
 def test_a_second_writer_is_refused_and_told_who_the_first_is(run: Run, tmp_path: Path) -> None:
     hold = (
         "import sys, time; from pathlib import Path; from everstep.versions import Run\n"
@@ -280,6 +287,7 @@ def test_the_store_loads_neither_torch_nor_any_model_library() -> None:
     assert answer.stdout.strip() == "[]"
 
 
+@pytest.mark.fault("clock that jumps back by decades, file times lost")
 def test_neither_clocks_nor_file_times_decide_which_version_is_newest(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +307,7 @@ def test_neither_clocks_nor_file_times_decide_which_version_is_newest(
     assert status(run, Course(100)).last_version == made.name
 
 
+@pytest.mark.fault("damage to a version that was read whole a moment ago")
 def test_what_was_whole_a_moment_ago_is_looked_at_again_when_it_has_changed(run: Run) -> None:
     """damaged() does not read again what this process has read whole; a manifest that changed since then it does."""
     assert len(run.versions()) == 3

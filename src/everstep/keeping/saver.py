@@ -6,59 +6,22 @@ said of it.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from everstep.contracts import Draft, ParentRef, Reason, Report
+from everstep.contracts import Draft, ParentRef, Reason
 from everstep.errors import NotCommitted
 from everstep.keeping.channel import Message
+from everstep.keeping.claims import Claim, Making, Observer
 from everstep.keeping.ending import let_go, name_version, settle
 from everstep.keeping.link import KeeperGone, Link
-from everstep.keeping.settings import Settings
 from everstep.keeping.snapshots import Snapshots, open_snapshots
 from everstep.keeping.stateful import Stateful, check_finite, tensor_files
 from everstep.units import duration
-from everstep.versions import Run, Version, fsops
+from everstep.versions import Version, fsops
 
 UNWAITED = (Reason.INTERVAL,)  # the reasons for which training does not wait until the version is on the disk
-
-
-@dataclass(frozen=True, slots=True)
-class Making:
-    """What every version of a training is made with, and when."""
-
-    run: Run
-    facts: Mapping[str, Any]  # for the manifest
-    small_files: Mapping[str, bytes]  # that are the same in every version
-    settings: Settings
-    report: Report
-    every_steps: int | None = None
-    every_s: float | None = None
-    max_steps: int | None = None  # the step at which the training is complete
-    check: Callable[[], None] = lambda: None  # raises NotFinite if what was measured so far is sick
-    retire: Callable[[Run], str] = lambda run: ""  # lets older versions go, where no keeper does
-    may_wait: bool = False  # somebody is there to make room on a full disk
-
-
-@dataclass(slots=True, eq=False)
-class Claim:
-    """A version on its way."""
-
-    step: int
-    reason: Reason
-    label: str | None = None
-    generation: int = 0
-
-
-class Observer(Protocol):
-    """Whoever wants to know of versions. What it raises ends the training, so it raises what is meant to."""
-
-    def copied(self, claim: Claim) -> None:
-        """The live state is, just now, what the version will hold."""
-        ...
-
-    def committed(self, claim: Claim, version: Version) -> None: ...
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from everstep.evaluation.filing import as_scored, file_found, in_words
 from everstep.evaluation.scorer import Found, Scorer
 from everstep.evaluation.scores import points
 from everstep.evaluation.verdict import Control, Verdict, is_worn_out, verdict
-from everstep.keeping.saver import Claim, Observer
+from everstep.keeping.claims import Claim, Observer
 from everstep.train.metrics import Metrics
 from everstep.train.progress import Reporter
 from everstep.train.state import TrainState

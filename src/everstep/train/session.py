@@ -18,8 +18,9 @@ from everstep.data import BatchStream, PatientSource, Split
 from everstep.errors import DamageFound, DataUnreadable, ExitCode, NotCommitted, NotFinite
 from everstep.evaluation.scorer import Scorer, example_settings
 from everstep.keeping.channel import Channel
+from everstep.keeping.claims import Making
 from everstep.keeping.link import KeeperGone, Link
-from everstep.keeping.saver import Making, Saver
+from everstep.keeping.saver import Saver
 from everstep.keeping.settings import Settings
 from everstep.keeping.snapshots import open_snapshots
 from everstep.models.arithmetic import arithmetic

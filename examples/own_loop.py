@@ -1,35 +1,30 @@
-"""A plain PyTorch loop kept by Everstep's store: kill it, start it again, and it goes on where it was.
+"""A plain PyTorch loop, kept by Everstep: kill it with -9, start it again, and it goes on where it was, bit for bit.
 
-python examples/own_loop.py
+python examples/own_loop.py                     # a keeper is started beside it
+everstep keep -- python examples/own_loop.py    # or starts it, and with --restarts 3 again when it died
 """
-
-from pathlib import Path
 
 import torch
 
-from everstep.contracts import Draft, TensorFile
-from everstep.versions.torch import TorchTensor, fill
-from everstep.versions import Run
+import everstep
 
-FOLDER, STEPS, FILE = Path("runs/own_loop"), 2_000, "weights.safetensors"
+STEPS = 2_000
 
-network = torch.nn.Linear(8, 1)
-optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
+torch.manual_seed(0)
+network = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.Tanh(), torch.nn.Linear(64, 1))
+optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
 
-run = Run.open(FOLDER) if Run.exists(FOLDER) else Run.create(FOLDER, "lr: 0.05\n")
-with run.lock("own_loop.py"):
-    run.recover()
-    version = run.newest_whole(print)
-    if version is not None:
-        fill(network.state_dict(), version, FILE)
-    for step in range(version.step if version else 0, STEPS):
-        inputs = torch.randn(32, 8, generator=torch.Generator().manual_seed(step))
+with everstep.keep(
+    "own_loop", network, optimizer, others={"schedule": schedule}, images_per_step=32, every=100
+) as kept:
+    for step in kept.steps(STEPS):
+        inputs = torch.randn(32, 8, generator=torch.Generator().manual_seed(step))  # a function of the step
         loss = (network(inputs) - inputs.sum(1, keepdim=True)).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if (step + 1) % 100 == 0:
-            weights = {name: TorchTensor(tensor) for name, tensor in network.state_dict().items()}
-            files = [TensorFile(FILE, weights)]
-            made = run.commit(Draft(step + 1, 32 * (step + 1), "interval", None, files, {}, {}))
-            print(f"{made.name}: step {made.step}, loss {loss.item():.5f}")
+        with kept.changing():  # whatever is no optimizer's step says so
+            schedule.step()
+
+print(f"step {kept.step}: {sum(weight.double().sum() for weight in network.parameters()):.12f}")

@@ -25,6 +25,10 @@ TORCH_PACKAGES = ("models", "evaluation", "train")
 TORCH_FILES = (
     "versions/torch.py",
     "keeping/copying.py",
+    "keeping/generators.py",
+    "keeping/loop.py",
+    "keeping/parts.py",
+    "keeping/trees.py",
     "keeping/saver.py",
     "keeping/snapshots.py",
     "keeping/stateful.py",

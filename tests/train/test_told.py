@@ -108,7 +108,7 @@ def test_a_log_on_a_full_disk_goes_on_when_there_is_room(
     assert program.wait() == 3
     lines = log.read_text().splitlines()
     assert lines[0].endswith("lines could not be written meanwhile.")
-    assert sum("could not be written" in line for line in lines) == 1  # the keeper's, too, if it lost any
+    assert sum("could not be written" in line for line in lines) in (1, 2)  # the keeper's, too, if it lost any
 
 
 # --- records -----------------------------------------------------------------------------------------------

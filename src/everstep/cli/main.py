@@ -17,6 +17,7 @@ from everstep.telling import NOBODY_READS, Outlet, occupy_standard_descriptors, 
 VERBS = {
     "train": "Start a training, or go on with it: the same line starts and restarts.",
     "resume": "Go on with a run, with changes on purpose where --set says so.",
+    "keep": "Start a program of your own under a keeper: everstep keep -- python loop.py.",
     "plan": "What a training would be and take on the disk, without starting it.",
     "status": "Whether a run is alive, where it is, and what would be lost now.",
     "list": "The versions of a run.",

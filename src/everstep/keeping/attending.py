@@ -34,6 +34,12 @@ class Attending:
         self._has_planned = self._has_told_stop = self._is_gone = False
         self._saves = 0
         self._quiet_since = time.monotonic()
+        self.said_code: int | None = None  # how the trainer said that it ends
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or, where it is somebody else's, has let go."""
+        return self._child.has_ended or (self._is_gone and not self._child.is_ours)
 
     def once(self) -> None:
         """Wait for news, and act on them."""
@@ -67,12 +73,13 @@ class Attending:
             self._keeper.leave_at_once(self._child)
         if signals.stop is not None and not self._has_told_stop:
             self._has_told_stop = True
-            if not self._has_planned:
-                self._child.signal(signal.SIGKILL)  # nothing was trained yet
+            if not self._has_planned and self._child.is_ours:
+                # Nothing was trained yet. A command may have to clean up, a trainer of ours has not.
+                self._child.signal(signal.SIGKILL if self._child.hears_signals else signal.SIGTERM)
                 return
             self._keeper.say(f"{signals.stop}: finishing this step and committing it. Once more leaves at once.")
             send(self._channel, "stop", signal=signals.stop)
-            if self._child.is_ours:
+            if self._child.hears_signals:
                 self._child.signal(signal.SIGTERM)  # heard where messages are not: within a wait for data
         if signals.saves > self._saves:
             self._saves = signals.saves
@@ -98,16 +105,18 @@ class Attending:
         if kind == "plan":
             self._has_planned = True
             keeper.give_arena(self._channel, message)
+        elif kind == "bye":
+            self.said_code = int(message["code"])
         elif kind == "damaged":
             keeper.was_damaged(int(message["number"]))
         else:
             keeper.hear_of_claim(message)
 
 
-def send(channel: Channel, kind: str, **facts: Any) -> None:
+def send(channel: Channel, kind: str, descriptor: int | None = None, **facts: Any) -> None:
     """A trainer that is gone hears nothing; its end is noticed elsewhere."""
     try:
-        channel.send(kind, **facts)
+        channel.send(kind, descriptor, **facts)
     except Gone:
         return
 

@@ -27,11 +27,12 @@ class Child:
     pid: int
     handle: int
     is_ours: bool = True  # a child of this process, so that its exit code can be had
+    hears_signals: bool = True  # SIGTERM asks it to stop, and does not end it
 
     @classmethod
-    def of(cls, pid: int, is_ours: bool = True) -> "Child":
+    def of(cls, pid: int, is_ours: bool = True, hears_signals: bool = True) -> "Child":
         """Raises: ProcessLookupError if it has ended and is nobody's any more."""
-        return cls(pid, os.pidfd_open(pid), is_ours)
+        return cls(pid, os.pidfd_open(pid), is_ours, hears_signals and is_ours)
 
     @property
     def has_ended(self) -> bool:
@@ -43,11 +44,14 @@ class Child:
             signal.pidfd_send_signal(self.handle, number)
 
     def end(self) -> int | None:
-        """Wait for its end. Returns its exit code, or minus the signal that ended it; None for nobody's child."""
+        """Wait for its end. Returns its exit code, or minus the signal that ended it; None for nobody's child, which
+        is not waited for.
+        """
+        if not self.is_ours:
+            os.close(self.handle)
+            return None
         select.select([self.handle], [], [])
         os.close(self.handle)
-        if not self.is_ours:
-            return None
         with contextlib.suppress(ChildProcessError):
             return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return None

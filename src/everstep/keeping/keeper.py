@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from everstep.contracts import ParentRef, Reason, Report
 from everstep.errors import ExitCode, NotCommitted
@@ -70,17 +70,18 @@ class Keeper:
         self._damaged: int | None = None  # the version that the trainer could not load
         self._has_told_hang = False
 
-    def run(self, start: Callable[[Origin, Channel, Channel], Child]) -> int:
+    def run(self, start: Callable[[Origin], tuple[Child, Channel]], first: tuple[Child, Channel] | None = None) -> int:
         """Start the trainer, again where that is allowed. Returns the exit code of the program.
 
         Args:
-            start: begins a trainer that goes on from the origin; closes the trainer's side here.
+            start: begins a trainer that goes on from the origin; returns it, and our side of the channel to it.
+            first: one that was begun already.
         """
         starts = 1
         while True:
-            ours, theirs = Channel.pair()
-            child = start(self.origin, ours, theirs)
-            end = self.keep(child, ours)
+            child, channel = first or start(self.origin)
+            first = None
+            end = self.keep(child, channel)
             settled = self.settle(end)
             if self._was_damaged():
                 continue
@@ -91,13 +92,19 @@ class Keeper:
             self._report(f"Starting the trainer again, {starts} of {self._settings.restarts} times.")
             starts += 1
 
+    def run_once(self, child: Child, channel: Channel) -> int:
+        """Keep a trainer that somebody else started, until it ends or lets go. Returns an exit code."""
+        end = self.keep(child, channel)
+        settled = self.settle(end)
+        return self.leave(end.exit_code if settled.is_safe else int(ExitCode.DISK_FULL), settled)
+
     # --- while a trainer lives ------------------------------------------------------------------------------
 
     def keep(self, child: Child, channel: Channel) -> End:
         """Until the trainer has ended. Nothing that goes wrong in here ends the keeping before that."""
         self.keeping.tell_trainer(child.pid)
         attending = Attending(self, child, channel, self._signals)
-        while not child.has_ended:
+        while not attending.is_over:
             try:
                 attending.once()
             except Exception:  # a fault of ours must cost no state: the trainer goes on, and so do we
@@ -107,7 +114,7 @@ class Keeper:
         code = child.end()
         channel.close()
         self.keeping.tell_trainer(None)
-        return End(code, self._last_step())
+        return End(attending.said_code if code is None else code, self._last_step())
 
     def give_arena(self, channel: Channel, message: Message) -> None:
         """The trainer says what it will copy; it gets memory laid out for that, or is told that there is none."""
@@ -176,11 +183,10 @@ class Keeper:
             self._committer.refused_since = None
 
     def _tell(self, channel: Channel, outcome: Outcome) -> None:
-
         if outcome.version is not None:
             self._committed = max(self._committed, outcome.generation)
-            facts = {"number": outcome.version.number, "manifest": outcome.version.manifest}
-            send(channel, "committed", generation=outcome.generation, seconds=outcome.seconds, **facts)
+            facts: dict[str, Any] = {"number": outcome.version.number, "manifest": outcome.version.manifest}
+            send(channel, "committed", None, generation=outcome.generation, seconds=outcome.seconds, **facts)
             if outcome.version.reason == Reason.RESCUE:
                 self._report(_rescued(outcome.version, self._last_step()))
         else:
@@ -326,7 +332,7 @@ def _bug(error: Exception) -> NotCommitted:
 
 
 def _ref(run: Run, version: Version | None) -> ParentRef | None:
-    return None if version is None else ParentRef(run.name, version.number, version.manifest_digest)
+    return None if version is None else run.ref(version)
 
 
 def _rescued(version: Version, step: int) -> str:

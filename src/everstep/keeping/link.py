@@ -1,7 +1,7 @@
 """The trainer's end of a channel: what is asked of the keeper, and what it says, sorted."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from everstep.keeping.channel import Channel, Gone, Message
@@ -28,10 +28,14 @@ class Link:
 
     def ask(self, kind: str, answer: str, **facts: Any) -> Message:
         """Ask, and wait for the answer of this kind; everything else is kept for `news`. Raises: KeeperGone."""
+        return self.ask_any(kind, (answer,), **facts)
+
+    def ask_any(self, kind: str, answers: Collection[str], **facts: Any) -> Message:
+        """The same where there is more than one answer."""
         self.tell(kind, **facts)
         while True:
             message = self._receive()
-            if message["kind"] == answer:
+            if message["kind"] in answers:
                 return message
             self._kept.append(message)
 

@@ -14,7 +14,7 @@ STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU)
 AGAIN = (signal.SIGINT, signal.SIGTERM)  # that somebody sends a second time on purpose
 SAVE = (signal.SIGUSR1, signal.SIGUSR2)  # what schedulers send some time before the end
 PAUSE = (signal.SIGTSTP, signal.SIGCONT)
-MOMENT_S = 1.0
+MOMENT_S = 0.5
 
 
 class Listening:

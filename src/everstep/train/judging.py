@@ -14,6 +14,7 @@ from everstep.evaluation.scores import points
 from everstep.evaluation.verdict import Control, Verdict, is_worn_out, verdict
 from everstep.keeping.claims import Claim, Observer
 from everstep.train.metrics import Metrics
+from everstep.train.notes import Notes
 from everstep.train.progress import Reporter
 from everstep.train.state import TrainState
 from everstep.versions import Run, Version
@@ -38,6 +39,7 @@ class Judge(Observer):
         self._run, self._scorer, self._reporter = run, scorer, reporter
         self._state, self._metrics = state, metrics
         self._judged: dict[Claim, Judged] = {}
+        self._notes = Notes(run.layout, reporter.say)
         self._images_per_step = scorer.config.optim.images_per_step
         self.verdict: Verdict = verdict(points(run), self._images_per_step)
         self.is_worn_out = False  # whether training shall end because control gain rises no more
@@ -49,6 +51,8 @@ class Judge(Observer):
     def committed(self, claim: Claim, version: Version) -> None:
         """Note what was measured under the version, now that it has a number."""
         judged = self._judged.pop(claim, None)
+        if judged is not None and judged.loss is not None:
+            self._notes.add(version.number, scores={"loss": judged.loss})
         if judged is not None:
             self.file(version, judged, self._metrics)
 

@@ -11,6 +11,7 @@ from everstep.config.schema import Config
 from everstep.contracts import COMPLETE, Batch, Reason
 from everstep.data import StopAsked
 from everstep.errors import DataUnreadable, NotCommitted
+from everstep.keeping.asked import Asked
 from everstep.keeping.link import KeeperGone
 from everstep.keeping.saver import Saver
 from everstep.models.sd import StableDiffusion
@@ -21,7 +22,7 @@ from everstep.train.rate import Rate
 from everstep.train.state import TrainState
 from everstep.train.step import take_step
 from everstep.train.stop import StopSignals
-from everstep.versions import LiveStatus, Request, answer, drop_request, read_requests, write_live
+from everstep.versions import LiveStatus, write_live
 
 TELL_PERIOD_S = 0.5
 
@@ -48,7 +49,7 @@ class Loop:
         self.forward = family.compiled(state.controlnet)
         self.rate = Rate()
         self._told_at = 0.0
-        self._heard: set[str] = set()  # names of requests that were done
+        self._asked = Asked(self._layout, self._save_as_asked)
 
     def run(self) -> Reason:
         """Train until the last step or a request to stop; returns the reason: final, early where control gain rises no
@@ -104,11 +105,9 @@ class Loop:
 
     def _hear(self) -> None:
         """What the keeper has done, and what it asks."""
-        for message in self.saver.hear():
-            if message["kind"] == "stop":
-                self.signals.ask(message["signal"])
-            elif message["kind"] == "save":
-                self._save_as_asked(None)
+        self._asked.by_keeper(self.saver.hear())
+        if self._asked.signal is not None:
+            self.signals.ask(self._asked.signal)
 
     def _save(self, reason: Reason) -> None:
         """Make a version. A disk that refuses it costs the version, not the training, unless it is the last."""
@@ -130,26 +129,12 @@ class Loop:
                 return str(error)
         return None
 
-    def _requests(self) -> list[Request]:
-        """What was asked and not done yet; a disk that keeps a request shall not have it done again and again."""
-        return [request for request in read_requests(self._layout) if request.name not in self._heard]
-
-    def _answer(self, request: Request, refusal: str | None) -> None:
-        self._heard.add(request.name)
-        if refusal is not None:
-            answer(self._layout, request, refusal)
-        else:
-            drop_request(self._layout, request)
-
     def asked_to_stop(self) -> Reason | None:
         """The reason to stop after this step, or None to go on. What else was asked is done."""
-        reason = Reason.SIGNAL if self.signals.received is not None else None
-        for request in self._requests():
-            if request.kind == "save":
-                self._answer(request, self._save_as_asked(request.details.get("label")))
-            elif request.kind == "stop":
-                reason = reason or Reason.ASKED
-        return reason or (Reason.EARLY if self.judge.is_worn_out else None)
+        asked = self._asked.to_stop()
+        if self.signals.received is not None:
+            return Reason.SIGNAL
+        return asked or (Reason.EARLY if self.judge.is_worn_out else None)
 
     def _tell(self, state: str = "running") -> None:
         """Let the line, the live file and the records know; at most twice a second."""

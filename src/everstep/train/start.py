@@ -97,10 +97,11 @@ def _kept(ready: Ready, is_named: bool, reporter: Reporter) -> int:
     """Train under a keeper, which this process becomes. Returns the exit code."""
     run, config = ready.run, ready.config
 
-    def begin(origin: Origin, ours: Channel, theirs: Channel) -> Child:
+    def begin(origin: Origin) -> tuple[Child, Channel]:
+        ours, theirs = Channel.pair()
         going_on = replace(ready, version=origin.version, parent=origin.parent)
         stacks = run.layout.records / STACKS
-        return fork(lambda channel: _trainer(going_on, reporter, channel), ours, theirs, stacks)
+        return fork(lambda channel: _trainer(going_on, reporter, channel), ours, theirs, stacks), ours
 
     keeping = Keeping(
         run=run,

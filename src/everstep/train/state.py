@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from everstep.keeping import generators
 from everstep.keeping.revision import Revision
 from everstep.keeping.snapshots import Snapshots
 from everstep.models.files import AVERAGED, CONTROLNET_CONFIG, METADATA, MOMENTS, OPTIMIZER, STATE, WEIGHTS
@@ -69,7 +70,7 @@ class TrainState:
             "images_seen": self.images_seen,
             "loss_scaler": self.scaler.state_dict(),
             "threads": torch.get_num_threads(),
-            "rng": _rng_states(),
+            "rng": generators.states(),
         }
         # Not indented: that would take more time at every snapshot than the copy of a small network.
         return {CONTROLNET_CONFIG: self._config, STATE: json.dumps(facts, sort_keys=True).encode()}
@@ -95,7 +96,7 @@ class TrainState:
         if self.scaler.is_enabled() and facts["loss_scaler"]:
             self.scaler.load_state_dict(facts["loss_scaler"])
             self.restored.append("loss scaler")
-        _restore_rng(facts["rng"])
+        generators.restore(facts["rng"])
         self.restored += ["learning rate", "position in the data", "random number generators"]
 
     def _restore_tensors(self, version: Version, snapshots: Snapshots | None) -> None:
@@ -117,28 +118,3 @@ def seed_process(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def _rng_states() -> dict[str, Any]:
-    """States of the process's own generators, which training does not use but the user's code may."""
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    return {
-        "python": random.getstate(),
-        "numpy": [kind, np.asarray(keys).tolist(), position, has_gauss, cached],
-        "torch": torch.get_rng_state().numpy().tobytes().hex(),
-        "cuda": [state.numpy().tobytes().hex() for state in torch.cuda.get_rng_state_all()],
-    }
-
-
-def _restore_rng(states: dict[str, Any]) -> None:
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, *rest = states["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(_byte_tensor(states["torch"]))
-    if len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([_byte_tensor(state) for state in states["cuda"]])
-
-
-def _byte_tensor(text: str) -> Tensor:
-    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from everstep.contracts import Draft, Report
+from everstep.contracts import Draft, ParentRef, Report
 from everstep.errors import DamageFound, NotCommitted, UnreachableDisk, UserError
 from everstep.versions import commit as committing
 from everstep.versions import fsops, manifest
@@ -151,6 +151,10 @@ class Run:
         """The version of this number, with nothing else read. Raises: DamageFound."""
         path = self.layout.version(number)
         return Version(number, path, manifest.read(path))
+
+    def ref(self, version: Version) -> ParentRef:
+        """The version as the parent of what is made from it."""
+        return ParentRef(self.name, version.number, version.manifest_digest)
 
     def damaged(self) -> list[tuple[Path, str]]:
         """Folders that are named as versions but do not count, with the reason."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from everstep.errors import DamageFound
 from everstep.versions.loading import TargetFor, load_from_image, load_into
 from everstep.versions.tensorfile import TensorPlace
-from everstep.versions.version import Version
+from everstep.versions.version import Version, read_tensors
 
 DTYPES = {
     "F64": torch.float64,
@@ -105,3 +105,13 @@ def _bytes_of(contiguous: Tensor) -> memoryview:
     """The memory itself. Its dtype may be one that numpy has not."""
     flat: memoryview = contiguous.reshape(-1).view(torch.uint8).numpy().data
     return flat
+
+
+def read_torch(version: Version, path: str) -> dict[str, Tensor]:
+    """A tensor file of a version as tensors of their own, on the CPU, verified. Raises: DamageFound."""
+    return {
+        name: torch.frombuffer(loaded.buffer, dtype=DTYPES[loaded.dtype]).reshape(loaded.shape)
+        if loaded.buffer.nbytes
+        else torch.empty(loaded.shape, dtype=DTYPES[loaded.dtype])
+        for name, loaded in read_tensors(version, path).items()
+    }

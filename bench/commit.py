@@ -24,17 +24,21 @@ import torch
 from diffusers import ControlNetModel
 from torch import Tensor
 
-from everstep.config.schema import Keeper, Optim
+from everstep.config.schema import Optim
 from everstep.contracts import Draft
 from everstep.keeping.arena import Arena, PlannedFile, plan_arena
 from everstep.keeping.channel import Channel
 from everstep.keeping.committer import Committer
+from everstep.keeping.link import Link
 from everstep.keeping.memory import release, take_memory
+from everstep.keeping.settings import Settings
+from everstep.keeping.snapshots import Snapshots, notes_bytes
+from everstep.keeping.stateful import Layout
 from everstep.train.optim import make_optimizer
-from everstep.train.snapshots import Snapshots
 from everstep.train.state import TrainState
 from everstep.versions import Run, Version
-from everstep.versions.tensorfile import TensorImage
+from everstep.versions.pruning import prune
+from everstep.versions.retention import Policy
 from everstep.versions.torch import fill
 from machine import record
 
@@ -55,7 +59,7 @@ def main() -> None:
     shutil.rmtree(asked.folder, ignore_errors=True)
     asked.folder.mkdir(parents=True)
     state = make_state(asked.small)
-    size = sum(TensorImage(file).size_bytes for file in state.tensor_files())
+    size = Layout(state).size_bytes
     print(f"{size / 1e9:.2f} GB of state", flush=True)
     rows: list[tuple[str, float | None, float | None]] = []
     text = ""
@@ -95,82 +99,135 @@ def make_state(is_small: bool) -> TrainState:
 
 
 def measure_ours(state: TrainState, folder: Path, size: int) -> dict[str, Any]:
-    """Copies and commits, taking turns with the bare copy and the raw write of the same bytes."""
+    """Copies and commits in the steady state, older versions going for newer ones, taking turns with the bare copy and
+    the raw write of the same bytes.
+    """
     run = Run.create(folder / "ours", "a: 1\n")
-    files, live = state.tensor_files(), state.tensors()
-    planned = [PlannedFile(file.path, TensorImage(file).size_bytes) for file in files]
+    layout = Layout(state)
+    planned = [PlannedFile(image.path, image.size_bytes) for image in layout.images]
     before = resident_bytes()
     began = time.perf_counter()
-    taken = take_memory(lambda slots: plan_arena(run.path, planned, 1 << 20, slots), None)
+    taken = take_memory(lambda slots: plan_arena(run.path, planned, notes_bytes(layout, 1 << 16), slots), None)
     arena = taken.arena
     assert arena is not None
     print(f"arena: {taken.where}, made in {time.perf_counter() - began:.1f} s", flush=True)
     keeper, trainer = Channel.pair()
     wake = threading.Event()
-    committer = Committer(run, arena, wake.set, lambda _: "")
-    settings = Keeper(copying="blocking")
-    snapshots = Snapshots(arena, files, live, state.optimizer, trainer, settings, print)
-    found: dict[str, list[float]] = {name: [] for name in ("bare", "blocking", "durable", "raw", "load", "raw read")}
-    targets = snapshots._targets[0]
-    for _ in range(ROUNDS):
-        found["bare"].append(timed(bare_copy, targets, snapshots._sources))
+    committer = Committer(run, arena, wake.set, retire, print)
+    snapshots = Snapshots(arena, state, layout, Link(trainer), Settings(copying="blocking"), print)
+    names = ("bare", "blocking", "durable", "raw", "load", "raw read", "first")
+    found: dict[str, list[float]] = {name: [] for name in names}
+    targets, sources = targets_of(arena, layout), layout.in_order(state.tensors())
+    for number in range(len(arena.slots) + ROUNDS):
+        is_steady = number >= len(arena.slots)
+        bare = timed(bare_copy, targets, sources)
         began = time.perf_counter()
         snapshots.take(draft(state), claimed=True)
-        found["blocking"].append(time.perf_counter() - began)
-        committer.add(keeper.receive()["slot"])
-        version = None
-        while version is None:
-            wake.wait()
-            wake.clear()
-            for outcome in committer.outcomes():
-                assert outcome.version is not None, outcome.error
-                version = outcome.version
-        found["durable"].append(time.perf_counter() - began)
-        slot = arena.slots[0]
+        stall = time.perf_counter() - began
+        version = committed(committer, keeper, wake)
+        durable = time.perf_counter() - began
+        settle(committer, wake)
+        if not is_steady:  # the first copy into each slot: its pages are new to both processes
+            found["first"].append(stall / bare)
+            continue
         path = folder / "raw"
-        found["raw"].append(
-            timed(lambda slot=slot, path=path: [raw_write(path, slot.padded_image(f.path)) for f in planned])
-        )
-        found["load"].append(timed(lambda v=version: load(live, v)))
-        found["raw read"].append(timed(lambda v=version: [raw_read(v.path / f.path) for f in planned]))
+        slot = arena.slots[0]
+        taken_s = {
+            "bare": bare,
+            "blocking": stall,
+            "durable": durable,
+            "raw": timed(lambda s=slot, p=path: [raw_write(p, s.padded_image(f.path)) for f in planned]),
+            "load": timed(lambda v=version: load(state.tensors(), v)),
+            "raw read": timed(lambda v=version: [raw_read(v.path / f.path) for f in planned]),
+        }
+        for name, value in taken_s.items():
+            found[name].append(value)
         path.unlink()
-        shutil.rmtree(version.path)
-        print(json.dumps({name: round(values[-1], 3) for name, values in found.items()}), flush=True)
+        print(json.dumps({name: round(value, 3) for name, value in taken_s.items()}), flush=True)
     result: dict[str, Any] = {name: statistics.median(values) for name, values in found.items()}
     result["memory"] = (resident_bytes() - before) / size
     result["slots"] = len(arena.slots)
     for name, (a, b) in RATIOS.items():
         result[name] = statistics.median(x / y for x, y in zip(found[a], found[b], strict=True))
-    snapshots.close()
-    result |= measure_overlap(state, arena, files, live, trainer, keeper)
+    result |= measure_overlap(state, arena, layout, trainer, keeper)
     for _ in committer.finish():
         pass
     release(arena)
     return result
 
 
+def retire(run: Run) -> str:
+    """As in a training: the newest version is read whole before older ones go."""
+    prune(run, Policy(last=2), time.time(), ())
+    return ""
+
+
+def committed(committer: Committer, keeper: Channel, wake: threading.Event) -> Version:
+    """Do what a keeper does with the messages of one claim, until it is a version."""
+    while True:
+        while keeper.is_waiting(0.001):
+            message = keeper.receive()
+            if message["kind"] == "claim":
+                committer.claim(message["slot"], message["generation"], message["step"])
+            else:
+                committer.sealed(message["generation"])
+        for outcome in committer.outcomes():
+            assert outcome.version is not None, outcome.error
+            return outcome.version
+        wake.clear()
+
+
+def settle(committer: Committer, wake: threading.Event) -> None:
+    """Until older versions have gone."""
+    while committer._retiring:
+        wake.wait(0.1)
+        for _ in committer.retired():
+            pass
+        while committer._retiring and committer._retiring[0].done():
+            committer._retiring.pop(0)
+
+
+def targets_of(arena: Arena, layout: Layout) -> list[torch.Tensor]:
+    """Tensors over the last slot, for the bare copy."""
+    views = []
+    for image in layout.images:
+        memory = arena.slots[-1].image(image.path)
+        for place in image.places.values():
+            count = (place.end - place.begin) // 4
+            flat = torch.frombuffer(memory, dtype=torch.float32, count=count, offset=len(image.header) + place.begin)
+            views.append(flat.view(place.shape))
+    return views
+
+
 def measure_overlap(
-    state: TrainState, arena: Arena, files: Any, live: Any, trainer: Channel, keeper: Channel
+    state: TrainState, arena: Arena, layout: Layout, trainer: Channel, keeper: Channel
 ) -> dict[str, float]:
-    """Steps with and without a copy beside them, taking turns."""
-    snapshots = Snapshots(arena, files, live, state.optimizer, trainer, Keeper(copying="background"), print)
-    plain, overlapped, stalls = [], [], []
+    """Steps with and without a copy beside them, taking turns; and with one copied while training waits."""
+    taken: dict[str, list[float]] = {"plain step": [], "overlapped step": [], "background": [], "waiting step": []}
+    ways = {}
+    for copying in ("background", "blocking"):
+        ways[copying] = Snapshots(arena, state, layout, Link(trainer), Settings(copying=copying), print)
     step(state)
     for _ in range(ROUNDS):
-        plain.append(timed(step, state))
-        began = time.perf_counter()
-        snapshots.take(draft(state), claimed=False)
-        step(state)
-        overlapped.append(time.perf_counter() - began)
-        stalls.append(snapshots._cost.stall_s)
-        snapshots.wait()
-        print(json.dumps({"plain": plain[-1], "overlapped": overlapped[-1], "stall": stalls[-1]}), flush=True)
-    snapshots.close()
-    return {
-        "background": statistics.median(stalls),
-        "plain step": statistics.median(plain),
-        "overlapped step": statistics.median(overlapped),
-    }
+        taken["plain step"].append(timed(step, state))
+        for copying, name in (("background", "overlapped step"), ("blocking", "waiting step")):
+            snapshots = ways[copying]
+            snapshots._generation = max(slot.generation for slot in arena.slots)
+            state.revision.before_change = snapshots._let_change
+            began = time.perf_counter()
+            snapshots.take(draft(state), claimed=False)
+            step(state)
+            taken[name].append(time.perf_counter() - began)
+            snapshots.wait()
+            if copying == "background":
+                taken["background"].append(snapshots._pace._costs[-1].stall_s)
+                taken.setdefault("beside", []).append(snapshots._pace._costs[-1].beside_s)
+        print(json.dumps({name: round(values[-1], 3) for name, values in taken.items()}), flush=True)
+    result = {name: statistics.median(values) for name, values in taken.items()}
+    cores = os.cpu_count() or 1
+    # All that the copy, its digests and its health take of the processors, spread over all of them at no other loss.
+    result["limit"] = 1 + result["beside"] / cores / result["plain step"]
+    return result
 
 
 def step(state: TrainState) -> None:
@@ -236,9 +293,16 @@ def ours_table(found: dict[str, Any]) -> str:
         ("bare copy of the same bytes", f"{found['bare']:.2f} s", ""),
         ("stall, blocking / bare copy", f"{found['copy ratio']:.2f}", "at most 1.2"),
         ("stall, in the background / bare copy", f"{found['background'] / found['bare']:.3f}", "at most 0.15"),
-        ("step with a copy beside it / without", f"{found['overlapped step'] / found['plain step']:.3f}", "reported"),
-        ("raw O_DIRECT write and fsync / copy to durable commit", f"{found['write ratio']:.2f}", "at least 0.85"),
-        ("raw O_DIRECT read / load and verify", f"{found['read ratio']:.2f}", "at least 0.8"),
+        (
+            "step with a copy beside it / without",
+            f"{found['overlapped step'] / found['plain step']:.3f}",
+            "at most 1.15",
+        ),
+        ("the same, copied while training waits", f"{found['waiting step'] / found['plain step']:.3f}", ""),
+        ("the least, by the processor time that copy, digests and health take", f"{found['limit']:.3f}", ""),
+        ("stall of the first copy into a slot / bare copy", f"{found['first']:.2f}", ""),
+        ("raw O_DIRECT write and fsync / copy to durable commit", f"{found['write ratio']:.2f}", "at least 0.92"),
+        ("raw O_DIRECT read / load and verify", f"{found['read ratio']:.2f}", "at least 0.92"),
         (f"memory / state, {found['slots']} slots", f"{found['memory']:.2f}", "slots x state"),
     ]
     return "| | measured | asked |\n| --- | --- | --- |\n" + "".join(f"| {a} | {b} | {c} |\n" for a, b, c in rows)

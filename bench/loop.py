@@ -21,7 +21,7 @@ import torch
 from everstep.config import Settings, dump, resolve
 from everstep.contracts import Batch
 from everstep.data import Source
-from everstep.keeping.channel import Channel
+from everstep.keeping.link import Link
 from everstep.train import session
 from everstep.train.intent import Ready, complete, open_data
 from everstep.train.loop import Loop
@@ -97,11 +97,11 @@ def in_words(ratios: list[float]) -> str:
 def built_loop(
     folder: Path,
     closing: ExitStack,
-    channel: Channel | None = None,
+    link: Link | None = None,
     settings: Settings | None = None,
     wrap: Callable[[Source], Source] = lambda source: source,
 ) -> Loop:
-    """A training on the built-in base and data, as `everstep train` builds it; with a channel, it takes snapshots.
+    """A training on the built-in base and data, as `everstep train` builds it; with a link, it takes snapshots.
 
     Args:
         settings: over those of the preset.
@@ -113,7 +113,7 @@ def built_loop(
     ready = Ready(run, config, base, base.digest(), wrap(open_data(config, print)), None, None)
     reporter = Reporter()
     signals = closing.enter_context(StopSignals(print))
-    return session.build(ready, reporter, signals, closing, channel)
+    return session.build(ready, reporter, signals, closing, link)
 
 
 def merged(under: Settings, over: Settings) -> Settings:

@@ -65,11 +65,8 @@ def test_a_returned_commit_is_durable_whatever_was_not_flushed(
     )
 
 
-NOT_YET = pytest.mark.xfail(strict=True, reason="the folders that are made above a run's are not flushed yet")
-
-
 @pytest.mark.fault("power cut while a run and its first version are made")
-@pytest.mark.parametrize("is_first_run", [False, pytest.param(True, marks=NOT_YET)], ids=["runs/ is there", "is new"])
+@pytest.mark.parametrize("is_first_run", [False, pytest.param(True)], ids=["runs/ is there", "is new"])
 def test_a_power_cut_at_any_moment_of_the_first_version_leaves_it_or_room_for_it(
     memory: Path, commit: Commit, is_first_run: bool, seen: Seen
 ) -> None:

@@ -15,7 +15,7 @@ from drafts import arrays, draft
 from faults import Seen
 from interrupted import Failing, killed_at
 
-from everstep.errors import DiskFull, UserError
+from everstep.errors import DiskFull, UnreachableDisk, UserError
 from everstep.versions import Run, fsops, read_tensors, verify, write_annotation
 from everstep.versions.pruning import decide, prune, slim
 from everstep.versions.retention import Fate, Policy

@@ -16,8 +16,8 @@ from types import TracebackType
 from everstep.errors import DamageFound
 from everstep.versions.fsops import DIRECT, NOT_OFFERED
 
-PIECE_BYTES = 16 << 20
-BUFFERS, READERS = 5, 3  # one buffer is looked at, the others are full or being filled
+PIECE_BYTES = 8 << 20
+BUFFERS, READERS = 6, 4  # one buffer is looked at, the others are full or being filled
 BLOCK_BYTES = 4096  # a multiple of every block size
 
 

@@ -37,7 +37,7 @@ class Sources:
     """The live tensors of a layout, ready to be copied again and again as long as they stay where they are."""
 
     def __init__(self, layout: Layout, tensors: Sequence[Tensor]) -> None:
-        self.tensors, self._layout = tensors, layout
+        self.tensors, self._layout = [tensor.detach() for tensor in tensors], layout
         self.places = [tensor.data_ptr() for tensor in tensors]
         self.is_cuda = any(tensor.is_cuda for tensor in tensors)
         self.is_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
@@ -157,6 +157,14 @@ def _slices(target: Any, source: Any, end: int) -> Iterator[Part]:
     for begin in range(0, target.size, items):
         to, of = target[begin : begin + items], source[begin : begin + items]
         yield Part([to], [of], to.nbytes, end - (target.size - begin - to.size) * target.itemsize)
+
+
+def follow(marks: list[tuple[torch.cuda.Event, int]], slot: Slot, look: Copied) -> None:
+    """Behind the copies that a GPU makes."""
+    for mark, end in marks:
+        mark.synchronize()
+        slot.tell_copied(end)
+        look(end)
 
 
 def write_headers(layout: Layout, slot: Slot) -> None:

@@ -19,7 +19,7 @@ import torch
 from everstep.contracts import Draft, Report
 from everstep.errors import NotFinite
 from everstep.keeping.arena import Arena, Slot, SlotState
-from everstep.keeping.copying import Barrier, Copied, Pins, Sources, write_headers
+from everstep.keeping.copying import Barrier, Copied, Pins, Sources, follow, write_headers
 from everstep.keeping.health import Health, Looking
 from everstep.keeping.link import Link
 from everstep.keeping.pace import Cost, Pace
@@ -75,7 +75,8 @@ class Snapshots:
             settings: how often, and in which way.
         """
         self._arena, self._state, self.layout, self._link, self._report = arena, state, layout, link, report
-        self._sources = Sources(layout, layout.in_order(state.tensors()))
+        self._tensors = state.tensors()
+        self._sources = Sources(layout, layout.in_order(self._tensors))
         for slot in arena.slots:
             write_headers(layout, slot)
         self._health = [Health(len(image.header), image.places, state.exempt) for image in layout.images]
@@ -138,8 +139,11 @@ class Snapshots:
         Tensors that were only made or bound anew elsewhere are taken from where they are now.
         """
         tensors = self._state.tensors()
+        if tensors is self._tensors:
+            return True
         if not self.layout.fits(tensors):
             return False
+        self._tensors = tensors
         ordered = self.layout.in_order(tensors)
         if not self._sources.are_at(ordered):
             self.wait()
@@ -179,7 +183,7 @@ class Snapshots:
             marks = self._sources.copy_on_stream(slot, self._stream)
             self._copy = copy
             self._barrier.on(marks[-1][0] if marks else None)
-            self._sealing = self._worker.submit(self._complete, copy, lambda look: _follow(marks, slot, look))
+            self._sealing = self._worker.submit(self._complete, copy, lambda look: follow(marks, slot, look))
             if copy.cost.mode == "blocking":
                 self._let_change()
                 torch.cuda.synchronize()
@@ -316,14 +320,6 @@ class Snapshots:
             self._report(f"The snapshot of step {copy.draft.step:,} was refused: {why}.")
         if copy.is_claimed or fault is not None:
             self.voided.append(Void(copy.generation, why, fault))
-
-
-def _follow(marks: list[tuple[torch.cuda.Event, int]], slot: Slot, look: Copied) -> None:
-    """Behind the copies that a GPU makes."""
-    for mark, end in marks:
-        mark.synchronize()
-        slot.tell_copied(end)
-        look(end)
 
 
 def _why_not_beside(optimizer: torch.optim.Optimizer) -> str | None:

@@ -40,7 +40,9 @@ class Stateful(Protocol):
         ...
 
     def tensors(self) -> Tensors:
-        """All live tensors, by file and name, as they are now; the same files as long as the state has one shape."""
+        """All live tensors, by file and name, as they are now; the same mapping again means the same tensors in the same
+        memory.
+        """
         ...
 
     def small_files(self) -> dict[str, bytes]:
@@ -70,7 +72,7 @@ class Layout:
 
     def in_order(self, tensors: Tensors) -> list[Tensor]:
         """The live tensors as they follow each other in the files."""
-        return [tensors[image.path][name].detach() for image in self.images for name in image.places]
+        return [tensors[image.path][name] for image in self.images for name in image.places]
 
 
 def _described(tensors: Tensors) -> dict[str, dict[str, tuple[torch.Size, torch.dtype]]]:

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from typing import Any
 
-LENGTH = struct.Struct("<I")
+LENGTH, FILE = struct.Struct("<I"), struct.Struct("i")
 LONGEST_BYTES = 16 << 20
 READ_BYTES = 1 << 16
 MOST_WAITING = 1000  # messages kept for a side that takes none; beyond that the oldest go, since newer ones say more
@@ -73,8 +73,9 @@ class Channel:
         while self._waiting:
             rest, descriptor = self._waiting[0]
             try:
-                flags = 0 if waits else socket.MSG_DONTWAIT
-                sent = socket.send_fds(self._end, [rest], [] if descriptor is None else [descriptor], flags)
+                # Not socket.send_fds, which takes flags and drops them: it waited for a side that does not read.
+                rights = [] if descriptor is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, FILE.pack(descriptor))]
+                sent = self._end.sendmsg([rest], rights, 0 if waits else socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             except OSError as error:

@@ -35,7 +35,7 @@ def test_list_json_has_one_row_for_each_version_with_these_keys(everstep: Everst
     assert [(row["version"], row["step"], row["images_seen"], row["reason"]) for row in rows] == [
         (0, 0, 0, "start"),
         (1, 2, 4, "interval"),
-        (2, 4, 8, "interval"),
+        (2, 4, 8, "final"),
     ]
     assert [row["parent"] for row in rows] == [None, "a@0", "a@1"]
     assert rows[2]["scores"]["loss"] > 0

@@ -16,9 +16,9 @@ def test_a_resume_inside_a_run_is_drawn_as_a_branch_with_what_was_changed(everst
     assert everstep("list", "a", "--tree").out.splitlines() == [
         "version_0  step 0  start",
         "version_1  step 2  interval",
-        "├─ version_2  step 4  interval",
+        "├─ version_2  step 4  final",
         "└─ version_3  step 4  interval  optim.max_steps 4 -> 6, optim.learning_rate 0.001 -> 0.002",
-        "   version_4  step 6  interval",
+        "   version_4  step 6  final",
     ]
 
 
@@ -37,16 +37,16 @@ def test_labels_pins_and_what_is_gone_are_named(everstep: Everstep, branched: Pa
     shutil.rmtree(branched / "a/version_2/training")
     assert everstep("list", "a", "--tree").out.splitlines() == [
         "version_0  step 0  start  pinned",
-        "├─ version_2  step 4  interval  slim  (after version_1, which is gone)",
+        "├─ version_2  step 4  final  slim  (after version_1, which is gone)",
         "└─ version_3  step 4  interval  faster  optim.max_steps 4 -> 6, optim.learning_rate 0.001 -> 0.002  "
         "(after version_1, which is gone)",
-        "   version_4  step 6  interval",
+        "   version_4  step 6  final",
     ]
     shutil.rmtree(branched / "a/version_3")
     drawn = everstep("list", "a", "--tree").out
-    assert "version_4  step 6  interval  (after 2 versions that are gone, version_1 to version_3)" in drawn
+    assert "version_4  step 6  final  (after 2 versions that are gone, version_1 to version_3)" in drawn
     (branched / "a/log.jsonl").unlink()
-    assert "version_2  step 4  interval  slim  (from version_1, which is gone)" in everstep("list", "a", "--tree").out
+    assert "version_2  step 4  final  slim  (from version_1, which is gone)" in everstep("list", "a", "--tree").out
 
 
 def test_a_run_that_began_with_the_weights_is_drawn_where_it_began(everstep: Everstep, branched: Path) -> None:
@@ -57,10 +57,10 @@ def test_a_run_that_began_with_the_weights_is_drawn_where_it_began(everstep: Eve
     log.write_text(log.read_text().replace(origin, str(branched / "a")))
     drawn = everstep("list", "a", "--tree").out.splitlines()
     assert drawn[2:4] == [
-        "├─ version_2  step 4  interval",
+        "├─ version_2  step 4  final",
         "│  └─ run b, from the weights: 2 versions to step 2",
     ]
-    assert everstep("list", "b", "--tree").out.splitlines()[1:] == ["version_1  step 2  interval"]
+    assert everstep("list", "b", "--tree").out.splitlines()[1:] == ["version_1  step 2  final"]
     assert origin in manifest.read_text()
 
 

@@ -40,8 +40,8 @@ class Stateful(Protocol):
         ...
 
     def tensors(self) -> Tensors:
-        """All live tensors, by file and name, as they are now; the same mapping again means the same tensors in the same
-        memory.
+        """All live tensors, by file and name, as they are now; the same mapping again means the same tensors, in the
+        same memory.
         """
         ...
 

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def faults_of(item: pytest.Item) -> list[str]:
     """What a test injects, in words."""
     given = getattr(item, "callspec", None)
-    values = {} if given is None else {name: str(value) for name, value in given.params.items()}
+    values = {} if given is None else {name: _word(value) for name, value in given.params.items()}
     return [marker.args[0].format(**values) for marker in item.iter_markers("fault")]
+
+
+def _word(value: object) -> str:
+    return value.name if isinstance(value, Enum) else str(value)
 
 
 def _count(row: Row, item: pytest.Item, report: pytest.TestReport) -> None:

@@ -36,7 +36,7 @@ class KillAfter:
         kill_after(self.step, self.number)
 
 
-@pytest.mark.fault("{number!s} at steps 7, 19 and 31")
+@pytest.mark.fault("{number} at steps 7, 19 and 31")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_stops_at_7_19_and_31_change_nothing(
     number: signal.Signals,

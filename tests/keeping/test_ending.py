@@ -18,6 +18,7 @@ def said() -> list[str]:
     return []
 
 
+@pytest.mark.fault("death while a copy is made into memory")
 def test_the_newest_whole_state_is_rescued_and_only_once(run: Run, said: list[str]) -> None:
     held = arena(run.path)
     for generation, (slot, step) in enumerate(zip(held.slots, (50, 40, 60), strict=True), start=1):
@@ -36,6 +37,7 @@ def test_the_newest_whole_state_is_rescued_and_only_once(run: Run, said: list[st
     assert said == []
 
 
+@pytest.mark.fault("newest state in memory is rotten")
 def test_a_rotten_state_is_named_and_the_one_before_is_taken(run: Run, said: list[str]) -> None:
     held = arena(run.path)
     fill(held.slots[0], draft(50), 1)
@@ -47,6 +49,7 @@ def test_a_rotten_state_is_named_and_the_one_before_is_taken(run: Run, said: lis
     assert said == ["A state in memory was refused: it is torn: a.weight of controlnet/weights.safetensors."]
 
 
+@pytest.mark.fault("keeper that died with a state in memory")
 def test_what_a_dead_run_left_in_memory_is_committed_at_the_next_start_and_removed(
     run: Run, shared: Path, said: list[str]
 ) -> None:
@@ -60,6 +63,7 @@ def test_what_a_dead_run_left_in_memory_is_committed_at_the_next_start_and_remov
     assert list(shared.iterdir()) == []
 
 
+@pytest.mark.fault("state in memory that the disk refuses at the next start")
 def test_memory_that_cannot_be_written_to_disk_yet_stays_and_is_named(
     run: Run, shared: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +81,7 @@ def test_memory_that_cannot_be_written_to_disk_yet_stays_and_is_named(
     assert "Rescued version_3" in said[0]
 
 
+@pytest.mark.fault("disk that answers badly at an end: {call}")
 @pytest.mark.parametrize("call", ["statvfs", "scandir"])
 def test_a_disk_that_answers_badly_is_a_disk_that_refuses(
     run: Run, shared: Path, said: list[str], monkeypatch: pytest.MonkeyPatch, call: str
@@ -95,6 +100,7 @@ def test_a_disk_that_answers_badly_is_a_disk_that_refuses(
     assert settle(run, held, said.append).version is not None
 
 
+@pytest.mark.fault("state in memory that another host has overtaken")
 def test_a_state_that_another_host_has_overtaken_is_not_gone_on_from_and_not_deleted(
     run: Run, shared: Path, said: list[str]
 ) -> None:
@@ -118,6 +124,7 @@ def test_a_step_back_by_our_own_hand_is_not_mistaken_for_another_host(run: Run, 
     assert run.find("latest").step == 15
 
 
+@pytest.mark.fault("memory of a run that was deleted")
 def test_memory_of_a_run_that_was_deleted_is_not_taken_for_that_of_a_new_one_at_its_place(
     run: Run, shared: Path, said: list[str]
 ) -> None:

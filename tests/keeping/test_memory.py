@@ -36,6 +36,7 @@ def test_a_named_folder_comes_first_then_shared_memory_then_a_nameless_file(
     assert "nameless" in third.where
 
 
+@pytest.mark.fault("shared memory without room")
 def test_a_shared_memory_without_room_leads_to_the_next_place_and_says_so(
     run: Run, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,6 +68,7 @@ def test_little_memory_makes_fewer_slots_or_none(
         assert "versions are written while training waits" in taken.where
 
 
+@pytest.mark.fault("memory of a run whose folder cannot be seen")
 def test_memory_of_other_runs_is_left_alone_even_where_their_folder_cannot_be_seen(
     run: Run, shared: Path, tmp_path: Path
 ) -> None:
@@ -90,6 +92,7 @@ def test_memory_in_which_nothing_was_ever_sealed_is_given_back(run: Run, shared:
     assert list(shared.iterdir()) == []
 
 
+@pytest.mark.fault("memory that a trainer without a keeper still uses")
 def test_memory_that_a_process_still_uses_is_nobody_elses(run: Run, shared: Path) -> None:
     held = named_arena(run)
     fill(held.slots[0], draft(50), 1)
@@ -117,6 +120,7 @@ def test_memory_of_a_run_that_was_moved_is_found_under_its_new_place(run: Run, s
     release(found[0])
 
 
+@pytest.mark.fault("copy of a run beside the memory of the run")
 def test_a_copy_of_a_run_does_not_get_the_memory_of_the_run_it_was_copied_from(
     run: Run, shared: Path, tmp_path: Path
 ) -> None:
@@ -129,6 +133,7 @@ def test_a_copy_of_a_run_does_not_get_the_memory_of_the_run_it_was_copied_from(
     assert held.path.exists()
 
 
+@pytest.mark.fault("bit flipped in what memory says of itself")
 @pytest.mark.parametrize("offset", range(0, 40, 3))
 @pytest.mark.parametrize("bit", [0, 7])
 def test_a_bit_that_flipped_in_what_memory_says_of_itself_ends_no_start_and_deletes_nothing(
@@ -146,6 +151,7 @@ def test_a_bit_that_flipped_in_what_memory_says_of_itself_ends_no_start_and_dele
         assert next(one.why for one in lying_about(None) if one.path == taken)
 
 
+@pytest.mark.fault("file of somebody else's in shared memory")
 def test_a_file_that_is_none_of_ours_is_set_aside_and_another_users_is_not_touched(run: Run, shared: Path) -> None:
     (shared / "everstep-odd").mkdir()
     (shared / "everstep-odd" / "arena").write_bytes(b"something else" * 100)
@@ -153,6 +159,7 @@ def test_a_file_that_is_none_of_ours_is_set_aside_and_another_users_is_not_touch
     assert (shared / "everstep-damaged-odd" / "arena").read_bytes() == b"something else" * 100
 
 
+@pytest.mark.fault("memory without a name when its keeper must go")
 def test_memory_without_a_name_is_sheltered_on_a_disk_and_found_there(
     run: Run, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ def test_a_sealed_slot_becomes_the_same_version_as_a_direct_commit(run: Run) -> 
         assert (version.path / path).read_bytes() == (direct.path / path).read_bytes()
 
 
+@pytest.mark.fault("bit flipped in memory: {named}")
 @pytest.mark.parametrize(
     ("path", "offset", "named"),
     [(WEIGHTS, -3, "is torn: a.weight of"), (OPTIMIZER, -3, "is torn"), (WEIGHTS, 30, "header")],
@@ -139,6 +140,7 @@ def test_a_version_is_written_while_its_copy_is_made_and_appears_after_its_seal_
     assert {path: (version.path / path).read_bytes() for path in content(made)} == content(made)
 
 
+@pytest.mark.fault("claimed copy that comes to nothing: {end}")
 @pytest.mark.parametrize(("end", "said"), [("void", "came to nothing"), ("reuse", "was overwritten")])
 def test_a_copy_that_comes_to_nothing_leaves_nothing(run: Run, end: str, said: str) -> None:
     held, made = large_arena(run), large_draft(70)
@@ -151,6 +153,7 @@ def test_a_copy_that_comes_to_nothing_leaves_nothing(run: Run, end: str, said: s
     assert not list(run.path.glob(".version*"))
 
 
+@pytest.mark.fault("slot used anew while it is written")
 def test_a_slot_that_is_used_anew_while_it_is_written_is_refused_at_every_moment(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +178,7 @@ def test_a_slot_that_is_used_anew_while_it_is_written_is_refused_at_every_moment
     assert len(run.versions()) == 3
 
 
+@pytest.mark.fault("state in memory that is not of one step")
 def test_a_step_taken_during_the_copy_is_refused(run: Run) -> None:
     """The digests are of the state before, the bytes partly of the state after."""
     held = arena(run.path)
@@ -191,6 +195,7 @@ def test_a_step_taken_during_the_copy_is_refused(run: Run) -> None:
 # --- disks that answer badly -------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("O_DIRECT taken at the open, refused at the write")
 def test_a_disk_that_takes_o_direct_at_the_open_and_refuses_it_at_the_write_gets_the_version(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +219,7 @@ def test_a_disk_that_takes_o_direct_at_the_open_and_refuses_it_at_the_write_gets
     assert arrays(50).keys() <= version.files.keys()
 
 
+@pytest.mark.fault("commit from memory that the disk refuses")
 def test_a_commit_that_the_disk_refuses_leaves_the_slot_as_it_was(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     held = arena(run.path)
     fill(held.slots[0], draft(50), 1)
@@ -224,6 +230,7 @@ def test_a_commit_that_the_disk_refuses_leaves_the_slot_as_it_was(run: Run, monk
     assert commit_slot(run, held, Filling.of_sealed(held.slots[0])).step == 50
 
 
+@pytest.mark.fault("memory that an older keeper left")
 def test_what_a_keeper_of_the_first_layout_left_is_still_rescued(run: Run, tmp_path: Path) -> None:
     """Bytes as they were laid out at first: another head, digests by tensor, no plan digest."""
     import json

@@ -171,6 +171,7 @@ class Held:
         monkeypatch.setattr(np, "copyto", late)
 
 
+@pytest.mark.fault("optimizer's step during a copy")
 def test_the_optimizers_step_waits_for_the_copy_beside_it(
     make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -184,6 +185,7 @@ def test_the_optimizers_step_waits_for_the_copy_beside_it(
     assert holds(run, training, generation) == before
 
 
+@pytest.mark.fault("change of the state during a copy, by {writer}")
 @pytest.mark.parametrize("writer", ["optimizer", "average", "in place", "exchanged"])
 def test_a_change_during_the_copy_is_noticed_whoever_makes_it(
     make: Make, monkeypatch: pytest.MonkeyPatch, writer: str
@@ -213,6 +215,7 @@ def test_a_change_during_the_copy_is_noticed_whoever_makes_it(
     assert training.arena.newest() is not None  # copied while training waits, from now on
 
 
+@pytest.mark.fault("copy that begins within a change")
 def test_a_copy_that_begins_within_a_change_is_refused(make: Make) -> None:
     training = make()
     with training.state.revision.changing():
@@ -221,6 +224,7 @@ def test_a_copy_that_begins_within_a_change_is_refused(make: Make) -> None:
     assert "being changed when the copy began" in training.snapshots.voided.popleft().why
 
 
+@pytest.mark.fault("optimizer's step that fails in the middle")
 def test_a_step_that_failed_in_the_middle_does_not_pass_for_a_whole_state(make: Make) -> None:
     training = make()
     optimizer, real = training.state.optimizer, training.state.optimizer.state
@@ -243,6 +247,7 @@ def test_a_step_that_failed_in_the_middle_does_not_pass_for_a_whole_state(make: 
     assert training.arena.newest() is not None
 
 
+@pytest.mark.fault("seal that fails")
 def test_a_seal_that_fails_is_said_and_shifts_nobody_elses_claim(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     training = make()
     with monkeypatch.context() as patched:
@@ -256,6 +261,7 @@ def test_a_seal_that_fails_is_said_and_shifts_nobody_elses_claim(make: Make, mon
     assert "could not be sealed" in training.snapshots.voided.popleft().why
 
 
+@pytest.mark.fault("state that is no numbers: {where}")
 @pytest.mark.parametrize("sick", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("where", [WEIGHTS, MOMENTS, AVERAGED])
 def test_a_state_that_is_no_numbers_is_never_sealed(make: Make, sick: float, where: str) -> None:

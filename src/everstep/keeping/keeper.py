@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from everstep.contracts import ParentRef, Reason, Report
-from everstep.errors import ExitCode, NotCommitted
+from everstep.errors import EverstepError, ExitCode, NotCommitted
 from everstep.keeping.arena import Arena, PlannedFile, plan_arena
 from everstep.keeping.attending import Attending, send
 from everstep.keeping.channel import Channel, Message
@@ -218,7 +218,9 @@ class Keeper:
     def settle(self, end: End) -> Settled:
         """The law: whatever the end was, first of all what is in memory becomes a version, or stays there by name."""
         is_death = end.code not in (*MEANT, ExitCode.DISK_FULL) and self._damaged is None
-        if is_death:
+        if is_death and self._signals.stop is not None and self._arena is None:
+            self._report(f"{self._signals.stop}: stopped before anything was trained.")
+        elif is_death:
             self._report(f"The trainer {_words(end)}, at about step {end.step:,}.")
             self._deaths.append(end.step)
         settled = Settled()
@@ -297,7 +299,7 @@ class Keeper:
     def _decide(self, end: End, settled: Settled, starts: int) -> Next:
         left = self._settings.restarts - starts + 1
         is_asked, may_start = self._signals.stop is not None, left > 0 and end.code not in MEANT
-        versions = self._run.versions() if may_start else []
+        versions = self._versions() if may_start else []
         wholes = [Whole(found.number, found.step) for found in versions if found.resumable]
         decided = next_after(end, settled.is_safe, is_asked, left, self._deaths, wholes)
         has_said = end.code in (*MEANT, ExitCode.DISK_FULL)  # the trainer itself
@@ -319,8 +321,16 @@ class Keeper:
         live = read_live(self._run.layout)
         return live.step if live is not None else 0
 
+    def _versions(self) -> list[Version]:
+        """None where the disk does not answer: that decides nothing about what is in memory."""
+        try:
+            return self._run.versions()
+        except EverstepError as error:
+            self._report(str(error))
+            return []
+
     def _say_last_version(self, step: int) -> None:
-        versions = self._run.versions()
+        versions = self._versions()
         if versions:
             last = versions[-1]
             back = max(0, step - last.step)

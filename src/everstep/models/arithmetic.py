@@ -41,7 +41,11 @@ def arithmetic(settings: Compute) -> Arithmetic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
-    return Arithmetic(_device(settings.device), DTYPES[settings.precision])
+    device = _device(settings.device)
+    if device.type == "cuda":
+        # Streams, events and memory that name no device are then this one's: snapshots of another would be unfinished.
+        torch.cuda.set_device(device)
+    return Arithmetic(device, DTYPES[settings.precision])
 
 
 def _device(name: str) -> torch.device:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from machine import record
 
-ROUNDS, WARM_S, WINDOW_S, MINUTES = 3, 3.0, 8.0, 30.0
+ROUNDS, WARM_S, WINDOW_S, MINUTES = 3, 2.0, 5.0, 30.0
 NOISE, POLL_S = 0.1, 0.01
 TICKS = os.sysconf("SC_CLK_TCK")
 WORDS = [sys.executable, "-m", "everstep", "train", "circles", "--run", "a", "--sampling.pairs", "0"]

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 
 SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # a person's own: nothing is done where one is there
-PERIOD_S = 0.5
-CROWDED, QUIET = 0.25, 0.1  # kept off: seconds in a second, of all threads together; beside one busy core about 0.5
-CALM_PERIODS = 4  # a quiet moment is not a quiet machine yet
+PERIOD_S = 0.25
+CROWDED, QUIET = 0.3, 0.1  # kept off: seconds in a second, of all threads together; beside one busy core about 0.6
+CALM_PERIODS = 2  # not more: asleep on a quiet machine is half the rate as well
 
 TASKS = Path("/proc/self/task")
 MAPS = Path("/proc/self/maps")

@@ -1,7 +1,9 @@
 """Where memory comes from, and what lies there: taken where there is room, never removed while it holds something."""
 
+import fcntl
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -177,6 +179,20 @@ def test_memory_without_a_name_is_sheltered_on_a_disk_and_found_there(
     assert path.is_relative_to(tmp_path / "var")
     found = list(leftovers(run.path, identity_of(run.path), None))
     assert [arena.newest().notes()["step"] for arena in found] == [50]
+    release(found[0])
+
+
+@pytest.mark.fault("everstep status looks at memory while a start takes it")
+def test_whoever_only_looks_keeps_no_start_from_its_memory(run: Run, shared: Path) -> None:
+    held = named_arena(run)
+    fill(held.slots[0], draft(50), 1)
+    held.close()
+    assert held.path is not None
+    with held.path.open("r+b") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.02, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
+        found = list(leftovers(run.path, identity_of(run.path), None))
+    assert [arena.path for arena in found] == [held.path]
     release(found[0])
 
 

@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ PREFIX, DAMAGED = "everstep-", "everstep-damaged-"
 ARENA = "arena"
 SLOTS = (3, 2)
 COPY_BYTES = 1 << 30
+TRIES, PAUSE_S = 5, 0.02  # a lock that is only looked at is free in a moment
 
 PlanFor = Callable[[int], ArenaPlan]
 
@@ -154,7 +156,7 @@ class Found:
 
 def lying_about(ram_dir: Path | None) -> list[Found]:
     """All memory of ours, of whatever run, in use or left."""
-    return [_look(path) for path in _paths(ram_dir)]
+    return [_look(path) for path in _paths(ram_dir) if _is_ours(path)]
 
 
 def leftovers(run: Path, identity: str, ram_dir: Path | None) -> Iterator[Arena]:
@@ -169,7 +171,7 @@ def leftovers(run: Path, identity: str, ram_dir: Path | None) -> Iterator[Arena]
             continue
         if arena is None:
             continue
-        if _is_of(arena.plan, run, identity):
+        if is_of(arena.plan.run, arena.plan.identity, run, identity):
             yield arena
         elif arena.newest() is None:
             release(arena)  # nothing was ever sealed in it
@@ -177,10 +179,10 @@ def leftovers(run: Path, identity: str, ram_dir: Path | None) -> Iterator[Arena]
             leave(arena)
 
 
-def _is_of(plan: ArenaPlan, run: Path, identity: str) -> bool:
+def is_of(made_for: str, its_identity: str, run: Path, identity: str) -> bool:
     """A run that was moved takes its identity along; one that was deleted leaves its place to another."""
-    is_here = plan.run == str(run)
-    return plan.identity == identity and (is_here or (bool(identity) and not Path(plan.run).exists()))
+    is_here = made_for == str(run)
+    return its_identity == identity and (is_here or (bool(identity) and not Path(made_for).exists()))
 
 
 def leave(arena: Arena) -> None:
@@ -201,18 +203,36 @@ def _paths(ram_dir: Path | None) -> list[Path]:
 
 def _attached(path: Path) -> Arena | None:
     """Only what is ours, and in nobody's use. Raises: DamageFound, OSError."""
-    if path.stat().st_uid != os.getuid() or path.parent.name.startswith(DAMAGED):
-        return None  # a file of another user is nobody we believe
+    if not _is_ours(path) or path.parent.name.startswith(DAMAGED):
+        return None
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return Arena.attach(descriptor, path)
-    except BlockingIOError:
+        if _takes(descriptor):
+            return Arena.attach(descriptor, path)
         os.close(descriptor)
         return None
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def _is_ours(path: Path) -> bool:
+    """A file of another user is nobody we believe."""
+    try:
+        return path.stat().st_uid == os.getuid()
+    except OSError:
+        return False
+
+
+def _takes(descriptor: int) -> bool:
+    """Whoever only looks, as everstep status does, holds the lock for a moment: a start must not take that for use."""
+    for _ in range(TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(PAUSE_S)
+    return False
 
 
 def _look(path: Path) -> Found:

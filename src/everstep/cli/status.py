@@ -5,6 +5,8 @@ from dataclasses import asdict
 from everstep.cli.place import open_run
 from everstep.cli.printing import print_facts, print_json
 from everstep.config import read_hparams
+from everstep.keeping.memory import Found
+from everstep.keeping.remnants import as_json, forgotten, in_words, of_run, sentence
 from everstep.train.space import course
 from everstep.units import duration, size
 from everstep.versions import RunStatus, status
@@ -21,12 +23,21 @@ def status_(run: str, *, json: bool = False) -> int:
         Print as JSON.
     """
     opened = open_run(run)
-    found = status(opened, course(read_hparams(opened.layout.hparams)))
+    settings = read_hparams(opened.layout.hparams)
+    found, ram_dir = status(opened, course(settings)), settings.keeper.ram_dir
+    ours, others = of_run(opened, ram_dir), forgotten(opened, ram_dir)
     if json:
-        print_json(asdict(found))
-    else:
-        print_facts(_facts(found))
+        print_json({**asdict(found), "memory": [as_json(one, one in ours) for one in (*ours, *others)]})
+        return 0
+    print_facts({**_facts(found), **_memory(ours)})
+    for one in others:
+        print(sentence(one))
     return 0
+
+
+def _memory(ours: list[Found]) -> dict[str, str]:
+    """A line for each memory of this run; there is rarely more than one."""
+    return {f"in memory{'' if number == 1 else f' {number}'}": in_words(one) for number, one in enumerate(ours, 1)}
 
 
 def _facts(found: RunStatus) -> dict[str, str]:

@@ -15,6 +15,7 @@ from everstep.keeping.channel import Channel
 from everstep.keeping.child import Child, fork
 from everstep.keeping.ending import recover_memory
 from everstep.keeping.keeper import IS_POSSIBLE, STACKS, Keeper, Keeping, Origin
+from everstep.keeping.remnants import say_forgotten
 from everstep.keeping.settings import Settings
 from everstep.models.base import BaseFolder
 from everstep.train.about import about
@@ -71,6 +72,7 @@ def _locked(
         for sentence in run.recover():
             reporter.say(sentence)
         recover_memory(run, config.keeper.ram_dir, reporter.say)
+        say_forgotten(run, config.keeper.ram_dir, reporter.say)
         run.tell_best_score(config.keep.score)
         version = _version(run, config, spec, reporter)
         if version is not None and spec is None and _is_complete(version, config):

@@ -10,7 +10,7 @@ from everstep.versions.tensorfile import TensorPlace
 # Exponents of all ones: infinities and what is no number, in formats that numpy does not compute with.
 ALL_ONES = {"F16": (np.uint16, 0x7C00), "BF16": (np.uint16, 0x7F80), "F8_E5M2": (np.uint8, 0x7C)}
 NAN = {"F8_E4M3": (np.uint8, 0x7F)}  # has no infinities
-REAL = {"F32": np.float32, "F64": np.float64}
+REAL = {"F32": np.float32, "F64": np.float64, "C64": np.float32}  # a complex number is two
 WATCHED = {**dict.fromkeys(ALL_ONES), **dict.fromkeys(NAN), **dict.fromkeys(REAL)}
 
 

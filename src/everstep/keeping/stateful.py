@@ -85,7 +85,7 @@ def check_finite(state: Stateful) -> None:
     """Raises: NotFinite naming the first tensor that holds what is no number."""
     for path, named in state.tensors().items():
         for name, tensor in named.items():
-            is_watched = tensor.is_floating_point() and name not in state.exempt
+            is_watched = (tensor.is_floating_point() or tensor.is_complex()) and name not in state.exempt
             # float8 has no isfinite of its own.
             if is_watched and not bool(torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor).all()):
                 raise NotFinite(f"{name} in {path} is not finite after step {state.step:,}.")

@@ -16,7 +16,7 @@ from everstep.keeping.channel import Message
 from everstep.keeping.claims import Claim, Making, Observer
 from everstep.keeping.ending import let_go, name_version, settle
 from everstep.keeping.link import KeeperGone, Link
-from everstep.keeping.snapshots import Snapshots, open_snapshots
+from everstep.keeping.snapshots import SPARE_BYTES, Snapshots, notes_bytes, open_snapshots
 from everstep.keeping.stateful import Stateful, check_finite, tensor_files
 from everstep.units import duration
 from everstep.versions import Version, fsops
@@ -81,7 +81,8 @@ class Saver:
         began = time.perf_counter()
         self.making.check()
         claim = Claim(self.state.step, self._reason(reason), label)
-        if not self._has_memory():
+        draft = self._draft(claim.reason)
+        if not self._has_memory(draft):
             self._commit_here(claim)
             self._copied(claim)
             self._tell_observers(claim)
@@ -90,7 +91,7 @@ class Saver:
         may_wait = self.making.may_wait if may_wait is None else may_wait
         if reason is Reason.ASKED and not may_wait:
             self._refuse_if_behind()
-        claim.generation = self.snapshots.take(self._draft(claim.reason), claimed=True, label=label, began=began)
+        claim.generation = self.snapshots.take(draft, claimed=True, label=label, began=began)
         self._pending[claim.generation] = claim
         self.last_step, self.saved_at = claim.step, time.monotonic()
         if claim.reason in UNWAITED:
@@ -108,9 +109,10 @@ class Saver:
             return
         began = time.perf_counter()
         self.making.check()
-        if self._has_memory():
+        draft = self._draft(self._reason(Reason.RESCUE))
+        if self._has_memory(draft):
             assert self.snapshots is not None
-            self.snapshots.take(self._draft(self._reason(Reason.RESCUE)), claimed=False, began=began)
+            self.snapshots.take(draft, claimed=False, began=began)
 
     def finish(self) -> None:
         """Everything that is on its way is committed. Raises: NotCommitted, NotFinite, KeeperGone."""
@@ -151,15 +153,22 @@ class Saver:
         if self.snapshots is not None:
             self.snapshots.close()
 
-    def _has_memory(self) -> bool:
-        """Whether copies go into an arena; asks for another where the state has taken another shape."""
-        if self.snapshots is not None and not self.snapshots.fits():
+    def _has_memory(self, draft: Draft) -> bool:
+        """Whether copies go into an arena; asks for another where the state has taken another shape, or grown."""
+        if self.snapshots is not None and not (self.snapshots.fits() and self._has_notes_for(draft)):
             assert self.link is not None
             self.snapshots.close()
             self.snapshots = open_snapshots(
                 self.state, self.small_bytes(), self.link, self.making.settings, self.making.report
             )
         return self.snapshots is not None
+
+    def _has_notes_for(self, draft: Draft) -> bool:
+        """Whether its small files find room: a loader that notes what it has seen has more of them every time."""
+        assert self.snapshots is not None
+        small_bytes = sum(map(len, draft.small_files.values())) + len(repr(draft.facts))
+        needed, room = notes_bytes(self.snapshots.layout, small_bytes), self.snapshots.arena.plan.notes_bytes
+        return needed - SPARE_BYTES // 2 <= room
 
     def small_bytes(self) -> int:
         """Of all that a draft holds besides tensors, about."""

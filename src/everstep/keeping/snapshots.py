@@ -28,7 +28,7 @@ from everstep.keeping.settings import Settings
 from everstep.keeping.stateful import Layout, Stateful
 from everstep.versions import Version
 
-PIECE_NOTE_BYTES = 24  # of one piece's digest in JSON
+PIECE_NOTE_BYTES, SPARE_BYTES = 24, 64 << 10  # of one piece's digest in JSON; of notes, for what nobody counts
 NAME_NOTE_BYTES = 64  # of one tensor's digest in digests.json, with its name's quotes: what the disk must have room for
 
 
@@ -60,7 +60,7 @@ def notes_bytes(layout: Layout, small_bytes: int) -> int:
     """Room for a slot's notes, and for all small files of the version that comes of it."""
     pieces = sum(-(-image.size_bytes // PIECE_BYTES) + 1 for image in layout.images)
     names = sum(len(name) + NAME_NOTE_BYTES for image in layout.images for name in image.places)
-    return 2 * small_bytes + pieces * PIECE_NOTE_BYTES + names + (64 << 10)
+    return 2 * small_bytes + pieces * PIECE_NOTE_BYTES + names + SPARE_BYTES
 
 
 class Snapshots:

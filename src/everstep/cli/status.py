@@ -9,7 +9,8 @@ from everstep.keeping.memory import Found
 from everstep.keeping.remnants import as_json, forgotten, in_words, of_run, sentence
 from everstep.train.space import course
 from everstep.units import duration, size
-from everstep.versions import RunStatus, status
+from everstep.versions import Run, RunStatus, read_live, status
+from everstep.versions.forecast import Course
 
 STALE_S = 30.0  # it writes twice a second, but for the first step and while it measures a version
 
@@ -23,8 +24,8 @@ def status_(run: str, *, json: bool = False) -> int:
         Print as JSON.
     """
     opened = open_run(run)
-    settings = read_hparams(opened.layout.hparams)
-    found, ram_dir = status(opened, course(settings)), settings.keeper.ram_dir
+    going, ram_dir = _course(opened)
+    found = status(opened, going)
     ours, others = of_run(opened, ram_dir), forgotten(opened, ram_dir)
     if json:
         print_json({**asdict(found), "memory": [as_json(one, one in ours) for one in (*ours, *others)]})
@@ -38,6 +39,17 @@ def status_(run: str, *, json: bool = False) -> int:
 def _memory(ours: list[Found]) -> dict[str, str]:
     """A line for each memory of this run; there is rarely more than one."""
     return {f"in memory{'' if number == 1 else f' {number}'}": in_words(one) for number, one in enumerate(ours, 1)}
+
+
+def _course(run: Run) -> tuple[Course, str | None]:
+    """Where it goes and its ram_dir by its settings; a loop that is not ours tells where it goes."""
+    if run.best_score():
+        settings = read_hparams(run.layout.hparams)
+        return course(settings), settings.keeper.ram_dir
+    live = read_live(run.layout)
+    if live is None:
+        return Course(max_steps=0), None
+    return Course(max_steps=live.max_steps, images_per_step=max(1, live.images_seen // max(1, live.step))), None
 
 
 def _facts(found: RunStatus) -> dict[str, str]:

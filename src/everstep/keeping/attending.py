@@ -39,7 +39,9 @@ class Attending:
     @property
     def is_over(self) -> bool:
         """Whether it has ended, or, where it is somebody else's, has let go."""
-        return self._child.has_ended or (self._is_gone and not self._child.is_ours)
+        # Its workers may hold the channel open long after it has said goodbye.
+        has_let_go = self._is_gone or self.said_code is not None
+        return self._child.has_ended or (has_let_go and not self._child.is_ours)
 
     def once(self) -> None:
         """Wait for news, and act on them."""

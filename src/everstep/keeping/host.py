@@ -12,25 +12,28 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from everstep.contracts import ParentRef, Report
-from everstep.errors import EverstepError, ExitCode
+from everstep.errors import EverstepError, ExitCode, UserError
 from everstep.keeping.attending import send
 from everstep.keeping.channel import Channel, Gone, Message
 from everstep.keeping.child import Child
 from everstep.keeping.ending import recover_memory
 from everstep.keeping.keeper import Keeper, Keeping, Origin
 from everstep.keeping.settings import Settings
+from everstep.keeping.signals import Listening
 from everstep.versions import Run, Version
 from everstep.versions.lock import Held
 from everstep.versions.readme import About
 
-ADDRESS = "EVERSTEP_KEEPER"  # where a command finds its keeper: an abstract socket of this machine
+# Where a command finds its keeper, an abstract socket of this machine. No name that could be a setting's: those are
+# read from the surroundings, too, by any other Everstep that the command starts.
+ADDRESS = "EVERSTEP_KEPT_BY"
 CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
@@ -60,7 +63,8 @@ def welcome(channel: Channel, opened: Opened, version: Version | None) -> None:
     send(channel, "origin", opened.held.descriptor, number=number)
 
 
-def keeper_of(opened: Opened, settings: Settings, report: Report) -> Keeper:
+def keeper_of(opened: Opened, settings: Settings, report: Report, signals: Listening | None = None) -> Keeper:
+    """That keeps what goes on from there."""
     parent = None
     if opened.version is not None:
         parent = ParentRef(opened.run.name, opened.version.number, opened.version.manifest_digest)
@@ -72,7 +76,7 @@ def keeper_of(opened: Opened, settings: Settings, report: Report) -> Keeper:
         tell_trainer=opened.held.tell_trainer,
         go_on="start the program again",
     )
-    return Keeper(keeping, Origin(opened.version, parent))
+    return Keeper(keeping, Origin(opened.version, parent), signals)
 
 
 # --- beside a program that runs already ----------------------------------------------------------------------
@@ -92,6 +96,8 @@ def beside(descriptor: int, report: Report) -> int:
         except EverstepError as error:
             send(channel, "no", why=str(error), exit_code=int(error.exit_code))
             return int(error.exit_code)
+        # Workers that the program forked share the lock, and may outlive it; none of them writes.
+        held.callback(opened.held.let_go)
         keeper = keeper_of(opened, replace(settings, restarts=0), report)
         welcome(channel, opened, opened.version)
         return keeper.run_once(child, channel)
@@ -105,62 +111,88 @@ class Command:
 
     def __init__(self, words: Sequence[str], report: Report) -> None:
         self._words, self._report = words, report
-        self._address = f"everstep-{os.getpid()}-{os.urandom(8).hex()}"
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(f"\0{self._address}")
-        self._listener.listen()
-        self.opened: Opened | None = None
+        self._signals = Listening()
+        self._opened: Opened | None = None
 
     def run(self, settings: Settings) -> int:
-        """Returns the exit code of the program."""
+        """Returns the exit code of the program. Raises: UserError if the command cannot be started."""
+        child, channel, hello = self._start()
+        if hello is None:
+            code = child.end() or 0
+            self._report(f"{self._words[0]} ended without asking to be kept: it has to call everstep.keep().")
+            return code if code >= 0 else int(ExitCode.STOPPED)
         with ExitStack() as held:
-            child, channel, hello = self.start()
-            if hello is None:
-                code = child.end() or 0
-                self._report(f"{self._words[0]} ended without asking to be kept: it has to call everstep.keep().")
-                return code if code >= 0 else int(ExitCode.STOPPED)
             settings = replace(Settings(**hello["settings"]), restarts=settings.restarts)
             try:
-                self.opened = open_run(hello, settings, held, self._report)
+                self._opened = opened = open_run(hello, settings, held, self._report)
             except EverstepError as error:
                 send(channel, "no", why=str(error), exit_code=int(error.exit_code))
                 child.end()
                 return int(error.exit_code)
-            keeper = keeper_of(self.opened, settings, self._report)
-            welcome(channel, self.opened, self.opened.version)
+            held.callback(opened.held.let_go)
+            keeper = keeper_of(opened, settings, self._report, self._signals)
+            welcome(channel, opened, opened.version)
             return keeper.run(self._again, (child, channel))
 
     def _again(self, origin: Origin) -> tuple[Child, Channel]:
-        child, channel, hello = self.start()
-        assert self.opened is not None
+        child, channel, hello = self._start()
+        assert self._opened is not None
         if hello is not None:
-            welcome(channel, self.opened, origin.version)
+            welcome(channel, self._opened, origin.version)
         return child, channel
 
-    def start(self) -> tuple[Child, Channel, Message | None]:
+    def _start(self) -> tuple[Child, Channel, Message | None]:
         """Begin the command; returns once it has asked to be kept, or has ended without (then no message)."""
-        surroundings = {**os.environ, ADDRESS: self._address}
-        # Its own group: Ctrl-C is for the keeper, which passes it on in words.
-        process = subprocess.Popen(self._words, env=surroundings, process_group=0)
-        process.returncode = 0  # reaped by its handle, not by Popen
-        child = Child.of(process.pid, hears_signals=False)
-        while not child.has_ended:
-            for channel, hello in self._asked(child):
-                return child, channel, hello
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as listener:
+            address = f"everstep-{os.getpid()}-{os.urandom(8).hex()}"
+            listener.bind(f"\0{address}")
+            listener.listen()
+            child = self._begin(address)
+            asked_to_stop = 0
+            while not child.has_ended:
+                waiting: list[Any] = [listener, child.handle, self._signals]
+                ready = select.select(waiting, [], [])[0]
+                asked_to_stop = self._pass_on(child, asked_to_stop)
+                found = _hello(listener) if listener in ready else None
+                if found is not None:
+                    # Whoever asks later, another loop of this program say, finds nobody here: it starts a keeper.
+                    return child, *found
         return child, Channel.pair()[0], None
 
-    def _asked(self, child: Child) -> Iterator[tuple[Channel, Message]]:
-        waiting: list[Any] = [self._listener, child.handle]
-        if self._listener not in select.select(waiting, [], [])[0]:
-            return
-        end, _ = self._listener.accept()
-        _, uid, _ = CREDENTIALS.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
-        if uid != os.getuid():
-            end.close()
-            return
-        channel = Channel(end, waits=False)
-        with contextlib.suppress(Gone):
-            yield channel, channel.receive()
+    def _begin(self, address: str) -> Child:
+        surroundings = {**os.environ, ADDRESS: address}
+        try:
+            # Its own group: Ctrl-C is for the keeper, which passes it on in words.
+            process = subprocess.Popen(self._words, env=surroundings, process_group=0)
+        except OSError as error:
+            raise UserError(f"{self._words[0]} cannot be started: {error.strerror}. Nothing was started.") from None
+        process.returncode = 0  # reaped by its handle, not by Popen
+        return Child.of(process.pid, hears_signals=False)
+
+    def _pass_on(self, child: Child, done: int) -> int:
+        """A command that has not asked to be kept yet is asked to end, and if it does not, ended."""
+        self._signals.drain()
+        asked = (self._signals.stop is not None) + self._signals.is_asked_again
+        if asked > done:
+            child.signal(signal.SIGKILL if self._signals.is_asked_again else signal.SIGTERM)
+        return asked
+
+
+def _hello(listener: socket.socket) -> tuple[Channel, Message] | None:
+    end, _ = listener.accept()
+    _, uid, _ = CREDENTIALS.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
+    if uid != os.getuid():
+        end.close()
+        return None
+    channel = Channel(end, waits=False)
+    try:
+        return channel, channel.receive()
+    except Gone:
+        channel.close()
+        return None
+
+
+# --- the program's side --------------------------------------------------------------------------------------
 
 
 def connect() -> tuple[socket.socket, "subprocess.Popen[bytes] | None"]:
@@ -168,20 +200,33 @@ def connect() -> tuple[socket.socket, "subprocess.Popen[bytes] | None"]:
     address = os.environ.get(ADDRESS)
     if address is not None:
         end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        end.connect(f"\0{address}")
-        return end, None
+        try:
+            end.connect(f"\0{address}")
+            return end, None
+        except OSError:  # it keeps another loop, or is gone
+            end.close()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     words = [sys.executable, "-m", "everstep.keeping.host", str(theirs.fileno())]
-    # A session of its own: what a terminal sends to the program does not reach its keeper.
-    keeper = subprocess.Popen(
-        words, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True, cwd="/"
-    )
-    theirs.close()
+    with contextlib.closing(theirs):
+        # A session of its own: what a terminal sends to the program does not reach its keeper.
+        keeper = subprocess.Popen(
+            words, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True, env=_surroundings()
+        )
     return ours, keeper
+
+
+def _surroundings() -> dict[str, str]:
+    """In which a new process finds this very package, also where it was only put on the path."""
+    root = Path(__file__).parents[2]
+    known = os.environ.get("PYTHONPATH")
+    if root.name in ("site-packages", "dist-packages"):  # found anyway, and no place before Python's own library
+        return dict(os.environ)
+    return {**os.environ, "PYTHONPATH": f"{known}{os.pathsep}{root}" if known else str(root)}
 
 
 def main() -> int:
     """python -m everstep.keeping.host FD"""
+    os.chdir("/")  # holds no disk that somebody wants to unmount
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
 
@@ -190,11 +235,6 @@ def main() -> int:
             print(text, file=sys.stderr, flush=True)
 
     return beside(int(sys.argv[1]), report)
-
-
-def settings_as_told(settings: Settings) -> dict[str, Any]:
-    """As a message carries them."""
-    return {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
 
 
 if __name__ == "__main__":

@@ -59,10 +59,10 @@ class Keeping:
 class Keeper:
     """Keeps one training from its start to its end, over as many trainers as it takes."""
 
-    def __init__(self, keeping: Keeping, origin: Origin) -> None:
+    def __init__(self, keeping: Keeping, origin: Origin, signals: Listening | None = None) -> None:
         self.keeping, self.origin = keeping, origin
         self._run, self._settings, self._report = keeping.run, keeping.settings, keeping.report
-        self._signals = Listening()
+        self._signals = signals or Listening()
         self._arena: Arena | None = None
         self._committer: Committer | None = None
         self._committed = 0  # the newest generation of the arena that is a version
@@ -96,6 +96,7 @@ class Keeper:
         """Keep a trainer that somebody else started, until it ends or lets go. Returns an exit code."""
         end = self.keep(child, channel)
         settled = self.settle(end)
+        self._was_damaged()
         return self.leave(end.exit_code if settled.is_safe else int(ExitCode.DISK_FULL), settled)
 
     # --- while a trainer lives ------------------------------------------------------------------------------
@@ -114,7 +115,7 @@ class Keeper:
         code = child.end()
         channel.close()
         self.keeping.tell_trainer(None)
-        return End(attending.said_code if code is None else code, self._last_step())
+        return End.of(code, attending.said_code, self._last_step())
 
     def give_arena(self, channel: Channel, message: Message) -> None:
         """The trainer says what it will copy; it gets memory laid out for that, or is told that there is none."""

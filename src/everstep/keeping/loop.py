@@ -6,35 +6,33 @@ with everstep.keep("runs/mine", network, optimizer, every=100) as kept:
         optimizer.step()
 """
 
-import os
-import shlex
-import signal
-import sys
-import threading
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import yaml
 from torch import Tensor, nn
 
 from everstep.contracts import COMPLETE, Reason, Report
-from everstep.errors import EverstepError, ExitCode, NotCommitted, NotFinite, UserError
+from everstep.errors import DamageFound, EverstepError, ExitCode, NotCommitted, UserError
 from everstep.keeping.asked import Asked
 from everstep.keeping.channel import Channel
-from everstep.keeping.claims import Making, Observer
-from everstep.keeping.host import connect, settings_as_told
+from everstep.keeping.claims import Observer
+from everstep.keeping.host import connect
+from everstep.keeping.interrupts import Interrupts
 from everstep.keeping.link import KeeperGone, Link
 from everstep.keeping.parts import HasState, Parts
 from everstep.keeping.saver import Saver
 from everstep.keeping.settings import Settings
 from everstep.keeping.snapshots import open_snapshots
-from everstep.versions import LiveStatus, Run, run_folder, write_live
-from everstep.versions.layout import HPARAMS
+from everstep.keeping.terms import Terms, command
+from everstep.versions import LiveStatus, Run, Version, run_folder, write_live
+from everstep.versions.lock import Held
 
 TELL_PERIOD_S = 0.5
 Modules = nn.Module | Mapping[str, nn.Module]
@@ -75,18 +73,18 @@ def keep(
     named = {"weights": modules} if isinstance(modules, nn.Module) else dict(modules)
     stepping = optimizers if isinstance(optimizers, Mapping) else {"optimizer": optimizers} if optimizers else {}
     parts = Parts(named, {**stepping, **(others or {})}, dict(tensors or {}))
-    hparams = yaml.safe_dump(dict(settings or {}), sort_keys=False)
-    return Kept(
-        Path(run_folder(str(run))).expanduser().resolve(),
-        parts,
-        hparams,
-        dict(facts or {}),
-        images_per_step,
-        (every, every_s),
-        keeping or Settings(),
-        observers,
-        report or _print,
+    terms = Terms(
+        folder=Path(run_folder(str(run))).expanduser().resolve(),
+        hparams=yaml.safe_dump(dict(settings or {}), sort_keys=False),
+        facts=dict(facts or {}),
+        images_per_step=images_per_step,
+        every_steps=every,
+        every_s=every_s,
+        settings=keeping or Settings(),
+        observers=observers,
+        report=report or _print,
     )
+    return Kept(parts, terms)
 
 
 def _print(text: str) -> None:
@@ -99,26 +97,17 @@ def _print(text: str) -> None:
 class Kept:
     """A loop that is kept, between entering and leaving."""
 
-    def __init__(
-        self,
-        folder: Path,
-        parts: Parts,
-        hparams: str,
-        facts: dict[str, Any],
-        images_per_step: int,
-        cadence: tuple[int | None, float | None],
-        settings: Settings,
-        observers: tuple[Observer, ...],
-        report: Report,
-    ) -> None:
-        self._folder, self._parts, self._hparams, self._facts = folder, parts, hparams, facts
-        self._images_per_step, self._cadence, self._settings = images_per_step, cadence, settings
-        self._observers, self._report = observers, report
-        self._held = ExitStack()
-        self._told_at = self._began_at = 0.0
+    def __init__(self, parts: Parts, terms: Terms) -> None:
+        self._parts, self._terms, self._report = parts, terms, terms.report
+        self._interrupts, self._held = Interrupts(terms.report), ExitStack()
+        self._lock: Held | None = None
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._saver: Saver | None = None
         self._until: int | None = None
-        self._whole_at: int | None = None  # the state's revision at the end of the last whole step
-        self.ended: Reason | None = None  # why no more steps come: final, asked, signal, rescue
+        self._wanted: list[str | None] = []  # labels of versions that were asked for within a step
+        self._told_at = self._began_at = 0.0
+        self._first = 0
+        self.ended: Reason | None = None  # why no more steps come: final, early, asked, signal, rescue
 
     @property
     def step(self) -> int:
@@ -129,77 +118,46 @@ class Kept:
         """Change what is kept inside, other than by an optimizer's step: averages, tensors of one's own."""
         return self._parts.revision.changing()
 
+    # --- entering -------------------------------------------------------------------------------------------
+
     def __enter__(self) -> "Kept":
         end, self._keeper = connect()
         self._link = Link(Channel(end))
         try:
             self._open()
         except BaseException as error:
-            self._held.close()
-            self._link.close()
+            self._close(self._code(error))
             if isinstance(error, KeeperGone):
                 raise UserError("The keeper could not be started; what it printed says why.") from None
             raise
         return self
 
-    def _listen(self) -> None:
-        """A service manager's or scheduler's SIGTERM asks to stop, unless the program has plans of its own for it."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, self._ask_to_stop)
-                self._held.callback(signal.signal, number, signal.SIG_DFL)
-
-    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
-        self._asked.signal = signal.Signals(number).name
-
     def _open(self) -> None:
-        answer = self._link.ask_any(
-            "hello",
-            ("origin", "no"),
-            run=str(self._folder),
-            hparams=self._hparams,
-            about="training of a PyTorch loop",
-            pid=os.getpid(),
-            command=shlex.join(sys.argv),
-            settings=settings_as_told(self._settings),
-        )
+        terms = self._terms
+        answer = self._link.ask_any("hello", ("origin", "no"), **terms.hello())
         if answer["kind"] == "no":
             kind = NotCommitted if answer["exit_code"] == ExitCode.DISK_FULL else UserError
             raise kind(answer["why"])
-        run = Run.open(self._folder)
-        self._held.enter_context(run.lock_from(answer["descriptor"], shlex.join(sys.argv)))
+        run = Run.open(terms.folder)
+        self._lock = self._held.enter_context(run.lock_from(answer["descriptor"], command()))
         version = None if answer["number"] is None else run.version(answer["number"])
         if version is not None:
             self._restore(version)
-        every, every_s = self._cadence
-        making = Making(
-            run=run,
-            facts=self._facts,
-            small_files={HPARAMS: self._hparams.encode()},
-            settings=self._settings,
-            report=self._report,
-            every_steps=every,
-            every_s=every_s,
-            may_wait=sys.stdout.isatty(),
-        )
-        self._saver = Saver(making, self._parts, version, None, self._link, observers=self._observers)
-        if version is not None:
-            self._saver.parent = run.ref(version)
+        parent = None if version is None else run.ref(version)
+        saver = Saver(terms.making(run), self._parts, version, parent, self._link, observers=terms.observers)
+        self._saver = saver
         self._asked = Asked(run.layout, self._save_as_asked)
-        self._saver.snapshots = open_snapshots(
-            self._parts, self._saver.small_bytes(), self._link, self._settings, self._report
-        )
-        self._whole_at = self._parts.revision.seen()
-        self._listen()
+        self._first = self.step
+        saver.snapshots = open_snapshots(self._parts, saver.small_bytes(), self._link, terms.settings, self._report)
+        self._tell("running")
+        self._interrupts.listen()
         if version is None:
-            self._saver.save(Reason.START)
+            saver.save(Reason.START)
 
-    def _restore(self, version: Any) -> None:
+    def _restore(self, version: Version) -> None:
         try:
             self._parts.restore(version)
-        except EverstepError:
+        except DamageFound:
             self._link.tell("damaged", number=version.number)
             raise
         self._report(f"Resumed from {version.name} (step {version.step:,}), every digest verified: {version.path}")
@@ -209,97 +167,137 @@ class Kept:
     def steps(self, until: int) -> Iterator[int]:
         """The numbers of the steps that are left, from the first that has not been done; ends early where asked to.
 
-        Raises: NotFinite, NotCommitted; the newest whole state is kept.
+        Raises: NotFinite, NotCommitted; the newest whole state is kept. KeyboardInterrupt after the step in which it
+        was asked for, which is kept.
         """
-        self._until, self._began_at = until, time.monotonic()
-        self._first = self.step
-        self._saver.making = replace(self._saver.making, max_steps=until)
+        saver = self._in_use()
+        self._until, self._began_at, self._first = until, time.monotonic(), self.step
+        saver.making = replace(saver.making, max_steps=until)
+        if self.ended in COMPLETE:  # of steps before these
+            self.ended = None
+        self._interrupts.is_stepping = True
         try:
             while self.step < until and self.ended is None:
                 yield self.step
-                self._stepped()
-            self.ended = self.ended or Reason.FINAL
-            self._save_last()
+                self._stepped(saver)
+            if self.step >= until:
+                self.ended = Reason.FINAL
+            self._save_last(saver)
         except KeeperGone:
-            self._go_alone()
+            self._go_alone(saver)
+        finally:
+            self._interrupts.is_stepping = False
+        if self._interrupts.asked == "SIGINT":
+            self._interrupts.asked = None
+            raise KeyboardInterrupt
 
-    def _stepped(self) -> None:
+    def _in_use(self) -> Saver:
+        if self._saver is None:
+            raise UserError("Steps are made inside of it: with everstep.keep(...) as kept: ...")
+        return self._saver
+
+    def _stepped(self, saver: Saver) -> None:
         self._parts.step += 1
-        self._parts.images_seen += self._images_per_step
-        self._whole_at = self._parts.revision.seen()
-        self._asked.by_keeper(self._saver.hear())
-        if self._saver.is_due(self.step):
-            self._try_to_save(Reason.INTERVAL)
+        self._parts.images_seen += self._terms.images_per_step
+        self._asked.by_keeper(saver.hear())
+        if self._wanted:
+            wanted, self._wanted = self._wanted, []
+            for label in wanted:
+                self._save_as_asked(label)
+        elif saver.is_due(self.step):
+            self._save_as_due(saver)
         else:
-            self._saver.snapshot()
-        self.ended = self._asked.to_stop()
+            saver.snapshot()
+        self._asked.signal = self._asked.signal or self._interrupts.asked
+        self.ended = self._asked.to_stop() or self.ended
         self._tell("running")
 
     def save(self, label: str | None = None) -> None:
-        """Make a version now. Raises: NotCommitted if the disk refuses it; it is tried again."""
-        self._saver.save(Reason.ASKED, label)
+        """Make a version: now, or, asked for within a step, when that is done.
+
+        Raises: NotCommitted if the disk refuses it now; it is tried again.
+        """
+        saver = self._in_use()
+        if self._interrupts.is_stepping:
+            self._wanted.append(label)
+        else:
+            saver.save(Reason.ASKED, label)
+
+    def stop(self) -> None:
+        """No more steps after this one; the training is complete with it."""
+        self.ended = Reason.EARLY
 
     def _save_as_asked(self, label: str | None) -> str | None:
         try:
-            self._saver.save(Reason.ASKED, label, may_wait=False)
+            self._in_use().save(Reason.ASKED, label, may_wait=False)
         except NotCommitted as error:
             self._report(str(error))
             return str(error)
         return None
 
-    def _try_to_save(self, reason: Reason) -> None:
+    def _save_as_due(self, saver: Saver) -> None:
         try:
-            self._saver.save(reason)
+            saver.save(Reason.INTERVAL)
         except NotCommitted as error:
             self._report(str(error))
 
-    def _save_last(self) -> None:
+    def _save_last(self, saver: Saver) -> None:
         assert self.ended is not None
-        if self._saver.last_step != self.step:
-            self._saver.save(self.ended)
-        self._saver.finish()
+        if saver.last_step != self.step:
+            saver.save(self.ended)
+        saver.finish()
         self._tell("complete" if self.ended in COMPLETE else "stopped")
 
-    def _go_alone(self) -> None:
+    def _go_alone(self, saver: Saver) -> None:
         self._report("The keeper is gone: saving without it, then ending.")
         self.ended = Reason.RESCUE
-        self._saver.go_alone()
+        saver.go_alone()
+        self._tell("stopped")
 
     # --- leaving --------------------------------------------------------------------------------------------
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        code = int(ExitCode.DONE)
+        if self.ended is None and (error is None or isinstance(error, KeyboardInterrupt)):
+            self._tell("stopped")  # left by break, or at once
+        self._close(self._code(error))
+
+    def _code(self, error: BaseException | None) -> int:
+        """How the program says that it ends. Of an error in the loop's body nobody knows what state it left: the newest
+        whole state in memory is what becomes a version.
+        """
+        if error is None:
+            return int(ExitCode.DONE if self.ended in COMPLETE else ExitCode.STOPPED)
+        if isinstance(error, KeyboardInterrupt):
+            return int(ExitCode.STOPPED)
+        if isinstance(error, SystemExit):
+            return error.code if isinstance(error.code, int) else int(error.code is not None)
+        return int(error.exit_code) if isinstance(error, EverstepError) else 1  # as Python ends
+
+    def _close(self, code: int) -> None:
+        """Let go of everything, and wait until what is only in memory is a version."""
+        self._interrupts.close()
         try:
-            if kind is not None and issubclass(kind, KeyboardInterrupt):
-                self._stop_where_it_is()
-            elif kind is not None:
-                code = int(getattr(error, "exit_code", ExitCode.BUG))
+            if self._saver is not None:
+                self._saver.close()
         finally:
-            self._saver.close()
+            self._saver = None
+            self._parts.revision.close()
             self._link.tell("bye", code=code)
             self._link.close()
-            self._held.close()
-            self._parts.revision.close()
             if self._keeper is not None:
-                self._keeper.wait()  # what is only in memory becomes a version before the program goes on
-
-    def _stop_where_it_is(self) -> None:
-        """Interrupted between two steps the state is whole, and saved; within one, its last snapshot is rescued."""
-        is_whole = self._whole_at is not None and self._parts.revision.seen() == self._whole_at
-        if is_whole and self._saver.last_step != self.step:
-            try:
-                self._saver.save(Reason.SIGNAL)
-            except (NotCommitted, NotFinite, KeeperGone) as refused:
-                self._report(str(refused))
+                self._keeper.wait()
+                if self._lock is not None:  # workers that were forked meanwhile share it, and may live on
+                    self._lock.let_go()
+            self._held.close()
 
     def _tell(self, state: str) -> None:
         now = time.monotonic()
         if state == "running" and now - self._told_at < TELL_PERIOD_S:
             return
-        self._told_at, saver = now, self._saver
-        rate = (self.step - self._first) * self._images_per_step / max(1e-9, now - self._began_at)
+        saver, self._told_at = self._in_use(), now
+        rate = (self.step - self._first) * self._terms.images_per_step / max(1e-9, now - self._began_at)
         write_live(
             saver.making.run.layout,
             LiveStatus.now(

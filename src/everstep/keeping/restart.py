@@ -16,6 +16,12 @@ class End:
     code: int | None  # its exit code, or minus the signal that ended it; None where it was nobody's child
     step: int  # where it was, as far as it told
 
+    @classmethod
+    def of(cls, code: int | None, said: int | None, step: int) -> "End":
+        """A program that was stopped has said so; after its loop it goes on, and may well end with 0."""
+        is_told = said is not None and (code is None or (code == 0 and said in MEANT))
+        return cls(said if is_told else code, step)
+
     @property
     def exit_code(self) -> int:
         """Of the whole program: a killed trainer can be resumed."""

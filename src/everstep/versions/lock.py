@@ -48,6 +48,11 @@ class Held:
         with suppress(OSError):
             os.fsync(self.descriptor)  # for those who read it on another host
 
+    def let_go(self) -> None:
+        """Give the lock back, children that inherited it included: none of them writes."""
+        with suppress(OSError):
+            ofd.drop(self.descriptor)
+
 
 def aloud(sentence: str) -> None:
     """A report to whoever reads standard error."""

@@ -1,0 +1,69 @@
+"""On which terms a loop is kept: where, how often, with which facts; as its keeper and its versions hear of them."""
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from everstep.contracts import Report
+from everstep.keeping.claims import Making, Observer
+from everstep.keeping.settings import Settings
+from everstep.versions import Run
+from everstep.versions.layout import HPARAMS
+
+ABOUT = "training of a PyTorch loop"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What whoever trains has said of it."""
+
+    folder: Path
+    hparams: str
+    facts: Mapping[str, Any]
+    images_per_step: int
+    every_steps: int | None
+    every_s: float | None
+    settings: Settings
+    observers: tuple[Observer, ...]
+    report: Report
+
+    def hello(self) -> dict[str, Any]:
+        """For the keeper."""
+        return {
+            "run": str(self.folder),
+            "hparams": self.hparams,
+            "about": ABOUT,
+            "pid": os.getpid(),
+            "command": command(),
+            "settings": _as_told(self.settings),
+        }
+
+    def making(self, run: Run) -> Making:
+        """For the versions."""
+        return Making(
+            run=run,
+            facts=self.facts,
+            small_files={HPARAMS: self.hparams.encode()},
+            settings=self.settings,
+            report=self.report,
+            every_steps=self.every_steps,
+            every_s=self.every_s,
+            may_wait=sys.stdout.isatty(),
+        )
+
+
+def command() -> str:
+    """That started this program, for people."""
+    return shlex.join(sys.argv)
+
+
+def _as_told(settings: Settings) -> dict[str, Any]:
+    """As a message carries them, to a process that works in another folder."""
+    told = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
+    if settings.ram_dir is not None:
+        told["ram_dir"] = str(Path(settings.ram_dir).expanduser().absolute())
+    return told

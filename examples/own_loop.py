@@ -24,7 +24,6 @@ with everstep.keep(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        with kept.changing():  # whatever is no optimizer's step says so
-            schedule.step()
+        schedule.step()
 
 print(f"step {kept.step}: {sum(weight.double().sum() for weight in network.parameters()):.12f}")

@@ -82,7 +82,8 @@ def test_presets_are_valid_and_named_in_errors() -> None:
 def test_no_section_has_the_name_of_a_verb() -> None:
     from everstep.cli.main import VERBS
 
-    assert not set(Config.model_fields) & set(VERBS)
+    # `everstep keep` and the section of that name are told apart: the verb takes no settings.
+    assert set(Config.model_fields) & set(VERBS) == {"keep"}
 
 
 def test_settings_of_another_release_are_left_out_where_a_version_is_read() -> None:

@@ -15,8 +15,22 @@ from pathlib import Path
 import pytest
 from chance import draws, rounds
 from faults import Seen
+from trainers import (
+    AfterStep,
+    EndAtOnce,
+    die,
+    hang,
+    is_running,
+    kept_step,
+    kill_both,
+    latest_step,
+    told,
+    trainer_of,
+    wait_for_trainer,
+    wait_until_it_tells,
+)
 
-from everstep.versions import LiveStatus, Run, read_live, verify
+from everstep.versions import Run, read_live, verify
 from law import SETTINGS, outcome
 from program import Ended, Program
 
@@ -37,56 +51,6 @@ def only_in_memory(words: Words) -> Words:
     """The same training, with no version between the first and the last but those that are rescued."""
     every = words.index("--versions.every") + 1
     return (*words[:every], NEVER, *words[every + 1 :])
-
-
-def trainer_of(program: Program) -> int | None:
-    """The keeper's child."""
-    pid = program.process.pid
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except FileNotFoundError:
-        return None
-    return int(children[0]) if children else None
-
-
-def wait_for_trainer(program: Program, other_than: int | None = None) -> int | None:
-    """The trainer's process number, or None once the program has ended."""
-    until = time.monotonic() + 60
-    while program.process.is_alive():
-        trainer = trainer_of(program)
-        if trainer is not None and trainer != other_than:
-            return trainer
-        assert time.monotonic() < until, program.output
-        time.sleep(0.002)
-    return None
-
-
-def wait_until_it_tells(program: Program, trainer: int, folder: Path) -> bool:
-    """Until this very trainer has told of a state in memory; False if it ended before."""
-    until = time.monotonic() + 60
-    while trainer_of(program) == trainer:
-        if kept_step(told(folder, trainer)) is not None:
-            return True
-        assert time.monotonic() < until, program.output
-        time.sleep(0.005)
-    return False
-
-
-def told(folder: Path, trainer: int | None) -> LiveStatus | None:
-    """What this trainer told last; None if what lies there is another's."""
-    live = read_live(Run(folder / "runs/a").layout)
-    return live if live is not None and live.pid == trainer else None
-
-
-def kept_step(live: LiveStatus | None) -> int | None:
-    """The step of the state that was in memory, by what the trainer said; None if it had said of none."""
-    return None if live is None else live.snapshot_step
-
-
-def latest_step(folder: Path) -> int:
-    """Of the version that was made last."""
-    versions = Run(folder / "runs/a").versions()
-    return versions[-1].step if versions else -1
 
 
 def let_it_train(program: Program, trainer: int, folder: Path, chance: random.Random) -> None:
@@ -154,22 +118,6 @@ def test_kills_of_keeper_and_trainer_together_lose_nothing_that_was_in_shared_me
     assert outcome(workplace / "runs/a") == straight
 
 
-def kill_both(program: Program, trainer: int) -> None:
-    program.process.kill()
-    if Path(f"/proc/{trainer}").exists():
-        os.kill(trainer, signal.SIGKILL)
-    program.process.join()
-
-
-class EndAtOnce:
-    """A trainer that does nothing: what its keeper did before it is all that is looked at."""
-
-    def __call__(self) -> None:
-        import everstep.train.session
-
-        everstep.train.session.train = lambda *_: 3  # type: ignore[assignment]
-
-
 @pytest.mark.fault("kill -9 of the keeper alone")
 def test_a_killed_keeper_costs_nothing_the_trainer_saves_and_ends(
     start: Start, words: Words, straight: object, workplace: Path, seen: Seen
@@ -202,42 +150,14 @@ def test_a_killed_keeper_costs_nothing_the_trainer_saves_and_ends(
     assert outcome(workplace / "runs/a") == straight
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 # --- trainers that misbehave -------------------------------------------------------------------------------
-
-
-class Misbehave:
-    """At the end of a step, do something bad; every time."""
-
-    def __init__(self, step: int, act: str) -> None:
-        self.step, self.act = step, act
-
-    def __call__(self) -> None:
-        from everstep.train.loop import Loop
-
-        original = Loop._step
-
-        def stepped(loop: Loop) -> None:
-            original(loop)
-            if loop.state.step == self.step:
-                if self.act == "hang":
-                    time.sleep(1000)
-                os._exit(99)
-
-        Loop._step = stepped  # type: ignore[method-assign]
 
 
 @pytest.mark.fault("trainer that dies at the same step again and again")
 def test_a_crash_that_comes_again_goes_back_by_a_version_each_time_and_ends(
     start: Start, words: Words, workplace: Path
 ) -> None:
-    program = start(*words, "--restarts", 4, prepare=Misbehave(15, "exit"))
+    program = start(*words, "--restarts", 4, prepare=AfterStep(15, die))
     assert program.wait() == 99, program.output
     assert program.output.count("The trainer ended with exit code 99, at about step 14") == 5
     assert "Two deaths within 10 steps of version_" in program.output
@@ -249,12 +169,12 @@ def test_a_crash_that_comes_again_goes_back_by_a_version_each_time_and_ends(
 def test_a_trainer_that_hangs_is_reported_with_its_stacks_and_its_state_is_committed(
     start: Start, words: Words, workplace: Path
 ) -> None:
-    program = start(*words, "--keeper.hang-minutes", 0.03, prepare=Misbehave(5, "hang"))
+    program = start(*words, "--keeper.hang-minutes", 0.03, prepare=AfterStep(5, hang))
     program.wait_for(lambda: "was rescued from memory" in program.output)
     run = Run.open(workplace / "runs/a")
     assert run.find("latest").step == 4
     stacks = run.layout.records / "stacks.txt"
-    program.wait_for(lambda: "stepped" in stacks.read_text())
+    program.wait_for(lambda: " in hang" in stacks.read_text())
     program.signal(signal.SIGTERM)
     time.sleep(1.2)  # signals within a moment are one
     program.signal(signal.SIGTERM)

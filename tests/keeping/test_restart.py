@@ -60,3 +60,16 @@ def test_two_deaths_soon_after_a_version_speak_against_it(
 
 def test_without_any_version_it_begins_anew() -> None:
     assert next_after(End(KILLED, 0), True, False, 1, [0, 0], []) == Next(None, None)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (None, "has ended"),
+        (70, "ended with exit code 70"),
+        (KILLED, "was ended by SIGKILL"),
+        (-40, "was ended by signal 40"),  # a real-time signal: most have no name
+    ],
+)
+def test_an_end_is_told_in_words_whatever_ended_it(code: int | None, words: str) -> None:
+    assert End(code, 50).words == words

@@ -12,6 +12,7 @@ from everstep.keeping.child import Child
 from everstep.keeping.signals import Listening
 
 POLL_S = 0.5
+MOST_FAULTS = 5  # of a keeper's, one after the other
 
 
 class Attended(Protocol):
@@ -24,6 +25,7 @@ class Attended(Protocol):
     def tell_outcomes(self, channel: Channel) -> None: ...
     def look_for_a_hang(self, child: Child, quiet_since: float) -> None: ...
     def leave_at_once(self, child: Child) -> None: ...
+    def stop_committing(self) -> None: ...
 
 
 class Attending:
@@ -31,7 +33,7 @@ class Attending:
 
     def __init__(self, keeper: Attended, child: Child, channel: Channel, signals: Listening) -> None:
         self._keeper, self._child, self._channel, self._signals = keeper, child, channel, signals
-        self._has_planned = self._has_told_stop = self._is_gone = False
+        self._has_planned = self._has_told_stop = self._is_gone = self._has_parted = False
         self._saves = 0
         self._quiet_since = time.monotonic()
         self.said_code: int | None = None  # how the trainer said that it ends
@@ -40,8 +42,33 @@ class Attending:
     def is_over(self) -> bool:
         """Whether it has ended, or, where it is somebody else's, has let go."""
         # Its workers may hold the channel open long after it has said goodbye.
-        has_let_go = self._is_gone or self.said_code is not None
+        has_let_go = (self._is_gone and not self._has_parted) or self.said_code is not None
         return self._child.has_ended or (has_let_go and not self._child.is_ours)
+
+    def until_the_end(self) -> None:
+        """Nothing that goes wrong in here ends the keeping before the trainer ends."""
+        faults = 0
+        while not self.is_over:
+            try:
+                self.once()
+                faults = 0
+            except Exception:  # a fault of ours must cost no state: the trainer goes on, and so do we
+                self._keeper.say(traceback.format_exc())
+                faults += 1
+                if faults == MOST_FAULTS:
+                    self._part()
+                time.sleep(POLL_S)
+        self.hear_the_rest()
+
+    def _part(self) -> None:
+        """A keeper that cannot keep lets the trainer know, which would wait for ever: it saves by itself, and ends."""
+        self._keeper.say("The keeper fails again and again: the trainer is left to save by itself.")
+        self._has_parted = True
+        try:
+            self._keeper.stop_committing()  # first, so that no state is committed by both
+        finally:
+            self._is_gone = True
+            self._channel.close()
 
     def once(self) -> None:
         """Wait for news, and act on them."""

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from everstep.errors import EverstepError, ExitCode
 from everstep.keeping.channel import Channel
-from everstep.keeping.signals import forget_signals
+from everstep.keeping.signals import SAVE, forget_signals
 
 STACKS_SIGNAL = signal.SIGUSR1
 Main = Callable[[Channel], int]
@@ -81,6 +81,10 @@ def _become_trainer(main: Main, channel: Channel, stacks: Path) -> NoReturn:
     try:
         os.setpgid(0, 0)
         forget_signals()
+        # Schedulers warn every process of a job, a terminal with tostop stops whoever writes from the background:
+        # both are the keeper's to hear. And asking for stacks must not end a trainer whose disk took no file for them.
+        for number in (*SAVE, signal.SIGTTOU):
+            signal.signal(number, signal.SIG_IGN)
         with contextlib.ExitStack() as open_files:
             with contextlib.suppress(OSError):  # a disk that takes no stacks still takes versions, or memory does
                 faulthandler.register(STACKS_SIGNAL, open_files.enter_context(stacks.open("w")))

@@ -5,6 +5,7 @@ memory and named, and the next start goes on from it. Memory is given back only 
 committed version of the run. How a training ended decides about restarts, and about nothing here.
 """
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,8 +90,10 @@ def let_go(arena: Arena, settled: Settled, run: Run, report: Report) -> bool:
 
 def in_memory(run: Run, arena: Arena, path: Path, settled: Settled) -> str:
     """What lies there, why, and what to do."""
-    newest = arena.newest()
-    step = "a state" if newest is None else f"step {newest.notes()['step']:,}"
+    step = "a state"
+    with contextlib.suppress(DamageFound):  # whoever finds it says so: here it is only named
+        if (newest := arena.newest()) is not None:
+            step = f"step {newest.notes()['step']:,}"
     drop = f"To drop it: rm -r {path.parent}"
     if settled.overtaken is not None:
         return (
@@ -99,6 +102,17 @@ def in_memory(run: Run, arena: Arena, path: Path, settled: Settled) -> str:
         )
     why = "" if settled.refused is None else f"{settled.refused} "
     return f"{why}{step.capitalize()} is kept in {path.parent}: the next start of {run.name} goes on from it.\n{drop}"
+
+
+def rescued(version: Version, step: int) -> str:
+    """In words: a version made of what was in memory, when the trainer was at this step."""
+    back = max(0, step - version.step)
+    return f"{version.name} (step {version.step:,}) was rescued from memory, {back} steps back: {version.path}"
+
+
+def unsettled(error: Exception) -> NotCommitted:
+    """A fault of ours after an end: nothing is known of what is in memory, so it is kept."""
+    return NotCommitted(f"What is in memory could not be settled ({error!r}); this is a bug.")
 
 
 def recover_memory(run: Run, ram_dir: str | None, report: Report) -> None:

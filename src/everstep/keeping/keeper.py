@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from everstep.contracts import ParentRef, Reason, Report
-from everstep.errors import EverstepError, ExitCode, NotCommitted
+from everstep.errors import EverstepError, ExitCode
 from everstep.keeping.arena import Arena, PlannedFile, plan_arena
 from everstep.keeping.attending import Attending, send
 from everstep.keeping.channel import Channel, Message
 from everstep.keeping.child import STACKS_SIGNAL, Child
 from everstep.keeping.committer import RETRY_S, Committer, Outcome
-from everstep.keeping.ending import Settled, in_memory, let_go, settle
+from everstep.keeping.ending import Settled, in_memory, let_go, rescued, settle, unsettled
 from everstep.keeping.memory import SLOTS, release, take_memory
 from everstep.keeping.restart import MEANT, NEAR_STEPS, End, Next, Whole, next_after
 from everstep.keeping.settings import Settings
@@ -31,7 +31,6 @@ from everstep.units import duration
 from everstep.versions import Run, Version, read_live
 
 IS_POSSIBLE = hasattr(os, "pidfd_open") and hasattr(os, "memfd_create")  # Linux; elsewhere the trainer is alone
-POLL_S = 0.5
 STACKS = "stacks.txt"
 
 
@@ -69,6 +68,8 @@ class Keeper:
         self._deaths: list[int] = []  # the step of each
         self._damaged: int | None = None  # the version that the trainer could not load
         self._has_told_hang = False
+        self._untold: list[Outcome] = []
+        self._begins_at = keeping.run.next_number()  # versions from here on are this keeper's
 
     def run(self, start: Callable[[Origin], tuple[Child, Channel]], first: tuple[Child, Channel] | None = None) -> int:
         """Start the trainer, again where that is allowed. Returns the exit code of the program.
@@ -102,16 +103,10 @@ class Keeper:
     # --- while a trainer lives ------------------------------------------------------------------------------
 
     def keep(self, child: Child, channel: Channel) -> End:
-        """Until the trainer has ended. Nothing that goes wrong in here ends the keeping before that."""
+        """Until the trainer has ended."""
         self.keeping.tell_trainer(child.pid)
         attending = Attending(self, child, channel, self._signals)
-        while not attending.is_over:
-            try:
-                attending.once()
-            except Exception:  # a fault of ours must cost no state: the trainer goes on, and so do we
-                self._report(traceback.format_exc())
-                time.sleep(POLL_S)
-        attending.hear_the_rest()
+        attending.until_the_end()
         code = child.end()
         channel.close()
         self.keeping.tell_trainer(None)
@@ -160,6 +155,10 @@ class Keeper:
         """The trainer could not load the version that it was to go on from."""
         self._damaged = number
 
+    def stop_committing(self) -> None:
+        """The trainer commits by itself from here on."""
+        self._finish(None)
+
     def say(self, text: str) -> None:
         self._report(text)
 
@@ -174,8 +173,10 @@ class Keeper:
     def tell_outcomes(self, channel: Channel) -> None:
         if self._committer is None:
             return
-        for outcome in self._committer.outcomes():
-            self._tell(channel, outcome)
+        self._untold += self._committer.outcomes()
+        while self._untold:  # one that could not be told is told in the next turn: the trainer waits for it
+            self._tell(channel, self._untold[0])
+            self._untold.pop(0)
         for words in self._committer.retired():
             send(channel, "retired", words=words[:10_000])
         since, allowed = self._committer.refused_since, self._settings.unattended_minutes
@@ -189,7 +190,7 @@ class Keeper:
             facts: dict[str, Any] = {"number": outcome.version.number, "manifest": outcome.version.manifest}
             send(channel, "committed", None, generation=outcome.generation, seconds=outcome.seconds, **facts)
             if outcome.version.reason == Reason.RESCUE:
-                self._report(_rescued(outcome.version, self._last_step()))
+                self._report(rescued(outcome.version, self._last_step()))
         else:
             again = outcome.is_tried_again
             why = str(outcome.error)
@@ -222,7 +223,7 @@ class Keeper:
         if is_death and self._signals.stop is not None and self._arena is None:
             self._report(f"{self._signals.stop}: stopped before anything was trained.")
         elif is_death:
-            self._report(f"The trainer {_words(end)}, at about step {end.step:,}.")
+            self._report(f"The trainer {end.words}, at about step {end.step:,}.")
             self._deaths.append(end.step)
         settled = Settled()
         try:
@@ -232,28 +233,31 @@ class Keeper:
                 settled = settle(self._run, self._arena, self._report)
         except Exception as error:
             self._report(traceback.format_exc())
-            settled = Settled(refused=_bug(error))
+            settled = Settled(refused=unsettled(error))
         if settled.version is not None:
             self._committed = int(settled.version.manifest["snapshot"]["generation"])
-            self._report(_rescued(settled.version, end.step))
+            self._report(rescued(settled.version, end.step))
         elif is_death:
             self._say_last_version(end.step)
         return settled
 
     def leave(self, code: int, settled: Settled) -> int:
         """Give the memory back if nothing in it is the only one of its kind; otherwise keep it and say where."""
-        if self._arena is None:
-            return code
-        while not let_go(self._arena, settled, self._run, self._report):
+        code = code if self._arena is None else self._let_go(self._arena, code, settled)
+        self._signals.ignore()
+        return code
+
+    def _let_go(self, arena: Arena, code: int, settled: Settled) -> int:
+        while not let_go(arena, settled, self._run, self._report):
             # Memory without a name dies with this process, and no disk takes it: so this process stays.
             self._report(f"{settled.refused} Nothing else holds it, so it is tried again every {RETRY_S:g} s.")
             select.select([self._signals], [], [], RETRY_S)
             self._signals.drain()
             if self._signals.is_asked_again:
                 self._report("Leaving all the same: what was only in memory is lost.")
-                release(self._arena)
+                release(arena)
                 return int(ExitCode.DISK_FULL)
-            settled = settle(self._run, self._arena, self._report)
+            settled = settle(self._run, arena, self._report)
         return code
 
     def leave_at_once(self, child: Child) -> NoReturn:
@@ -281,7 +285,8 @@ class Keeper:
         """No commit goes on after this."""
         if self._committer is None:
             return
-        for outcome in self._committer.finish():
+        untold, self._untold = self._untold, []
+        for outcome in (*untold, *self._committer.finish()):
             if outcome.version is not None:
                 self._committed = max(self._committed, outcome.generation)
             if channel is not None:
@@ -300,8 +305,11 @@ class Keeper:
     def _decide(self, end: End, settled: Settled, starts: int) -> Next:
         left = self._settings.restarts - starts + 1
         is_asked, may_start = self._signals.stop is not None, left > 0 and end.code not in MEANT
-        versions = self._versions() if may_start else []
-        wholes = [Whole(found.number, found.step) for found in versions if found.resumable]
+        # A version that was asked for is gone on from, or one made since, but not those that it passed over.
+        origin = -1 if self.origin.version is None else self.origin.version.number
+        found = self._versions() if may_start else []
+        versions = [one for one in found if one.number <= origin or one.number >= self._begins_at]
+        wholes = [Whole(one.number, one.step) for one in versions if one.resumable]
         decided = next_after(end, settled.is_safe, is_asked, left, self._deaths, wholes)
         has_said = end.code in (*MEANT, ExitCode.DISK_FULL)  # the trainer itself
         if decided.exit_code is not None and not has_said and self.keeping.go_on:
@@ -338,22 +346,5 @@ class Keeper:
             self._report(f"{last.name} (step {last.step:,}) is the last version, {back} steps back: {last.path}")
 
 
-def _bug(error: Exception) -> NotCommitted:
-    return NotCommitted(f"What is in memory could not be settled ({error!r}); this is a bug.")
-
-
 def _ref(run: Run, version: Version | None) -> ParentRef | None:
     return None if version is None else run.ref(version)
-
-
-def _rescued(version: Version, step: int) -> str:
-    back = max(0, step - version.step)
-    return f"{version.name} (step {version.step:,}) was rescued from memory, {back} steps back: {version.path}"
-
-
-def _words(end: End) -> str:
-    if end.code is None:
-        return "has ended"
-    if end.code < 0:
-        return f"was ended by {signal.Signals(-end.code).name}"
-    return f"ended with exit code {end.code}"

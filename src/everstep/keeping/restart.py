@@ -1,5 +1,6 @@
 """After a trainer's end: whether it is started again, and from where. Pure; the keeper carries it out."""
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,18 @@ class End:
     def exit_code(self) -> int:
         """Of the whole program: a killed trainer can be resumed."""
         return int(ExitCode.STOPPED) if self.code is None or self.code < 0 else self.code
+
+    @property
+    def words(self) -> str:
+        """After "the trainer"."""
+        if self.code is None:
+            return "has ended"
+        if self.code >= 0:
+            return f"ended with exit code {self.code}"
+        try:
+            return f"was ended by {signal.Signals(-self.code).name}"
+        except ValueError:  # most real-time signals have no name
+            return f"was ended by signal {-self.code}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,11 @@ class Listening:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wakeup, 4096)
 
+    def ignore(self) -> None:
+        """The end is decided. An interpreter that ends gives back the signals that it handles, not those it ignores."""
+        for number in (*STOP, *SAVE, *PAUSE):
+            signal.signal(number, signal.SIG_IGN)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number in SAVE:
             self.saves += 1

@@ -1,0 +1,157 @@
+"""Keeper and trainer seen from outside, how far they have come, and what a test makes a trainer do at a step."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from everstep.keeping.memory import Found, lying_about
+from everstep.versions import LiveStatus, Run, Version, read_live, verify
+from program import Program
+
+if TYPE_CHECKING:
+    from everstep.train.loop import Loop
+
+
+def trainer_of(program: Program) -> int | None:
+    """The keeper's child."""
+    pid = program.process.pid
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return None
+    return int(children[0]) if children else None
+
+
+def wait_for_trainer(program: Program, other_than: int | None = None) -> int | None:
+    """The trainer's process number, or None once the program has ended."""
+    until = time.monotonic() + 60
+    while program.process.is_alive():
+        trainer = trainer_of(program)
+        if trainer is not None and trainer != other_than:
+            return trainer
+        assert time.monotonic() < until, program.output
+        time.sleep(0.002)
+    return None
+
+
+def wait_until_it_tells(program: Program, trainer: int, folder: Path) -> bool:
+    """Until this very trainer has told of a state in memory; False if it ended before."""
+    until = time.monotonic() + 60
+    while trainer_of(program) == trainer:
+        if kept_step(told(folder, trainer)) is not None:
+            return True
+        assert time.monotonic() < until, program.output
+        time.sleep(0.005)
+    return False
+
+
+def told(folder: Path, trainer: int | None) -> LiveStatus | None:
+    """What this trainer told last; None if what lies there is another's."""
+    live = read_live(Run(folder / "runs/a").layout)
+    return live if live is not None and live.pid == trainer else None
+
+
+def kept_step(live: LiveStatus | None) -> int | None:
+    """The step of the state that was in memory, by what the trainer said; None if it had said of none."""
+    return None if live is None else live.snapshot_step
+
+
+def latest_step(folder: Path) -> int:
+    """Of the version that was made last."""
+    versions = Run(folder / "runs/a").versions()
+    return versions[-1].step if versions else -1
+
+
+def kill_both(program: Program, trainer: int) -> None:
+    program.process.kill()
+    if Path(f"/proc/{trainer}").exists():
+        os.kill(trainer, signal.SIGKILL)
+    program.process.join()
+    wait_until(lambda: not is_running(trainer), program)
+
+
+def state_of(pid: int) -> str:
+    """As the kernel says: R, S, T where it is stopped, Z where it has ended; empty where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return ""
+
+
+def is_running(pid: int) -> bool:
+    return state_of(pid) not in ("", "Z")
+
+
+def wait_until(is_so: Callable[[], object], program: Program, timeout_s: float = 60) -> None:
+    """As Program.wait_for, also once it has ended."""
+    until = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < until, program.output
+        time.sleep(0.005)
+
+
+class EndAtOnce:
+    """A trainer that does nothing: what its keeper did before it is all that is looked at."""
+
+    def __call__(self) -> None:
+        import everstep.train.session
+
+        everstep.train.session.train = lambda *_: 3  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class AfterStep:
+    """Something happens at the end of a step, each time that it is made."""
+
+    step: int
+    act: Callable[["Loop"], None]
+
+    def __call__(self) -> None:
+        from everstep.train.loop import Loop
+
+        original = Loop._step
+
+        def stepped(loop: Loop) -> None:
+            original(loop)
+            if loop.state.step == self.step:
+                self.act(loop)
+
+        Loop._step = stepped  # type: ignore[method-assign]
+
+
+def hang(loop: "Loop") -> None:
+    time.sleep(1000)
+
+
+def die(loop: "Loop") -> None:
+    os._exit(99)
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several things that a test prepares."""
+
+    prepared: tuple[Callable[[], None], ...]
+
+    def __call__(self) -> None:
+        for prepare in self.prepared:
+            prepare()
+
+
+# --- what lies in memory and on the disk ---------------------------------------------------------------------
+
+
+def in_memory(folder: Path) -> list[Found]:
+    """Memory of the run."""
+    return [found for found in lying_about(None) if found.run == str(folder / "runs/a")]
+
+
+def last_whole(folder: Path) -> Version:
+    """The newest version, read whole."""
+    last = Run.open(folder / "runs/a").find("latest")
+    assert verify(last) == []
+    return last

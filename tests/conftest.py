@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from everstep.keeping.memory import lying_about
 from law import SETTINGS, outcome
 from program import Ended, Program
 
@@ -20,6 +22,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(autouse=True)
 def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_memory_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What killed trainings of this session left in shared memory goes with it, unless somebody uses it."""
+    yield
+    for found in lying_about(None):
+        is_of_tests = found.run is not None and Path(found.run).is_relative_to(tmp_path_factory.getbasetemp())
+        if is_of_tests and not found.is_used:
+            shutil.rmtree(found.path, ignore_errors=True)
 
 
 @pytest.fixture
@@ -104,9 +116,7 @@ def start(workplace: Path) -> Iterator[Callable[..., Program]]:
 
     yield call
     for program in started:
-        if program.process.is_alive():
-            program.process.kill()
-        program.process.join()
+        program.end()
 
 
 @pytest.fixture(scope="session")

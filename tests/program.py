@@ -1,5 +1,6 @@
 """The program as a user runs it, in a process of its own that can be killed, and how a command ended."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -41,6 +42,18 @@ class Program:
         self.process.join(timeout_s)
         assert self.process.exitcode is not None, self.output
         return self.process.exitcode
+
+    def end(self) -> None:
+        """Kill it, and what it started, wherever they are."""
+        pid, started = self.process.pid, list[str]()
+        if self.process.is_alive():
+            with contextlib.suppress(FileNotFoundError):
+                started = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            self.process.kill()
+        for child in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
+        self.process.join()
 
     @property
     def output(self) -> str:

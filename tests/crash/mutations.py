@@ -162,8 +162,9 @@ MUTATIONS = (
     Mutation(
         "a slot that is written to holds nothing",
         "keeping/arena.py",
-        "        self.set_state(SlotState.WRITING)\n        COPIED",
-        "        COPIED",
+        "        self.set_state(SlotState.WRITING)\n        COPIED.pack_into(self._view, COPIED_AT, 0)\n"
+        "        SLOT.pack_into(self._view, 0, SlotState.WRITING, generation, 0, bytes(16))\n",
+        "        COPIED.pack_into(self._view, COPIED_AT, 0)\n",
         (ENDING + "test_the_newest_whole_state_is_rescued_and_only_once", ARENA + NEWEST),
     ),
     Mutation(
@@ -183,8 +184,8 @@ MUTATIONS = (
     Mutation(
         "memory in use is nobody else's",
         "keeping/memory.py",
-        "        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n        return Arena.attach",
-        "        return Arena.attach",
+        "            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n            return True\n",
+        "            return True\n",
         (MEMORY + "test_memory_that_a_process_still_uses_is_nobody_elses",),
     ),
     Mutation(

@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from everstep.keeping.memory import Found, lying_about
-from everstep.versions import LiveStatus, Run, Version, read_live, verify
+from everstep.train.metrics import read_metrics
+from everstep.versions import LiveStatus, Run, Version, read_live, verify, write_request
 from program import Program
+
+STEPS = 12
+ENDLESS, SELDOM = 10**6, 10**6
 
 if TYPE_CHECKING:
     from everstep.train.loop import Loop
@@ -131,6 +135,11 @@ def die(loop: "Loop") -> None:
     os._exit(99)
 
 
+def ask_to_save(loop: "Loop") -> None:
+    """everstep save comes between two steps, under a label."""
+    write_request(loop.saver.making.run.layout, "save", label=f"at {loop.state.step}")
+
+
 @dataclass(frozen=True)
 class Together:
     """Several things that a test prepares."""
@@ -140,6 +149,22 @@ class Together:
     def __call__(self) -> None:
         for prepare in self.prepared:
             prepare()
+
+
+def words_for(base: Path, pairs: Path, steps: int, every: int, *more: object, sheets: int = 0) -> tuple[object, ...]:
+    """A training that copies its state after every step."""
+    data = ("--base", base, "--data", pairs, "--optim.batch-size", 2)
+    amounts = ("--optim.max-steps", steps, "--versions.every", every, "--sampling.pairs", sheets)
+    return ("train", "--run", "a", *data, *amounts, "--keeper.snapshots", 1, *more)
+
+
+class RetrySoon:
+    """The test does not wait as long as people do."""
+
+    def __call__(self) -> None:
+        from everstep.keeping import committer
+
+        committer.RETRY_S = 0.1
 
 
 # --- what lies in memory and on the disk ---------------------------------------------------------------------
@@ -155,3 +180,27 @@ def last_whole(folder: Path) -> Version:
     last = Run.open(folder / "runs/a").find("latest")
     assert verify(last) == []
     return last
+
+
+def trained(program: Program, workplace: Path) -> int:
+    """Its trainer, once that has told of a state in memory."""
+    trainer = wait_for_trainer(program)
+    assert trainer is not None, program.output
+    assert wait_until_it_tells(program, trainer, workplace), program.output
+    return trainer
+
+
+def kept(workplace: Path) -> int:
+    """The step of the state that lies in memory, unused."""
+    (found,) = in_memory(workplace)
+    assert not found.is_used
+    assert found.step is not None
+    return found.step
+
+
+def is_complete(workplace: Path, steps: int = STEPS) -> None:
+    """Trained to its end: the last version says so, every step is recorded once, and no memory is left."""
+    last = last_whole(workplace)
+    assert (last.step, last.reason) == (steps, "final")
+    assert [line["step"] for line in read_metrics(workplace / "runs/a/records")] == list(range(1, steps + 1))
+    assert in_memory(workplace) == []

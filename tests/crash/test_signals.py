@@ -46,6 +46,16 @@ def own_group() -> None:
     os.setpgid(0, 0)
 
 
+class NoMoment:
+    """Signals that come one after the other are two, however soon: the test does not wait."""
+
+    def __call__(self) -> None:
+        from everstep.keeping import signals
+        from everstep.train import stop
+
+        signals.MOMENT_S = stop.MOMENT_S = 0.0
+
+
 class Training:
     """A program that trains, with the process number of its trainer."""
 
@@ -88,18 +98,12 @@ def training(start: Start, words: Words, workplace: Path) -> Callable[..., Train
 # --- to stop -----------------------------------------------------------------------------------------------
 
 SENT: dict[str, Callable[[Training], object]] = {
-    "SIGTERM to the groups of keeper and trainer": lambda it: [
-        os.killpg(it.keeper, signal.SIGTERM),
-        os.killpg(it.trainer, signal.SIGTERM),
-    ],
-    "SIGTERM to the trainer, then to the keeper": lambda it: [
-        os.kill(it.trainer, signal.SIGTERM),
-        os.kill(it.keeper, signal.SIGTERM),
-    ],
+    "SIGTERM to the groups of keeper and trainer": lambda it: [os.killpg(pid, 15) for pid in (it.keeper, it.trainer)],
+    "SIGTERM to the trainer, then to the keeper": lambda it: [os.kill(pid, 15) for pid in (it.trainer, it.keeper)],
     "SIGTERM to the keeper thrice within milliseconds": lambda it: [os.kill(it.keeper, 15) for _ in range(3)],
     "SIGTERM to the trainer alone": lambda it: os.kill(it.trainer, signal.SIGTERM),
     "SIGTERM to the trainer alone, five times": lambda it: [os.kill(it.trainer, 15) for _ in range(5)],
-    "SIGINT to both": lambda it: [os.kill(it.keeper, signal.SIGINT), os.kill(it.trainer, signal.SIGINT)],
+    "SIGINT to both": lambda it: [os.kill(pid, signal.SIGINT) for pid in (it.keeper, it.trainer)],
     "SIGXCPU to the trainer": lambda it: os.kill(it.trainer, signal.SIGXCPU),
     "SIGXCPU to the keeper": lambda it: os.kill(it.keeper, signal.SIGXCPU),
     "SIGHUP to the keeper": lambda it: os.kill(it.keeper, signal.SIGHUP),
@@ -109,7 +113,8 @@ SENT: dict[str, Callable[[Training], object]] = {
 @pytest.mark.fault("{sent}")
 @pytest.mark.parametrize("sent", SENT)
 def test_whoever_gets_the_signal_the_step_is_finished_and_kept(training: Callable[..., Training], sent: str) -> None:
-    it = training(own_group, "--restarts", 3)
+    prepare = Together((own_group, NoMoment())) if "five times" in sent else own_group
+    it = training(prepare, "--restarts", 3)
     SENT[sent](it)
     it.has_stopped_cleanly()
 
@@ -128,15 +133,6 @@ def test_timeout_ends_a_training_as_any_signal_does(words: Words, workplace: Pat
     assert live is not None
     assert (last.step, last.reason) == (live.step, "signal")
     assert "leaving" not in out
-
-
-class NoMoment:
-    """Signals that come one after the other are two, however soon: the test does not wait."""
-
-    def __call__(self) -> None:
-        from everstep.keeping import signals
-
-        signals.MOMENT_S = 0.0
 
 
 @pytest.mark.fault("SIGINT twice, with a pause, while the trainer hangs")

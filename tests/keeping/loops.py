@@ -108,6 +108,15 @@ class Running:
             return self.process.pid
         return next(pid for pid in children(self.process.pid) if b"everstep.keeping.host" in command_of(pid))
 
+    def end(self) -> None:
+        """The loop is killed; its keeper puts away what lies in memory, and ends by itself."""
+        if self.process.poll() is None:
+            keeper = self.keeper
+            live = read_live(self.run.layout)
+            self.kill(self.process.pid if self.way == "beside" or live is None else live.pid)
+            wait_until_gone(keeper)
+        self.process.wait()
+
     def kill(self, pid: int, number: signal.Signals = signal.SIGKILL) -> None:
         os.kill(pid, number)
 
@@ -115,7 +124,10 @@ class Running:
 def run_through(path: Path, way: str = "beside", steps: int = STEPS, flags: tuple[str, ...] = ()) -> str:
     """To its end; returns what it printed."""
     running = Running(path, way, steps, flags=flags)
-    assert running.wait() == 0, running.out
+    try:
+        assert running.wait() == 0, running.out
+    finally:
+        running.end()
     return running.out
 
 

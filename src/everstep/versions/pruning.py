@@ -13,6 +13,7 @@ from everstep.versions import fsops
 from everstep.versions.annotations import annotating
 from everstep.versions.layout import MANIFEST, TRAINING
 from everstep.versions.live import read_live
+from everstep.versions.reach import reaching
 from everstep.versions.reading import BEING_READ, alone_with, is_read
 from everstep.versions.retention import Decision, Fate, Held, Policy, plan_prune
 from everstep.versions.run import Run
@@ -62,12 +63,14 @@ def prune(
 ) -> list[Decision]:
     """Decide and carry out. Returns what became of which version, those that stay left out.
 
-    Raises: Busy where another prune is at work; UserError where the disk refuses it. Every listed version is whole.
+    Raises: Busy where another prune is at work; UserError, UnreachableDisk where the disk refuses it. Every listed version is whole.
     Crash: each version is as it was, slim, or gone to .trash, which the next prune or start empties.
     """
     with pruning_alone(run.layout):
-        empty_trash(run.layout)
-        return carry_out(run, decide(run, policy, now_s, in_use, marks))
+        with reaching(run.path):  # a disk that answers badly takes nothing away
+            empty_trash(run.layout)
+            decided = decide(run, policy, now_s, in_use, marks)
+        return carry_out(run, decided)
 
 
 def carry_out(run: Run, decided: Sequence[Decision]) -> list[Decision]:

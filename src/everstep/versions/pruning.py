@@ -63,7 +63,8 @@ def prune(
 ) -> list[Decision]:
     """Decide and carry out. Returns what became of which version, those that stay left out.
 
-    Raises: Busy where another prune is at work; UserError, UnreachableDisk where the disk refuses it. Every listed version is whole.
+    Raises: Busy where another prune is at work; UserError, UnreachableDisk where the disk refuses it. Every listed
+        version is whole.
     Crash: each version is as it was, slim, or gone to .trash, which the next prune or start empties.
     """
     with pruning_alone(run.layout):

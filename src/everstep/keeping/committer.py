@@ -60,7 +60,6 @@ class Committer:
     report: Report
     parent: ParentRef | None = None  # the last version made here; before it, the one that was noted
     refused_since: float | None = None  # when the disk began to refuse every version
-    committed: int = 0  # the newest generation that is a version
     _jobs: list[Job] = field(default_factory=list)
     _retiring: list[Future[str]] = field(default_factory=list)
     _worker: ThreadPoolExecutor = field(init=False)
@@ -141,8 +140,8 @@ class Committer:
         generation, seconds, error = job.filling.generation, time.monotonic() - job.began, future.exception()
         if error is None:
             version = future.result()
-            self.parent = ParentRef(self.run.name, version.number, version.manifest_digest)
-            self.refused_since, self.committed = None, generation
+            self.parent = self.run.ref(version)
+            self.refused_since = None
             self._give_back(job)
             self._retiring.append(self._cleaner.submit(self._retire))
             return Outcome(generation, seconds, version)

@@ -13,7 +13,7 @@ from everstep.contracts import ParentRef, Reason, Report
 from everstep.errors import DamageFound, EverstepError, NotCommitted
 from everstep.keeping.arena import Arena, SlotState
 from everstep.keeping.memory import leave, leftovers, release, shelter
-from everstep.keeping.sealed import Filling, commit_slot, last_of, overtaken_by, uncommitted
+from everstep.keeping.sealed import Filling, Lineage, commit_slot
 from everstep.versions import Run, Version, write_annotation
 from everstep.versions.layout import identity_of
 
@@ -39,14 +39,14 @@ def settle(run: Run, arena: Arena, report: Report) -> Settled:
     Crash: the memory is as it was; the next start settles it.
     """
     try:
-        states = uncommitted(run, arena)
-        overtaken = overtaken_by(run, arena) if states else None
+        lineage = Lineage(run, arena)
+        states = lineage.uncommitted()
+        overtaken = lineage.overtaken_by() if states else None
         if overtaken is not None:
             return Settled(overtaken=overtaken)
-        parent = last_of(run, arena) if states else None
         for slot in states:
             try:
-                return Settled(_rescue(run, arena, Filling.of_sealed(slot), parent, report))
+                return Settled(_rescue(run, arena, Filling.of_sealed(slot), lineage.last(), report))
             except DamageFound as damage:
                 report(f"A state in memory was refused: it {damage}.")
                 slot.set_state(SlotState.FREE)

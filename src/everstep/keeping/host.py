@@ -24,7 +24,8 @@ from everstep.keeping.attending import send
 from everstep.keeping.channel import Channel, Gone, Message
 from everstep.keeping.child import Child
 from everstep.keeping.ending import recover_memory
-from everstep.keeping.keeper import Keeper, Keeping, Origin
+from everstep.keeping.keeper import Keeper
+from everstep.keeping.origin import Keeping, Origin
 from everstep.keeping.settings import Settings
 from everstep.keeping.signals import Listening
 from everstep.versions import Run, Version

@@ -11,11 +11,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from everstep.contracts import ParentRef, Reason, Report
+from everstep.contracts import Reason
 from everstep.errors import EverstepError, ExitCode
 from everstep.keeping.arena import Arena, PlannedFile, plan_arena
 from everstep.keeping.attending import Attending, send
@@ -24,35 +23,14 @@ from everstep.keeping.child import STACKS_SIGNAL, Child
 from everstep.keeping.committer import RETRY_S, Committer, Outcome
 from everstep.keeping.ending import Settled, in_memory, let_go, rescued, settle, unsettled
 from everstep.keeping.memory import SLOTS, release, take_memory
+from everstep.keeping.origin import Keeping, Origin
 from everstep.keeping.restart import MEANT, NEAR_STEPS, End, Next, Whole, next_after
-from everstep.keeping.settings import Settings
 from everstep.keeping.signals import Listening
 from everstep.units import duration
-from everstep.versions import Run, Version, read_live
+from everstep.versions import Version, read_live
 
 IS_POSSIBLE = hasattr(os, "pidfd_open") and hasattr(os, "memfd_create")  # Linux; elsewhere the trainer is alone
 STACKS = "stacks.txt"
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What a trainer goes on from; no version for the very start."""
-
-    version: Version | None
-    parent: ParentRef | None
-    is_named: bool = False  # a person asked for this very version: no other is taken in its place
-
-
-@dataclass(frozen=True, slots=True)
-class Keeping:
-    """What a keeper is given by whoever knows what is trained."""
-
-    run: Run
-    settings: Settings
-    report: Report
-    retire: Callable[[Run, int | None], str]  # lets older versions go, but not the one in use; says which
-    tell_trainer: Callable[[int | None], None] = lambda pid: None  # whoever asks who writes the run hears of it
-    go_on: str = ""  # the command that goes on, for people
 
 
 class Keeper:
@@ -63,6 +41,7 @@ class Keeper:
         self._run, self._settings, self._report = keeping.run, keeping.settings, keeping.report
         self._signals = signals or Listening()
         self._arena: Arena | None = None
+        self._outgrown: list[Arena] = []  # memory of shapes that the state had, which no disk takes yet
         self._committer: Committer | None = None
         self._committed = 0  # the newest generation of the arena that is a version
         self._deaths: list[int] = []  # the step of each
@@ -114,8 +93,19 @@ class Keeper:
 
     def give_arena(self, channel: Channel, message: Message) -> None:
         """The trainer says what it will copy; it gets memory laid out for that, or is told that there is none."""
+        where = "in the same memory as before"
+        try:
+            where = self._take_arena(channel, message) or where
+        except (EverstepError, OSError) as error:  # the trainer waits for an answer, and can do without memory
+            self._arena, where = None, f"none, versions are written while training waits ({error})"
+        arena = self._arena
+        path = str(arena.path) if arena and arena.path else None
+        channel.send("arena", arena.descriptor if arena else None, where=where, path=path)
+
+    def _take_arena(self, channel: Channel, message: Message) -> str | None:
+        """Returns where it is in words, if it is new. Raises: EverstepError, OSError."""
         files = tuple(PlannedFile(path, size) for path, size in message["files"])
-        notes_bytes, where = message["notes_bytes"], "in the same memory as before"
+        notes_bytes, where = message["notes_bytes"], None
         if self._arena is not None and (self._arena.plan.files, self._arena.plan.notes_bytes) != (files, notes_bytes):
             self._put_away(channel)
         if self._arena is None:
@@ -133,11 +123,8 @@ class Keeper:
                 self._signals.wake,
                 lambda run: self.keeping.retire(run, in_use),
                 self._report,
-                committed=self._committed,
             )
-        arena = self._arena
-        where_path = str(arena.path) if arena and arena.path else None
-        channel.send("arena", arena.descriptor if arena else None, where=where, path=where_path)
+        return where
 
     def hear_of_claim(self, message: Message) -> None:
         """A claim begins, is sealed, or comes to nothing."""
@@ -167,7 +154,8 @@ class Keeper:
         assert self._arena is not None
         self._finish(channel)
         settled = settle(self._run, self._arena, self._report)
-        let_go(self._arena, settled, self._run, self._report)
+        if not let_go(self._arena, settled, self._run, self._report):
+            self._outgrown.append(self._arena)
         self._arena, self._committed = None, 0
 
     def tell_outcomes(self, channel: Channel) -> None:
@@ -243,6 +231,8 @@ class Keeper:
 
     def leave(self, code: int, settled: Settled) -> int:
         """Give the memory back if nothing in it is the only one of its kind; otherwise keep it and say where."""
+        for arena in self._outgrown:
+            code = self._let_go(arena, code, settle(self._run, arena, self._report))
         code = code if self._arena is None else self._let_go(self._arena, code, settled)
         self._signals.ignore()
         return code
@@ -262,6 +252,8 @@ class Keeper:
 
     def leave_at_once(self, child: Child) -> NoReturn:
         """After a second signal: nothing more is written; what is in memory stays there, by its name."""
+        if not child.is_ours:
+            os._exit(ExitCode.STOPPED)  # a program that is not ours lives on, and saves by itself
         child.signal(signal.SIGKILL)
         child.end()
         arena = self._arena
@@ -299,7 +291,7 @@ class Keeper:
         if number is None or self.origin.is_named or not self._run.set_aside_damaged(number, self._report):
             return False
         version = self._run.newest_resumable(self._report)
-        self.origin = Origin(version, _ref(self._run, version) or self.origin.parent)
+        self.origin = self.origin.moved_to(self._run, version)
         return True
 
     def _decide(self, end: End, settled: Settled, starts: int) -> Next:
@@ -322,7 +314,7 @@ class Keeper:
             self._report(
                 f"Two deaths within {NEAR_STEPS} steps of version_{decided.gave_up_on}: going back to {version.name}."
             )
-        self.origin = Origin(version, _ref(self._run, version) or self.origin.parent)
+        self.origin = self.origin.moved_to(self._run, version)
 
     def _last_step(self) -> int:
         if self._arena is not None:
@@ -344,7 +336,3 @@ class Keeper:
             last = versions[-1]
             back = max(0, step - last.step)
             self._report(f"{last.name} (step {last.step:,}) is the last version, {back} steps back: {last.path}")
-
-
-def _ref(run: Run, version: Version | None) -> ParentRef | None:
-    return None if version is None else run.ref(version)

@@ -5,17 +5,17 @@ memory, they are written here while training waits. Each claim has one identity,
 said of it.
 """
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from everstep.contracts import Draft, ParentRef, Reason
 from everstep.errors import NotCommitted
 from everstep.keeping.channel import Message
 from everstep.keeping.claims import Claim, Making, Observer
 from everstep.keeping.ending import let_go, name_version, settle
-from everstep.keeping.link import KeeperGone, Link
+from everstep.keeping.link import Link
 from everstep.keeping.snapshots import SPARE_BYTES, Snapshots, notes_bytes, open_snapshots
 from everstep.keeping.stateful import Stateful, check_finite, tensor_files
 from everstep.units import duration
@@ -35,7 +35,8 @@ class Saver:
     link: Link | None = None
     snapshots: Snapshots | None = None
     observers: Sequence[Observer] = ()
-    saved_at: float = field(default_factory=time.monotonic)
+    saved_at: float = field(default_factory=time.monotonic)  # when the newest version was made, or set on its way
+    committed_at: float = field(default_factory=time.monotonic)  # when the last one was known to be committed
     last_step: int | None = None  # of the newest version, made or on its way
     _pending: dict[int, Claim] = field(default_factory=dict)
     _unheard: list[Message] = field(default_factory=list)
@@ -157,7 +158,8 @@ class Saver:
         """Whether copies go into an arena; asks for another where the state has taken another shape, or grown."""
         if self.snapshots is not None and not (self.snapshots.fits() and self._has_notes_for(draft)):
             assert self.link is not None
-            self.snapshots.close()
+            outgrown, self.snapshots = self.snapshots, None  # a keeper that is gone must not find it half closed
+            outgrown.close()
             self.snapshots = open_snapshots(
                 self.state, self.small_bytes(), self.link, self.making.settings, self.making.report
             )
@@ -197,7 +199,7 @@ class Saver:
         check_finite(self.state)
         draft = self._draft(claim.reason, has_tensors=True)
         if self.snapshots is not None:  # all that lies there is older
-            draft = Draft(**{**_fields(draft), "facts": {**draft.facts, **self.snapshots.facts}})
+            draft = replace(draft, facts={**draft.facts, **self.snapshots.facts})
         version = self.making.run.commit(draft)
         if claim.label is not None:
             name_version(self.making.run, version, claim.label, self.making.report)
@@ -225,6 +227,7 @@ class Saver:
         """Until it is committed, or dropped. Raises: NotCommitted if the disk refuses it and nobody waits."""
         if self.snapshots is not None:
             self.snapshots.wait()  # whatever the disk says: from here on the state is in memory
+        self._forget_refusal()
         self._is_waiting = may_wait
         try:
             while claim.generation in self._pending:
@@ -242,16 +245,15 @@ class Saver:
     def _refuse_if_behind(self) -> None:
         """Raises: NotCommitted where to take one more copy would mean to wait for the disk."""
         assert self.snapshots is not None
-        if self._has_room():  # what the disk said before does not hold any more
-            self._refusal = None
+        self._forget_refusal()
         if self.snapshots.is_full:
             raise NotCommitted(f"{self._refusal or 'The disk is behind.'} Versions from before wait in memory for it.")
 
-    def _has_room(self) -> bool:
-        try:
-            return self.last is not None and fsops.free_bytes(self.making.run.path) > self.last.size_bytes
-        except OSError:
-            return False
+    def _forget_refusal(self) -> None:
+        """What the disk said before does not hold any more once it has room; if it refuses again, it says so again."""
+        with contextlib.suppress(OSError):
+            if self.last is not None and fsops.free_bytes(self.making.run.path) > self.last.size_bytes:
+                self._refusal = None
 
     def _news(self, timeout_s: float) -> Iterator[Claim]:
         """Yields claims that were committed."""
@@ -305,7 +307,7 @@ class Saver:
 
     def _is_committed(self, version: Version, seconds: float | None) -> None:
         run = self.making.run
-        self.last, self.parent = version, ParentRef(run.name, version.number, version.manifest_digest)
+        self.last, self.parent, self.committed_at = version, run.ref(version), time.monotonic()
         took = "" if seconds is None else f" in {seconds:.1f} s"
         self.making.report(
             f"{version.name}: step {version.step:,}, {version.images_seen:,} images, "
@@ -325,10 +327,3 @@ class Saver:
             return
         for observer in self.observers:
             observer.committed(claim, self.last)
-
-
-def _fields(draft: Draft) -> dict[str, Any]:
-    return {name: getattr(draft, name) for name in Draft.__dataclass_fields__}
-
-
-__all__ = ["Claim", "KeeperGone", "Making", "Observer", "Saver"]

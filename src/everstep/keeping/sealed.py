@@ -18,7 +18,7 @@ import xxhash
 
 from everstep.contracts import COMPLETE, Draft, ParentRef, Reason
 from everstep.errors import DamageFound
-from everstep.keeping.arena import PAGE_BYTES, Arena, Slot
+from everstep.keeping.arena import Arena, Slot
 from everstep.versions import Run, Version
 from everstep.versions.commit import Coming
 from everstep.versions.digests import ALGORITHM, digest
@@ -79,17 +79,14 @@ class Filling:
         self._why = self._why or why
         self._is_over.set()
 
-    def ready_bytes(self, wanted_bytes: int) -> int:
-        """Wait until so many bytes of the slot are as they will be sealed, or a part of them that is worth a write.
-
-        Raises: DamageFound if nothing comes of it.
-        """
+    def await_bytes(self, wanted_bytes: int) -> None:
+        """Wait until so many bytes are as they will be sealed. Raises: DamageFound if nothing comes of it."""
         while True:
-            is_over = self._is_over.is_set()  # before the count: what is over has all its bytes
+            is_over = self._is_over.is_set()
             self.check()
-            copied = self.slot.copied_bytes
-            if is_over or copied >= wanted_bytes:
-                return min(copied, wanted_bytes)
+            # A sealed slot has all its bytes; the first layout had no count of them.
+            if is_over or self.slot.copied_bytes >= wanted_bytes:
+                return
             time.sleep(POLL_S)
 
     def await_seal(self) -> dict[str, Any]:
@@ -180,17 +177,14 @@ class SlotImage:
             taking: Taking | None = None
             written = 0
             while written < self.size_bytes:
-                wanted = min(written + WRITE_BYTES, self.size_bytes)
-                ready = self._filling.ready_bytes(self._begin + wanted) - self._begin
+                ready = min(written + WRITE_BYTES, self.size_bytes)
+                self._filling.await_bytes(self._begin + ready)
                 if taking is None:
                     taking = self._taking()
-                is_last = ready >= self.size_bytes
-                end = self._padded.nbytes if is_last else ready // PAGE_BYTES * PAGE_BYTES
-                if end <= written:
-                    raise DamageFound(f"holds less of {self.path} than it says")
+                end = self._padded.nbytes if ready == self.size_bytes else ready  # a write is whole pages
                 write_pages(descriptor, self._padded[written:end], written)
                 # After the write: what changed between the two shows in the digest.
-                beside.submit(taking.take, min(end, self.size_bytes))
+                beside.submit(taking.take, ready)
                 written = end
             if taking is not None:
                 beside.submit(taking.end).result()
@@ -275,33 +269,32 @@ class Taking:
 # --- which state of an arena is to be kept -------------------------------------------------------------------
 
 
-def uncommitted(run: Run, arena: Arena) -> list[Slot]:
-    """Whole states that no version has yet, the newest first. Raises: NotCommitted if the disk does not answer."""
-    done = _newest_done(run.versions(), arena)
-    whole = [slot for slot in arena.slots if slot.is_whole and slot.generation > done]
-    return sorted(whole, key=lambda slot: -slot.generation)
+class Lineage:
+    """What the versions of a run say of an arena's states. Reads every manifest, once."""
 
+    def __init__(self, run: Run, arena: Arena) -> None:
+        """Raises: UnreachableDisk."""
+        self._run, self._arena, self._versions = run, arena, run.versions()
+        self._ours = [version for version in self._versions if _taken_from(version) == arena.plan.nonce]
 
-def overtaken_by(run: Run, arena: Arena) -> Version | None:
-    """A version that somebody else made since this memory was begun, as another host does: what lies here is older."""
-    others = [
-        version
-        for version in run.versions()
-        if version.number > arena.plan.newest and not arena.plan.is_first and _taken_from(version) != arena.plan.nonce
-    ]
-    return max(others, key=lambda version: version.number, default=None)
+    def uncommitted(self) -> list[Slot]:
+        """Whole states that no version has yet, the newest first."""
+        done = max((int(version.manifest[SNAPSHOT]["generation"]) for version in self._ours), default=0)
+        whole = [slot for slot in self._arena.slots if slot.is_whole and slot.generation > done]
+        return sorted(whole, key=lambda slot: -slot.generation)
 
+    def overtaken_by(self) -> Version | None:
+        """A version that somebody else made since this memory was begun, as another host does."""
+        if self._arena.plan.is_first:  # it does not say when it was begun
+            return None
+        others = (version for version in self._versions if version not in self._ours)
+        later = (version for version in others if version.number > self._arena.plan.newest)
+        return max(later, key=lambda version: version.number, default=None)
 
-def last_of(run: Run, arena: Arena) -> ParentRef | None:
-    """The last version that was taken from this arena: what its next one went on from."""
-    done = [version for version in run.versions() if _taken_from(version) == arena.plan.nonce]
-    last = max(done, key=lambda version: version.number, default=None)
-    return None if last is None else ParentRef(run.name, last.number, last.manifest_digest)
-
-
-def _newest_done(versions: Sequence[Version], arena: Arena) -> int:
-    taken = (version for version in versions if _taken_from(version) == arena.plan.nonce)
-    return max((int(version.manifest[SNAPSHOT]["generation"]) for version in taken), default=0)
+    def last(self) -> ParentRef | None:
+        """The last version that was taken from this arena: what its next one went on from."""
+        found = max(self._ours, key=lambda version: version.number, default=None)
+        return None if found is None else self._run.ref(found)
 
 
 def _taken_from(version: Version) -> str | None:

@@ -180,7 +180,7 @@ class Loop:
             images_per_second=images_per_second,
             seconds_left=left / images_per_second if images_per_second else None,
             last_version=self.saver.last.name if self.saver.last else None,
-            last_version_age_s=now - self.saver.saved_at,
+            last_version_age_s=now - self.saver.committed_at,
             next_version_step=self.saver.next_step(state.step),
             control_gain=self.judge.verdict.gain,
         )

@@ -14,7 +14,8 @@ from everstep.errors import ExitCode, UserError
 from everstep.keeping.channel import Channel
 from everstep.keeping.child import Child, fork
 from everstep.keeping.ending import recover_memory
-from everstep.keeping.keeper import IS_POSSIBLE, STACKS, Keeper, Keeping, Origin
+from everstep.keeping.keeper import IS_POSSIBLE, STACKS, Keeper
+from everstep.keeping.origin import Keeping, Origin
 from everstep.keeping.remnants import say_forgotten
 from everstep.keeping.settings import Settings
 from everstep.models.base import BaseFolder

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from drafts import draft
 
 from everstep.keeping.memory import lying_about
+from everstep.versions import Run
 from law import SETTINGS, outcome
 from program import Ended, Program
 
@@ -126,3 +128,12 @@ def straight(tiny_base: Path, pairs_folder: Path, tmp_path_factory: pytest.TempP
     program = Program(("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *SETTINGS), folder)
     assert program.wait() == 0, program.output
     return outcome(folder / "runs/a")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run with three versions, at steps 0, 10 and 20."""
+    made = Run.create(tmp_path / "runs" / "r", "a: 1\n")
+    for step in (0, 10, 20):
+        made.commit(draft(step))
+    return made

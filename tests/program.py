@@ -9,6 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from everstep.train.loop import Loop
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["bases", "everstep.train.start", "everstep.train.session"])
@@ -78,6 +82,9 @@ def _run(
     import torch
 
     torch.set_num_threads(1)
+    # A fork spoils PyTorch's pool of threads, and several of its own that mend it at once meet none there. Users' keepers
+    # fork before PyTorch is loaded; here it is there before, so that a test need not wait for it.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
     from everstep.cli.main import run
 
     if prepare is not None:
@@ -86,3 +93,23 @@ def _run(
     code = run(words)
     sys.stdout.flush()
     os._exit(code)
+
+
+@dataclass(frozen=True)
+class AfterStep:
+    """Something is done to the live training at the end of a step, each time that it is made."""
+
+    step: int
+    act: Callable[["Loop"], None]
+
+    def __call__(self) -> None:
+        from everstep.train.loop import Loop
+
+        original = Loop._step
+
+        def stepped(loop: Loop) -> None:
+            original(loop)
+            if loop.state.step == self.step:
+                self.act(loop)
+
+        Loop._step = stepped  # type: ignore[method-assign]

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from everstep.config import dump, resolve
+from everstep.versions import Run
+
 SOURCE = Path(__file__).parents[1] / "src" / "everstep"
 # The house: a package imports from lower floors only, never from another on its own, in functions too.
 FLOORS = {
@@ -88,9 +91,6 @@ def test_only_the_files_of_the_table_name_torch(path: Path) -> None:
     "verb", ["--help", "list a", "plan circles", "status a", "show a@0", "verify a", "train --help", "resume --help"]
 )
 def test_verbs_that_only_look_do_not_load_torch(verb: str, tmp_path: Path) -> None:
-    from everstep.config import dump, resolve
-    from everstep.versions import Run
-
     Run.create(tmp_path / "runs" / "a", dump(resolve(None, {})))
     asked = (
         "import sys; from everstep.cli.main import run; run(sys.argv[1:]);"
@@ -102,3 +102,21 @@ def test_verbs_that_only_look_do_not_load_torch(verb: str, tmp_path: Path) -> No
 
 def test_files_stay_small() -> None:
     assert {path.name: n for path in MODULES if (n := len(path.read_text().splitlines())) > 350} == {}
+
+
+@pytest.mark.parametrize("verb", ["list r", "prune r --dry-run", "prune r", "verify r", "pin r@1", "slim r@1"])
+def test_verbs_that_look_at_versions_load_neither_torch_nor_numpy(run: Run, verb: str) -> None:
+    run.replace_hparams(dump(resolve(None, {})))  # the run of a training of ours, whose settings are read
+    run.tell_best_score("control_gain")
+    asked = (
+        "import sys; from everstep.cli.main import run; assert run(sys.argv[1:]) == 0;"
+        "print([name for name in ('torch', 'numpy', 'PIL', 'rich') if name in sys.modules])"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", asked, *verb.split()],
+        cwd=run.path.parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout.splitlines()[-1] == "[]"

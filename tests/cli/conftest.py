@@ -28,3 +28,10 @@ def _branched(tiny_base: Path, pairs_folder: Path, tmp_path_factory: pytest.Temp
 def branched(_branched: Path, workplace: Path) -> Path:
     """runs/ with a (0 - 1 - 2, and 3 - 4 from 1) and b (0 - 1, from the weights of a@2, with averaged weights)."""
     return shutil.copytree(_branched, workplace / "runs")
+
+
+@pytest.fixture
+def words(tiny_base: Path, pairs_folder: Path) -> tuple[object, ...]:
+    """The line that starts a small training, a version every two steps."""
+    small = ("--optim.batch-size", 2, "--sampling.pairs", 0, "--versions.every", 2)
+    return ("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *small)

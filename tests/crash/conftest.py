@@ -1,12 +1,14 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from drafts import draft
+from trainers import SELDOM, STEPS, words_for
 
+from disks import small_disk
 from everstep.versions import Run
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -40,3 +42,20 @@ def run(memory: Path) -> Run:
 def run_on_disk(tmp_path: Path) -> Run:
     """The same where a flush is one, and O_DIRECT too."""
     return run_in(tmp_path)
+
+
+@pytest.fixture
+def words(tiny_base: Path, pairs_folder: Path) -> Callable[..., tuple[object, ...]]:
+    """The command of a training; by default its only versions are the first and the last."""
+
+    def call(steps: int = STEPS, every: int = SELDOM, *more: object, sheets: int = 0) -> tuple[object, ...]:
+        return words_for(tiny_base, pairs_folder, steps, every, *more, sheets=sheets)
+
+    return call
+
+
+@pytest.fixture
+def runs_disk(workplace: Path) -> Iterator[Path]:
+    """runs/ is a disk of its own."""
+    with small_disk(workplace / "runs", "size=40m") as folder:
+        yield folder

@@ -6,7 +6,7 @@ Real processes and real full disks; where a version is due only at the start, al
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,6 @@ from trainers import (
     ENDLESS,
     SELDOM,
     STEPS,
-    AfterStep,
     ask_to_save,
     die,
     in_memory,
@@ -27,33 +26,17 @@ from trainers import (
     trained,
     wait_for_trainer,
     wait_until,
-    words_for,
 )
 
-from disks import fill, remount, small_disk
+from disks import fill, remount
 from everstep.versions import Run, read_live
-from program import Ended, Program
+from program import AfterStep, Ended, Program
 
 if TYPE_CHECKING:
     from everstep.train.loop import Loop
 
 Start = Callable[..., Program]
 Words = tuple[object, ...]
-
-
-@pytest.fixture
-def words(tiny_base: Path, pairs_folder: Path) -> Callable[..., Words]:
-    def call(steps: int = STEPS, every: int = SELDOM, *more: object, sheets: int = 0) -> Words:
-        return words_for(tiny_base, pairs_folder, steps, every, *more, sheets=sheets)
-
-    return call
-
-
-@pytest.fixture
-def runs_disk(workplace: Path) -> Iterator[Path]:
-    """runs/ is a disk of its own."""
-    with small_disk(workplace / "runs", "size=40m") as folder:
-        yield folder
 
 
 # --- deaths and disks --------------------------------------------------------------------------------------

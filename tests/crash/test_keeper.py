@@ -16,7 +16,6 @@ import pytest
 from chance import draws, rounds
 from faults import Seen
 from trainers import (
-    AfterStep,
     EndAtOnce,
     die,
     hang,
@@ -32,7 +31,7 @@ from trainers import (
 
 from everstep.versions import Run, read_live, verify
 from law import SETTINGS, outcome
-from program import Ended, Program
+from program import AfterStep, Ended, Program
 
 NEVER = 1000  # steps between versions: what memory holds is on no disk, unless it is rescued
 AT_ONCE = 0.15  # share of the kills that do not wait until the trainer has told anything

@@ -6,15 +6,13 @@ What is said of one claim is said of no other, and what was asked for by name is
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from trainers import (
-    SELDOM,
     STEPS,
-    AfterStep,
     RetrySoon,
     Together,
     ask_to_save,
@@ -22,33 +20,17 @@ from trainers import (
     is_complete,
     kept,
     last_whole,
-    words_for,
 )
 
-from disks import fill, remount, small_disk
+from disks import fill, remount
 from everstep.versions import Run
-from program import Program
+from program import AfterStep, Program
 
 if TYPE_CHECKING:
     from everstep.train.loop import Loop
 
 Start = Callable[..., Program]
 Words = tuple[object, ...]
-
-
-@pytest.fixture
-def words(tiny_base: Path, pairs_folder: Path) -> Callable[..., Words]:
-    def call(steps: int = STEPS, every: int = SELDOM, *more: object, sheets: int = 0) -> Words:
-        return words_for(tiny_base, pairs_folder, steps, every, *more, sheets=sheets)
-
-    return call
-
-
-@pytest.fixture
-def runs_disk(workplace: Path) -> Iterator[Path]:
-    """runs/ is a disk of its own."""
-    with small_disk(workplace / "runs", "size=40m") as folder:
-        yield folder
 
 
 class SpoilTheClaimOf:

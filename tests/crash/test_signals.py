@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 from trainers import (
-    AfterStep,
     Together,
     hang,
     in_memory,
@@ -28,7 +27,7 @@ from trainers import (
 )
 
 from everstep.versions import Run, read_live
-from program import Program
+from program import AfterStep, Program
 
 Start = Callable[..., Program]
 Words = tuple[object, ...]

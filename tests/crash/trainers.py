@@ -107,26 +107,6 @@ class EndAtOnce:
         everstep.train.session.train = lambda *_: 3  # type: ignore[assignment]
 
 
-@dataclass(frozen=True)
-class AfterStep:
-    """Something happens at the end of a step, each time that it is made."""
-
-    step: int
-    act: Callable[["Loop"], None]
-
-    def __call__(self) -> None:
-        from everstep.train.loop import Loop
-
-        original = Loop._step
-
-        def stepped(loop: Loop) -> None:
-            original(loop)
-            if loop.state.step == self.step:
-                self.act(loop)
-
-        Loop._step = stepped  # type: ignore[method-assign]
-
-
 def hang(loop: "Loop") -> None:
     time.sleep(1000)
 

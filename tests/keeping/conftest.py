@@ -1,19 +1,11 @@
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from drafts import draft
+from training import Training
 
 from everstep.keeping import memory
-from everstep.versions import Run
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """A run with three versions, at steps 0, 10 and 20."""
-    made = Run.create(tmp_path / "runs" / "r", "a: 1\n")
-    for step in (0, 10, 20):
-        made.commit(draft(step))
-    return made
 
 
 @pytest.fixture
@@ -23,3 +15,17 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setattr(memory, "SHARED_MEMORY", folder)
     return folder
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Training]]:
+    """Trainings that are closed at the end."""
+    made: list[Training] = []
+
+    def call(*arguments: Any, **named: Any) -> Training:
+        made.append(Training(*arguments, **named))
+        return made[-1]
+
+    yield call
+    for training in made:
+        training.close()

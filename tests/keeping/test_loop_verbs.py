@@ -47,6 +47,11 @@ def test_looking_at_it_takes_no_settings_of_ours(ended: Path) -> None:
     assert "weights.safetensors" in shown.stdout
     assert "reason final" in shown.stdout
     assert everstep(ended, "verify", "own").returncode == 0
+    fates = json.loads(everstep(ended, "prune", "own", "--dry-run", "--json").stdout)
+    assert [(row["version"], row["fate"]) for row in fates] == [(0, "slim"), (1, "keep"), (2, "keep"), (3, "keep")]
+    resumed = everstep(ended, "resume", "own")
+    assert resumed.returncode == 2
+    assert resumed.stderr == "own is a loop of its own: start the program that made it again, and it goes on.\n"
     assert (ended / "runs/own/hparams.yaml").read_text() == "lr: 0.01\n"
 
 

@@ -13,7 +13,7 @@ from everstep.models.files import AVERAGED, OPTIMIZER, STATE, WEIGHTS
 from everstep.versions import Run
 from forging import flip, seal, tree, write_small
 from law import SETTINGS
-from program import Ended, Program
+from program import AfterStep, Ended, Program
 
 Everstep = Callable[..., Ended]
 FIRST = "controlnet_cond_embedding.blocks.0.weight"
@@ -49,25 +49,6 @@ def test_a_bit_that_flipped_before_it_was_digested_is_found(
     assert ("everstep resume" in ended.out) == (number == 3)
 
 
-class After:
-    """Does something to the live training right after a step. Can be sent to another process."""
-
-    def __init__(self, step: int, act: Callable[[object], None]) -> None:
-        self.step, self.act = step, act
-
-    def __call__(self) -> None:
-        from everstep.train.loop import Loop
-
-        original = Loop._step
-
-        def stepped(loop: Loop) -> None:
-            original(loop)
-            if loop.state.step == self.step:
-                self.act(loop)
-
-        Loop._step = stepped  # type: ignore[method-assign]
-
-
 def flip_live(loop: Any) -> None:
     import torch
 
@@ -82,7 +63,7 @@ def test_a_bit_that_flips_in_the_live_weights_is_found_at_its_step(
     everstep: Everstep, tiny_base: Path, pairs_folder: Path, start: Callable[..., Program], workplace: Path
 ) -> None:
     words = ("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *SETTINGS, "--keep.everything")
-    program = start(*words, prepare=After(22, flip_live))
+    program = start(*words, prepare=AfterStep(22, flip_live))
     assert program.wait() == 0, program.output
     assert everstep("verify", "a").code == 0
     assert everstep("replay", "a@2").code == 0
@@ -170,7 +151,7 @@ def test_a_rescued_version_under_fp16_is_the_same_again(
         "--compute.precision",
         "fp16",
     )
-    program = start(*words, "--keeper.snapshots", 1, prepare=After(14, die))
+    program = start(*words, "--keeper.snapshots", 1, prepare=AfterStep(14, die))
     assert program.wait() == 3, program.output
     run = Run.open(workplace / "runs/a")
     assert run.find("latest").reason == "rescue"

@@ -1,6 +1,7 @@
 """Several processes at one run: whoever lists or reads meets whole versions only, or none."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -184,3 +185,33 @@ def test_a_version_removed_between_listing_and_looking_is_not_called_damaged(
     assert [version.number for version in Run(run.path).versions()] == [2]
     with pytest.raises(DamageFound):
         run.version(0)
+
+
+def test_a_child_forked_during_a_note_does_not_keep_others_from_noting(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from everstep.versions import annotations
+
+    children = []
+
+    def forking(*arguments: object) -> None:
+        children.append(os.fork())
+        if children[-1] == 0:
+            time.sleep(60)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(annotations.fsops, "replace_file", forking)
+        write_annotation(run.layout, 0, note="while a thread forks")
+    try:
+        other = os.fork()
+        if other == 0:
+            signal.alarm(5)  # ends a process that waits for ever
+            try:
+                write_annotation(run.layout, 0, note="later")
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(other, 0)[1] == 0
+    finally:
+        os.kill(children[0], signal.SIGKILL)
+        os.waitpid(children[0], 0)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from everstep.errors import UserError
-from everstep.versions import LiveStatus, Run, ofd, write_annotation, write_live
+from everstep.versions import LiveStatus, Run, ofd, write_live
 from everstep.versions.holder import LockHolder
 from everstep.versions.lock import Busy
 from everstep.versions.trash import pruning_alone
@@ -325,33 +325,3 @@ def test_a_child_forked_during_a_prune_or_a_note_does_not_go_on_holding_it(run: 
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-
-
-def test_a_child_forked_during_a_note_does_not_keep_others_from_noting(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from everstep.versions import annotations
-
-    children = []
-
-    def forking(*arguments: object) -> None:
-        children.append(os.fork())
-        if children[-1] == 0:
-            time.sleep(60)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(annotations.fsops, "replace_file", forking)
-        write_annotation(run.layout, 0, note="while a thread forks")
-    try:
-        other = os.fork()
-        if other == 0:
-            signal.alarm(5)  # ends a process that waits for ever
-            try:
-                write_annotation(run.layout, 0, note="later")
-                os._exit(0)
-            finally:
-                os._exit(1)
-        assert os.waitpid(other, 0)[1] == 0
-    finally:
-        os.kill(children[0], signal.SIGKILL)
-        os.waitpid(children[0], 0)

@@ -2,9 +2,9 @@
 
 import time
 
-from everstep.cli.place import open_run
+from everstep.cli.place import open_run, settings_of
 from everstep.cli.printing import print_json, print_table
-from everstep.config import read_hparams
+from everstep.config.schema import Keep
 from everstep.train.retiring import in_words, marked, policy
 from everstep.units import size
 from everstep.versions.pruning import decide, prune
@@ -22,7 +22,8 @@ def prune_(run: str, *, dry_run: bool = False, json: bool = False) -> int:
         Print as JSON.
     """
     opened = open_run(run)
-    keep, now_s = read_hparams(opened.layout.hparams).keep, time.time()
+    settings, now_s = settings_of(opened), time.time()
+    keep = Keep() if settings is None else settings.keep
     act = decide if dry_run else prune
     decided = act(opened, policy(keep), now_s, marks=marked(opened, keep))
     if json:

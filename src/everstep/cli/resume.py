@@ -4,7 +4,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from everstep.cli.place import open_run, split_spec
+from everstep.cli.place import open_run, settings_of, split_spec
+from everstep.errors import UserError
 
 
 def resume_(run: str, *, set: Annotated[tuple[str, ...], Parameter(negative=())] = ()) -> int:
@@ -20,4 +21,7 @@ def resume_(run: str, *, set: Annotated[tuple[str, ...], Parameter(negative=())]
     from everstep.train.start import go_on
 
     name, version = split_spec(run)
-    return go_on(open_run(name), version, set)
+    opened = open_run(name)
+    if settings_of(opened) is None:
+        raise UserError(f"{opened.name} is a loop of its own: start the program that made it again, and it goes on.")
+    return go_on(opened, version, set)

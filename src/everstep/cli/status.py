@@ -2,9 +2,8 @@
 
 from dataclasses import asdict
 
-from everstep.cli.place import open_run
+from everstep.cli.place import open_run, settings_of
 from everstep.cli.printing import print_facts, print_json
-from everstep.config import read_hparams
 from everstep.keeping.memory import Found
 from everstep.keeping.remnants import as_json, forgotten, in_words, of_run, sentence
 from everstep.train.space import course
@@ -43,8 +42,8 @@ def _memory(ours: list[Found]) -> dict[str, str]:
 
 def _course(run: Run) -> tuple[Course, str | None]:
     """Where it goes and its ram_dir by its settings; a loop that is not ours tells where it goes."""
-    if run.best_score():
-        settings = read_hparams(run.layout.hparams)
+    settings = settings_of(run)
+    if settings is not None:
         return course(settings), settings.keeper.ram_dir
     live = read_live(run.layout)
     if live is None:

@@ -162,7 +162,9 @@ class Arena:
             slot.forget()
         with contextlib.suppress(BufferError):  # tensors may still look at it; then it goes with them
             self._map.close()
-        os.close(self.descriptor)
+        if self.descriptor >= 0:  # once: the number may be another file's by the second time
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 class Slot:

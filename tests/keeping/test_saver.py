@@ -1,0 +1,90 @@
+"""The saver between a live state and a keeper that this test plays: what it waits for, and what it does alone."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from training import WEIGHTS, State, Training
+
+from everstep.contracts import Reason
+from everstep.keeping.claims import Making
+from everstep.keeping.link import KeeperGone
+from everstep.keeping.saver import Saver
+from everstep.keeping.sealed import Filling, commit_slot
+from everstep.keeping.settings import Settings
+from everstep.versions import Run, read_tensors, verify
+
+Make = Callable[..., Training]
+
+
+def saver_of(training: Training, run: Run, **terms: object) -> Saver:
+    making = Making(run, {}, {}, Settings(), training.said.append, **terms)  # type: ignore[arg-type]
+    last = run.find("latest")
+    return Saver(making, training.state, last, run.ref(last), training.link, training.snapshots)
+
+
+class Keeper(threading.Thread):
+    """Commits what is claimed, as soon as it is sealed."""
+
+    def __init__(self, training: Training, run: Run, claims: int) -> None:
+        super().__init__()
+        self.training, self.run_, self.claims = training, run, claims
+
+    def run(self) -> None:
+        slots: dict[int, int] = {}
+        while self.claims:
+            message = self.training.keeper.receive()
+            if message["kind"] == "claim":
+                slots[message["generation"]] = message["slot"]
+            elif message["kind"] == "sealed":
+                generation, arena = message["generation"], self.training.arena
+                version = commit_slot(self.run_, arena, Filling.of_sealed(arena.slots[slots[generation]]))
+                facts = {"generation": generation, "number": version.number, "manifest": version.manifest}
+                self.training.keeper.send("committed", None, seconds=0.1, **facts)
+                self.claims -= 1
+
+
+@pytest.mark.fault("disk that was full some time before the last version, and is not any more")
+def test_what_the_disk_said_before_does_not_end_a_training_that_it_has_room_for(make: Make, run: Run) -> None:
+    training = make()
+    saver = saver_of(training, run)
+    earlier = {"generation": 99, "why": "version_3 is not committed.", "is_tried_again": True, "retry_s": 15}
+    training.keeper.send("refused", None, **earlier)
+    assert saver.hear() == []
+    assert "training goes on" in training.said[-1]
+    keeper = Keeper(training, run, claims=1)
+    keeper.start()
+    saver.save(Reason.SIGNAL)  # nobody is there to make room, and none need be made
+    saver.finish()
+    keeper.join()
+    assert (run.find("latest").step, run.find("latest").reason) == (training.state.step, "signal")
+
+
+@pytest.mark.fault("keeper that dies while memory of another shape is asked for")
+def test_a_keeper_that_dies_while_the_state_takes_another_shape_costs_nothing(make: Make, run: Run) -> None:
+    network = torch.nn.Linear(40, 3)
+    training = make(state=State(network, torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)))
+    saver = saver_of(training, run)
+    training.train()  # its moments are made now
+    training.keeper.close()
+    with pytest.raises(KeeperGone):
+        saver.save(Reason.INTERVAL)
+    saver.go_alone()
+    version = run.find("latest")
+    assert (version.step, version.reason) == (training.state.step, "rescue")
+    assert verify(version) == []
+    weight = read_tensors(version, WEIGHTS)["weight"]
+    assert bytes(weight.buffer) == network.weight.detach().numpy().tobytes()
+
+
+def test_the_last_version_says_so_whatever_else_was_due(make: Make, run: Run, tmp_path: Path) -> None:
+    training = make()
+    saver = saver_of(training, run, every_steps=1, max_steps=training.state.step)
+    assert not saver.is_due(training.state.step)
+    keeper = Keeper(training, run, claims=1)
+    keeper.start()
+    saver.save(Reason.ASKED, label="mine")
+    keeper.join()
+    assert run.find("latest").reason == "final"

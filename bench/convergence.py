@@ -33,10 +33,11 @@ from everstep.config import Config, dump, resolve
 from everstep.config.schema import Sampling
 from everstep.data import circles, fit, split
 from everstep.evaluation.samples import Shown, draw
+from everstep.launch.checks import complete
 from everstep.train import session
-from everstep.train.intent import Ready, complete, open_data
 from everstep.train.loop import Loop
 from everstep.train.progress import Reporter
+from everstep.train.ready import Ready, open_data
 from everstep.train.stop import StopSignals
 from everstep.versions import Run
 from machine import record

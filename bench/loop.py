@@ -22,11 +22,12 @@ from everstep.config import Settings, dump, resolve
 from everstep.contracts import Batch
 from everstep.data import Source
 from everstep.keeping.link import Link
+from everstep.launch.checks import complete
 from everstep.train import session
-from everstep.train.intent import Ready, complete, open_data
 from everstep.train.loop import Loop
 from everstep.train.optim import learning_rate, set_learning_rate
 from everstep.train.progress import Reporter
+from everstep.train.ready import Ready, open_data
 from everstep.train.stop import StopSignals
 from everstep.versions import Run
 from machine import record

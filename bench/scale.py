@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 
 from everstep.cli.list import list_
+from everstep.config.policy import policy
 from everstep.config.schema import Keep
 from everstep.contracts import Draft, TensorFile
-from everstep.train.retiring import policy, retiring
+from everstep.train.retiring import retiring
 from everstep.versions import Run, rows, verify
 from everstep.versions import manifest as manifests
 from everstep.versions.pruning import decide

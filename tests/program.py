@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from everstep.train.loop import Loop
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["bases", "everstep.train.start", "everstep.train.session"])
+PROCESSES.set_forkserver_preload(["bases", "everstep.launch.start", "everstep.train.session"])
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _run(
     import torch
 
     torch.set_num_threads(1)
-    # A fork spoils PyTorch's pool of threads, and several of its own that mend it at once meet none there. Users' keepers
+    # A fork spoils PyTorch's pool of threads, and several threads that mend it at once meet none there. Users' keepers
     # fork before PyTorch is loaded; here it is there before, so that a test need not wait for it.
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
     from everstep.cli.main import run

@@ -160,5 +160,5 @@ def test_a_persons_own_setting_stands(name: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_waiting_never_loads_pytorch() -> None:
-    program = "import sys, everstep.train.waiting, everstep.train.processors; print('torch' in sys.modules)"
+    program = "import sys, everstep.train.waiting, everstep.launch.processors; print('torch' in sys.modules)"
     assert alone(program) == "False"

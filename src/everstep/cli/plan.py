@@ -10,8 +10,8 @@ from everstep.cli.train import default_name
 from everstep.config import Config, resolve
 from everstep.errors import ExitCode, UserError
 from everstep.keeping.memory import SLOTS
-from everstep.train.planning import Plan, plan
-from everstep.train.space import Space
+from everstep.launch.plan import Plan, plan
+from everstep.launch.space import Space
 from everstep.units import size
 from everstep.versions import run_folder
 

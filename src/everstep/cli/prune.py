@@ -4,8 +4,9 @@ import time
 
 from everstep.cli.place import open_run, settings_of
 from everstep.cli.printing import print_json, print_table
+from everstep.config.policy import policy
 from everstep.config.schema import Keep
-from everstep.train.retiring import in_words, marked, policy
+from everstep.train.retiring import in_words, marked
 from everstep.units import size
 from everstep.versions.pruning import decide, prune
 from everstep.versions.retention import Decision

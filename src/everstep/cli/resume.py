@@ -18,7 +18,7 @@ def resume_(run: str, *, set: Annotated[tuple[str, ...], Parameter(negative=())]
     set
         key=value, a setting to change; may be given several times. What changes is recorded in the next version.
     """
-    from everstep.train.start import go_on
+    from everstep.launch.start import go_on
 
     name, version = split_spec(run)
     opened = open_run(name)

@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 from everstep.cli.place import open_run, settings_of
 from everstep.cli.printing import print_facts, print_json
+from everstep.config.policy import course
 from everstep.keeping.memory import Found
 from everstep.keeping.remnants import as_json, forgotten, in_words, of_run, sentence
-from everstep.train.space import course
 from everstep.units import duration, size
 from everstep.versions import Run, RunStatus, read_live, status
 from everstep.versions.forecast import Course

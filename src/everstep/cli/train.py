@@ -33,7 +33,7 @@ def train_(
     overlay = {} if settings is None else settings.model_dump(mode="json", exclude_unset=True)
     resolved = resolve(config, overlay, set)
     name = run or default_name(resolved)
-    from everstep.train.start import start
+    from everstep.launch.start import start
 
     return start(run_folder(name), resolved, _other_run)
 

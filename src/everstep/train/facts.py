@@ -12,7 +12,7 @@ from everstep import __version__
 from everstep.contracts import ParentRef
 from everstep.data import Split
 from everstep.models.sd import StableDiffusion
-from everstep.train.intent import Ready
+from everstep.train.ready import Ready
 from everstep.train.waiting import how_threads_wait
 
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")

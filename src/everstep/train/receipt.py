@@ -9,7 +9,7 @@ import torch
 
 from everstep.models.files import STATE
 from everstep.train.facts import LIBRARIES
-from everstep.train.intent import Ready
+from everstep.train.ready import Ready
 from everstep.train.state import TrainState
 from everstep.versions import Version, read_small
 

@@ -24,10 +24,10 @@ from everstep.models.files import STATE
 from everstep.models.sd import StableDiffusion
 from everstep.train.bits import compare_bits
 from everstep.train.facts import revision
-from everstep.train.intent import Ready, pairs_of
 from everstep.train.metrics import Measured
 from everstep.train.progress import Progress, Reporter
 from everstep.train.rate import Rate
+from everstep.train.ready import Ready, pairs_of
 from everstep.train.receipt import other_libraries
 from everstep.train.replay_records import recorded_steps
 from everstep.train.replay_route import Leg, Route

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from everstep.config import Config, changes
 from everstep.config.load import known_part, validate
+from everstep.config.policy import is_free
 from everstep.contracts import ParentRef, Report
 from everstep.data import Source
 from everstep.errors import DamageFound, UserError
 from everstep.models.base import locate
-from everstep.train.intent import Ready, check_origin, is_free, open_data
+from everstep.train.ready import Ready, check_origin, open_data
 from everstep.versions import Run, Version, describe_damage, verify
 from everstep.versions.lineage import ancestors
 from everstep.versions.reading import reading

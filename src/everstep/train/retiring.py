@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from everstep.config.policy import policy
 from everstep.config.schema import Keep
 from everstep.errors import EverstepError
 from everstep.evaluation.scores import marks
@@ -10,25 +11,7 @@ from everstep.units import size
 from everstep.versions import Run
 from everstep.versions.lock import Busy
 from everstep.versions.pruning import prune
-from everstep.versions.retention import Decision, Fate, Policy
-
-
-def policy(keep: Keep) -> Policy:
-    """The settings as the store understands them."""
-    return Policy(
-        everything=keep.everything,
-        last=keep.last,
-        best=keep.best,
-        score=keep.score,
-        every_versions=keep.every.versions,
-        every_steps=keep.every.steps,
-        every_s=keep.every.seconds,
-        hourly=keep.hourly,
-        daily=keep.daily,
-        weekly=keep.weekly,
-        within_s=keep.within.seconds if keep.within else None,
-        budget_bytes=keep.budget.total if keep.budget else None,
-    )
+from everstep.versions.retention import Decision, Fate
 
 
 def retiring(keep: Keep, in_use: int | None) -> Callable[[Run], str]:

@@ -29,12 +29,12 @@ from everstep.models.sd import StableDiffusion
 from everstep.train.boards import Board, tensorboard, weights_and_biases
 from everstep.train.ema import Ema
 from everstep.train.facts import version_facts
-from everstep.train.intent import Ready, pairs_of
 from everstep.train.judging import Judge
 from everstep.train.loop import Loop
 from everstep.train.metrics import Metrics
 from everstep.train.optim import make_optimizer
 from everstep.train.progress import Reporter
+from everstep.train.ready import Ready, pairs_of
 from everstep.train.receipt import receipt
 from everstep.train.retiring import retiring
 from everstep.train.state import TrainState, seed_process

@@ -7,11 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from everstep.versions import fsops
-from everstep.versions.forecast import Course, Footprint, Forecast, coming_versions, forecast
+from everstep.versions.capacity import look_ahead, seconds_per_step
+from everstep.versions.forecast import Course
 from everstep.versions.live import LiveStatus, read_live
-from everstep.versions.pruning import held_versions
 from everstep.versions.reach import reaching
-from everstep.versions.retention import Policy
 from everstep.versions.run import Run
 from everstep.versions.version import Version
 
@@ -87,20 +86,6 @@ def _status(run: Run, course: Course) -> RunStatus:
         told_age_s=max(0.0, time.time() - live.updated_at) if live and is_running else None,
         control=_control(run),
     )
-
-
-def look_ahead(run: Run, course: Course, last: Version | None, step: int, step_s: float | None) -> Forecast:
-    """What the versions that are still to be made will take."""
-    there = held_versions(run, course.policy or Policy())
-    footprint = Footprint({} if last is None else {path: int(entry["size"]) for path, entry in last.files.items()})
-    coming = coming_versions(course, footprint, run.next_number(), step, step_s)
-    return forecast(there, coming, course.policy, time.time())
-
-
-def seconds_per_step(run: Run, course: Course) -> float | None:
-    """As it was when the run was last seen training; None if it never was."""
-    live = read_live(run.layout)
-    return course.images_per_step / live.images_per_second if live and live.images_per_second else None
 
 
 def _control(run: Run) -> str | None:

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everstep.config import Config
+from everstep.config.policy import course
 from everstep.errors import UserError
+from everstep.launch.footprint import footprint_of, new_footprint
 from everstep.models.base import BaseFolder
 from everstep.models.files import AVERAGED, OPTIMIZER, WEIGHTS
-from everstep.train.footprint import footprint_of, new_footprint
-from everstep.train.retiring import policy
 from everstep.units import size
-from everstep.versions import Run, Version, fsops
-from everstep.versions.forecast import STEP_S, Course, Footprint, Forecast, coming_versions, forecast
+from everstep.versions import Run, Version
+from everstep.versions.capacity import free_bytes, seconds_per_step
+from everstep.versions.forecast import STEP_S, Footprint, Forecast, coming_versions, forecast
 from everstep.versions.pruning import held_versions
-from everstep.versions.status import seconds_per_step
+from everstep.versions.retention import Policy
 
 WORDS = {WEIGHTS: "weights", OPTIMIZER: "optimizer", AVERAGED: "averaged weights"}
 
@@ -76,8 +77,9 @@ def plan_space(folder: Path, config: Config, base: BaseFolder, version: Version 
     footprint = new_footprint(config, base) if version is None else footprint_of(version)
     if footprint is None:
         return None
-    there = [] if run is None else held_versions(run, policy(config.keep))
-    ahead, step_s = course(config), None if run is None else seconds_per_step(run, course(config))
+    ahead = course(config)
+    there = [] if run is None else held_versions(run, ahead.policy or Policy(everything=True))
+    step_s = None if run is None else seconds_per_step(run, ahead)
     number, step = 0 if run is None else run.next_number(), 0 if version is None else version.step
     coming = coming_versions(ahead, footprint, number, step, step_s, is_new=version is None)
     found = forecast(there, coming, ahead.policy, time.time())
@@ -85,29 +87,10 @@ def plan_space(folder: Path, config: Config, base: BaseFolder, version: Version 
     return Space(folder, footprint, found, free_bytes(folder), bool(there), is_paced, config.keep.everything)
 
 
-def course(config: Config) -> Course:
-    """The settings as the store understands them."""
-    return Course(
-        max_steps=config.optim.max_steps,
-        images_per_step=config.optim.images_per_step,
-        every_steps=config.versions.every.steps,
-        every_s=config.versions.every.seconds,
-        policy=None if config.keep.everything else policy(config.keep),
-    )
-
-
 def _depends_on_time(config: Config) -> bool:
     keep = config.keep
     rules = (keep.within, keep.every.seconds, keep.hourly, keep.daily, keep.weekly)
     return not keep.everything and any(rules)
-
-
-def free_bytes(folder: Path) -> int:
-    """Free where the folder is or will be."""
-    here = folder.absolute()
-    while not here.exists():
-        here = here.parent
-    return fsops.free_bytes(here)
 
 
 def _place(folder: Path) -> str:

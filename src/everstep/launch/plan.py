@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everstep.config import Config, changes, read_hparams
+from everstep.config.policy import is_free
 from everstep.contracts import Report
 from everstep.errors import UserError
 from everstep.keeping.memory import SLOTS
 from everstep.keeping.room import available_bytes
-from everstep.train.footprint import arena_bytes
-from everstep.train.intent import complete, is_free, open_data, pairs_of
-from everstep.train.space import Space, plan_space
+from everstep.launch.checks import complete
+from everstep.launch.footprint import arena_bytes
+from everstep.launch.space import Space, plan_space
+from everstep.train.ready import open_data, pairs_of
 from everstep.versions import Run, Version
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from everstep.train import processors
-from everstep.train.processors import SETTINGS, allowed_processors, limit_threads
+from everstep.launch import processors
+from everstep.launch.processors import SETTINGS, allowed_processors, limit_threads
 from everstep.versions import Run
 from program import Ended
 

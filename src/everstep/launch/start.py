@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from everstep.config import Config, dump
+from everstep.config.policy import is_free
 from everstep.contracts import Changes, ParentRef, Reason
 from everstep.data import Source
 from everstep.errors import ExitCode, UserError
@@ -18,25 +19,15 @@ from everstep.keeping.keeper import IS_POSSIBLE, STACKS, Keeper
 from everstep.keeping.origin import Keeping, Origin
 from everstep.keeping.remnants import say_forgotten
 from everstep.keeping.settings import Settings
+from everstep.launch.about import about
+from everstep.launch.changes import accepts_other_data, changed, describe, refuse_changes, with_start_of
+from everstep.launch.checks import complete
+from everstep.launch.processors import limit_threads
+from everstep.launch.space import plan_space
 from everstep.models.base import BaseFolder
-from everstep.train.about import about
-from everstep.train.intent import (
-    Ready,
-    accepts_other_data,
-    changed,
-    check_origin,
-    complete,
-    describe,
-    is_free,
-    open_data,
-    pairs_of,
-    refuse_changes,
-    with_start_of,
-)
-from everstep.train.processors import limit_threads
 from everstep.train.progress import Reporter
+from everstep.train.ready import Ready, check_origin, open_data, pairs_of
 from everstep.train.retiring import retiring
-from everstep.train.space import plan_space
 from everstep.train.waiting import Waiting
 from everstep.versions import Run, Version
 from everstep.versions.reading import reading
@@ -55,18 +46,24 @@ def start(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
         open_data(completed, reporter.say)
         _check_room(folder, completed, base, None, reporter)
         run = Run.create(folder, dump(completed), about(completed.keep))
-    return _locked(run, completed, None, found, False, reporter)
+    return _locked(run, completed, base, None, found, False, reporter)
 
 
 def go_on(run: Run, version: str | None, assignments: Iterable[str]) -> int:
     """Go on from the newest whole version, or from the one named, with the changes asked for."""
     assigned = list(assignments)
-    config, changes = changed(run, assigned)
-    return _locked(run, config, version, changes, accepts_other_data(assigned), Reporter())
+    config, base, changes = changed(run, assigned)
+    return _locked(run, config, base, version, changes, accepts_other_data(assigned), Reporter())
 
 
 def _locked(
-    run: Run, config: Config, spec: str | None, changes: Changes, accepts_data: bool, reporter: Reporter
+    run: Run,
+    config: Config,
+    base: BaseFolder,
+    spec: str | None,
+    changes: Changes,
+    accepts_data: bool,
+    reporter: Reporter,
 ) -> int:
     """With the run held for writing: mend it, find the version to go on from, check everything, train."""
     with run.lock(shlex.join(sys.argv), reporter.say), ExitStack() as held:
@@ -81,7 +78,6 @@ def _locked(
             if changes and all(map(is_free, changes)):
                 _record(run, config, changes, reporter)
             return ExitCode.DONE
-        _, base = complete(config)
         source, base_digest = open_data(config, reporter.say), base.digest()
         parent = None
         if version is not None:

@@ -1,0 +1,49 @@
+"""What is asked of settings before a run exists: that everything they name is there and fits together.
+
+Never imports torch.
+"""
+
+from pathlib import Path
+
+from everstep.config import Config
+from everstep.config.load import validate
+from everstep.errors import UserError
+from everstep.evaluation.adherence import MODELS, check_scoring
+from everstep.models.base import BaseFolder, locate
+from everstep.train.boards import check_tracking
+from everstep.versions import Run, run_folder
+
+
+def complete(config: Config) -> tuple[Config, BaseFolder]:
+    """Settings in which nothing is left open: absolute paths, the resolution. Raises: UserError."""
+    base = locate(config.base.path, config.base.revision)
+    resolution = config.data.resolution or base.native_resolution()
+    base.latent_shape(resolution)
+    check_tracking(config.tracking)
+    check_scoring(config.scoring, config.data.path)
+    settings = config.model_dump(mode="json")
+    settings["base"]["path"] = base.name
+    settings["data"]["path"] = _absolute(config.data.path)
+    settings["data"]["resolution"] = resolution
+    for key in MODELS:
+        if settings["scoring"][key] is not None:
+            settings["scoring"][key] = _absolute(settings["scoring"][key])
+    settings["optim"]["start_from"] = _start_from(config.optim.start_from)
+    return validate(settings, "settings"), base
+
+
+def _absolute(path: str) -> str:
+    return path if path.startswith("builtin:") else str(Path(path).expanduser().resolve())
+
+
+def _start_from(spec: str | None) -> str | None:
+    """A ControlNet folder or RUN@VERSION, absolute, and with the version's number instead of a moving name."""
+    if spec is None:
+        return None
+    folder, at, version = spec.rpartition("@")
+    if at:
+        found = Run.open(run_folder(folder)).find(version)
+        return f"{found.path.parent}@{found.number}"
+    if not (Path(spec) / "config.json").is_file():
+        raise UserError(f"--from {spec}: neither RUN@VERSION nor a folder with a ControlNet's config.json.")
+    return str(Path(spec).resolve())

@@ -1,0 +1,58 @@
+"""What a training is built from, all of it located and locked, and whether it is what a version was made from.
+
+Never imports torch.
+"""
+
+import shlex
+from dataclasses import dataclass
+
+from everstep.config import Config
+from everstep.contracts import Changes, ParentRef, Report
+from everstep.data import Source, Split, open_source, split
+from everstep.errors import UserError
+from everstep.models.base import BaseFolder
+from everstep.versions import Run, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """All that a training needs to be built: checked, located and locked."""
+
+    run: Run
+    config: Config
+    base: BaseFolder
+    base_digest: str
+    source: Source
+    version: Version | None  # to go on from; None to begin at step 0
+    parent: ParentRef | None
+
+
+def open_data(config: Config, report: Report) -> Source:
+    """Open and check the pairs. Raises: UserError listing every pair that cannot be used."""
+    return open_source(config.data.path, config.data.resolution, config.data.bad_pairs, report=report)
+
+
+def check_origin(version: Version, base_digest: str, source: Source, accepts_data: bool) -> Changes:
+    """Returns the data's change if it is accepted. Raises: UserError if base or data are not the version's."""
+    was = version.manifest["base"]["digest"]
+    if was != base_digest:
+        raise UserError(
+            f"The base is not the one that {version.name} was trained on: {base_digest}, but it was {was}. "
+            "Nothing was changed."
+        )
+    was, now = version.manifest["data"]["fingerprint"], source.fingerprint()
+    if was == now:
+        return {}
+    if accepts_data:
+        return {"data.fingerprint": (was, now)}
+    path = shlex.quote(version.manifest["data"]["path"])
+    raise UserError(
+        f"The pairs in {path} have changed since {version.name} was made. Nothing was changed.\n"
+        f"To go on with them as they are now: everstep resume {version.path.parent} --set data.path={path}"
+    )
+
+
+def pairs_of(config: Config, source: Source, version: Version | None) -> Split:
+    """Which pairs are trained on. What was held out before stays held out, whatever became of the data."""
+    before = () if version is None else version.manifest["data"]["held_out"]
+    return split(source, config.data.held_out_pairs, before)

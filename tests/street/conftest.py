@@ -1,0 +1,12 @@
+"""A street to bring things to: an empty folder, and copies of what works."""
+
+from pathlib import Path
+
+import pytest
+
+from street import Street
+
+
+@pytest.fixture
+def street(workplace: Path, tiny_base: Path, pairs_folder: Path) -> Street:
+    return Street(workplace, tiny_base, pairs_folder)

@@ -4,7 +4,7 @@ Never imports torch.
 """
 
 from everstep.data.faults import CheckReport, check
-from everstep.data.held_out import Split, split
+from everstep.data.held_out import Split, split, split_as
 from everstep.data.loader import BatchStream
 from everstep.data.patience import PatientSource, StopAsked
 from everstep.data.sources import Source, describe, listed, open_source
@@ -23,4 +23,5 @@ __all__ = [
     "listed",
     "open_source",
     "split",
+    "split_as",
 ]

@@ -1,37 +1,38 @@
 """Everything that is wrong with a folder of pairs, in one pass, before anything is trained on it.
 
-Every image is decoded: a truncated one is found now and not at hour five. What a file's content led to is remembered
-in the user's cache by its size and time, so that only the first start takes long.
+Every image is decoded: a truncated one is found now and not at hour five. What a file's content led to is kept as it
+comes, so that an interrupted check goes on where it was, and a list that is as it was is only looked over.
 """
 
+import itertools
 import json
 import os
-import sqlite3
-from collections import defaultdict
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+import time
+import zlib
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from functools import cache
+from importlib.metadata import version as installed
+from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
+from everstep import __version__
 from everstep.data.folder import Finding, Listed, Listing, read_listing
 from everstep.data.images import BLACK, read_rgb
+from everstep.data.looks import Looks, look_of
+from everstep.data.remembered import ImageFacts, Memory, is_fresh, stamp_of
 
 FLAT_SPREAD = 2.0  # standard deviation, of 255, below which a condition says nothing
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ImageFacts:
-    """What decoding one file told: fault is empty where it is an image that can be used."""
-
-    digest: str
-    width: int
-    height: int
-    spread: float
-    fault: str
+TELL_PERIOD_S = 0.1
+BATCH = 2000  # files asked of the memory at once
+Progress = Callable[[int, int], None]  # files looked at, of all; no more than about ten times a second
+Stamps = dict[str, bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class CheckReport:
     usable: tuple[Listed, ...]
     findings: tuple[Finding, ...]
     fingerprint: str
-    sizes: tuple[tuple[int, int], ...]
+    sizes: tuple[tuple[int, int], ...]  # of the targets, each once
+    looks: list[bytes] | None = None  # of the targets; None where the list was recalled as a whole
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -57,9 +59,35 @@ class CheckReport:
 def check(folder: Path, progress: Progress | None = None, resolution: int | None = None) -> CheckReport:
     """Read the list, decode every image, and find what is wrong. Raises: UserError if there is no list."""
     listing = read_listing(folder)
-    facts = examine(
-        folder, sorted({path for pair in listing.pairs for path in (pair.target, pair.condition)}), progress
-    )
+    pace = _Pace(progress)
+    began_ns = time.time_ns()
+    with Memory() as memory:
+        stamps = _stamps(folder, listing, pace)
+        place, identity = _place(listing, resolution), _identity(listing, stamps, resolution)
+        if (known := memory.recall_list(place, identity)) is not None:
+            pace(len(stamps), len(stamps))
+            return _recalled(listing, known)
+        facts = examine(folder, stamps, memory, began_ns, pace)
+        report = _judged(listing, facts, resolution)
+        is_settled = all(stamp is not None and not is_fresh(stamp, began_ns) for stamp in stamps.values())
+        if is_settled and not report.errors:
+            memory.remember_list(place, identity, _to_recall(report))
+    return report
+
+
+def looks_of(report: CheckReport) -> Looks | None:
+    """What the usable pairs' targets look like, for `split`; from memory where the whole list was."""
+    looks = report.looks
+    if looks is None:
+        folder, paths = report.listing.folder, [pair.target for pair in report.usable]
+        began_ns = time.time_ns()
+        with Memory() as memory:
+            facts = examine(folder, {path: stamp_of(_at(folder, path)) for path in paths}, memory, began_ns)
+        looks = [facts[path].look for path in paths]
+    return Looks.of(looks)
+
+
+def _judged(listing: Listing, facts: dict[str, ImageFacts], resolution: int | None) -> CheckReport:
     findings = list(listing.findings)
     usable = []
     for pair in listing.pairs:
@@ -68,9 +96,10 @@ def check(folder: Path, progress: Progress | None = None, resolution: int | None
         if not any(finding.severity == "error" for finding in found):
             usable.append(pair)
     findings += _repeated(usable, facts)
-    sizes = tuple((facts[pair.target].width, facts[pair.target].height) for pair in usable)
+    sizes = {(facts[pair.target].width, facts[pair.target].height) for pair in usable}
     ordered = tuple(sorted(findings, key=lambda finding: (finding.line, finding.file)))
-    return CheckReport(listing, tuple(usable), ordered, _fingerprint(usable, facts), sizes)
+    looks = [facts[pair.target].look for pair in usable]
+    return CheckReport(listing, tuple(usable), ordered, _fingerprint(usable, facts), tuple(sorted(sizes)), looks)
 
 
 def _pair_findings(pair: Listed, facts: dict[str, ImageFacts], resolution: int | None) -> Iterable[Finding]:
@@ -116,28 +145,135 @@ def _fingerprint(usable: Iterable[Listed], facts: dict[str, ImageFacts]) -> str:
             facts[pair.condition].digest,
             pair.caption,
         )
-        total.update(json.dumps(parts).encode())
+        total.update(f"[{', '.join(map(quoted, parts))}]".encode())  # as json.dumps writes it, in a third of the time
     return f"xxh3-128:{total.hexdigest()}"
 
 
-# --- one file, and what is remembered of it ----------------------------------------------------------------
+# --- a list that is as it was ------------------------------------------------------------------------------
 
 
-def examine(folder: Path, paths: list[str], progress: Progress | None = None) -> dict[str, ImageFacts]:
-    """Facts of all files, decoding those that are new or changed, on all cores."""
-    memory = _Memory()
-    keys = {path: _key(folder / path) for path in paths}
-    facts = {path: known for path in paths if (known := memory.get(keys[path])) is not None}
-    new = [path for path in paths if path not in facts]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        examined = pool.map(lambda path: _examine_one(folder / path), new)
-        for done, (path, found) in enumerate(zip(new, examined, strict=True), start=len(facts) + 1):
-            facts[path] = found
-            memory.put(keys[path], found)
-            if progress is not None:
-                progress(done, len(paths))
-    memory.close()
+def _stamps(folder: Path, listing: Listing, pace: "_Pace") -> Stamps:
+    """Every file that is listed, once, with what tells its content."""
+    stamps: Stamps = {}
+    for pair in listing.pairs:
+        for path in (pair.target, pair.condition):
+            if path not in stamps:
+                stamps[path] = stamp_of(_at(folder, path))
+        pace(0, 2 * len(listing.pairs))
+    return stamps
+
+
+def _at(folder: Path, path: str) -> str:
+    return os.path.join(folder, path)
+
+
+def _place(listing: Listing, resolution: int | None) -> str:
+    return f"{resolution}:{os.path.realpath(listing.folder / listing.layout)}"
+
+
+def _identity(listing: Listing, stamps: Stamps, resolution: int | None) -> bytes:
+    """A digest of all that a report follows from: list, files, and the program that judges them."""
+    total = xxhash.xxh3_128(json.dumps([_program(), resolution, list(map(astuple, listing.findings))]).encode())
+    for pair in listing.pairs:
+        total.update(f"{pair.line}{quoted(pair.target)}{quoted(pair.condition)}{quoted(pair.caption)}".encode())
+        total.update(stamps[pair.target] or b"-")
+        total.update(stamps[pair.condition] or b"-")
+    return total.digest()
+
+
+@cache
+def _program() -> str:
+    """Another version, another Pillow, or other lines in what judges: everything is judged anew."""
+    here = Path(__file__).parent
+    code = b"".join((here / name).read_bytes() for name in ("faults.py", "folder.py", "images.py"))
+    return f"{__version__} {installed('pillow')} {xxhash.xxh3_128_hexdigest(code)}"
+
+
+def _to_recall(report: CheckReport) -> bytes:
+    told = {
+        "findings": [astuple(finding) for finding in report.findings],
+        "fingerprint": report.fingerprint,
+        "sizes": report.sizes,
+    }
+    return zlib.compress(json.dumps(told).encode(), 1)
+
+
+def _recalled(listing: Listing, known: bytes) -> CheckReport:
+    told = json.loads(zlib.decompress(known))
+    findings = tuple(Finding(*finding) for finding in told["findings"])
+    sizes = tuple((width, height) for width, height in told["sizes"])
+    return CheckReport(listing, listing.pairs, findings, told["fingerprint"], sizes)
+
+
+# --- all files, and what is remembered of them -------------------------------------------------------------
+
+
+class _Pace:
+    """Tells how far a look has come, now and then, and at its end."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress, self._told_at = progress, time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._progress is None:
+            return
+        now = time.monotonic()
+        if now - self._told_at >= TELL_PERIOD_S or done == total:
+            self._told_at = now
+            self._progress(done, total)
+
+
+def examine(
+    folder: Path, stamps: Stamps, memory: Memory, began_ns: int, pace: Progress | None = None
+) -> dict[str, ImageFacts]:
+    """Facts of all files, decoding those that are new or changed, on all cores.
+
+    Crash: what was decoded until about a second before is remembered.
+    """
+    facts: dict[str, ImageFacts] = {}
+    paths, done = iter(sorted(stamps)), 0
+    with _pool() as pool:
+        while some := list(itertools.islice(paths, BATCH)):
+            places = {path: _at(folder, path) for path in some}
+            known = memory.recall({places[path]: stamps[path] for path in some})
+            new = [path for path in some if places[path] not in known]
+            facts |= {path: known[places[path]] for path in some if places[path] in known}
+            done += len(some) - len(new)
+            for path, found in _in_order(pool, lambda path: _examine_one(folder / path), new):
+                facts[path] = found
+                stamp = stamps[path]
+                if stamp is not None and not is_fresh(stamp, began_ns):
+                    memory.remember(places[path], stamp, found)
+                done += 1
+                if pace is not None:
+                    pace(done, len(stamps))
+            if pace is not None:
+                pace(done, len(stamps))
     return facts
+
+
+@contextmanager
+def _pool() -> Iterator[ThreadPoolExecutor]:
+    """All cores; whoever interrupts waits for the pictures that are being decoded, not for those in line."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, look: Callable[[str], ImageFacts], paths: Iterable[str]
+) -> Iterator[tuple[str, ImageFacts]]:
+    """Each path with what was found, only so far ahead that memory holds a few of them."""
+    ahead: deque[tuple[str, Future[ImageFacts]]] = deque()
+    for path in paths:
+        ahead.append((path, pool.submit(look, path)))
+        if len(ahead) > 4 * (os.cpu_count() or 1):
+            first, future = ahead.popleft()
+            yield first, future.result()
+    for path, future in ahead:
+        yield path, future.result()
 
 
 def _examine_one(path: Path) -> ImageFacts:
@@ -153,53 +289,4 @@ def _examine_one(path: Path) -> ImageFacts:
     except Exception as error:  # Pillow's decoders raise whatever their format's library does
         return ImageFacts(digest, 0, 0, 0.0, f"is no image that can be read ({' '.join(str(error).split())})")
     spread = float(np.asarray(image.reduce(max(1, min(image.size) // 64))).std())
-    return ImageFacts(digest, image.width, image.height, spread, "")
-
-
-def _key(path: Path) -> str | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return f"{path.resolve()}|{found.st_size}|{found.st_mtime_ns}"
-
-
-class _Memory:
-    """Facts by path, size and time in the user's cache; anything that goes wrong with it costs time only."""
-
-    def __init__(self) -> None:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "everstep"
-        self._connection: sqlite3.Connection | None = None
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(folder / "images-1.sqlite", timeout=10)
-            self._connection.execute("CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT)")
-        except (OSError, sqlite3.Error):
-            self.close()
-
-    def get(self, key: str | None) -> ImageFacts | None:
-        if self._connection is None or key is None:
-            return None
-        try:
-            row = self._connection.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
-            return ImageFacts(**json.loads(row[0])) if row else None
-        except (sqlite3.Error, ValueError, TypeError):
-            return None
-
-    def put(self, key: str | None, facts: ImageFacts) -> None:
-        if self._connection is None or key is None:
-            return
-        try:
-            self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (key, json.dumps(asdict(facts))))
-        except sqlite3.Error:
-            self.close()
-
-    def close(self) -> None:
-        if self._connection is not None:
-            try:
-                self._connection.commit()
-            except sqlite3.Error:
-                pass
-            finally:
-                self._connection.close()
-                self._connection = None
+    return ImageFacts(digest, image.width, image.height, spread, "", look_of(image))

@@ -6,8 +6,9 @@ from typing import Literal, Protocol
 
 from everstep.contracts import Pair, Report
 from everstep.data import circles
-from everstep.data.faults import CheckReport, Progress, check
+from everstep.data.faults import CheckReport, Progress, check, looks_of
 from everstep.data.images import BLACK, WHITE, read_rgb
+from everstep.data.looks import Looks
 from everstep.errors import UserError
 
 NUM_CIRCLES = 50_000
@@ -27,6 +28,10 @@ class Source(Protocol):
         """Name and reason of every pair that was left out on purpose."""
         ...
 
+    def looks(self) -> Looks | None:
+        """What the targets look like, by pair number; None where they need not be told apart by it."""
+        ...
+
     def __len__(self) -> int: ...
     def name(self, pair: int) -> str: ...
     def load(self, pair: int) -> Pair: ...
@@ -40,6 +45,10 @@ class CircleSource:
         self.skipped: dict[str, str] = {}
         self.resolution = resolution
         self.description = f"{NUM_CIRCLES:,} circles drawn at {resolution} px"
+
+    def looks(self) -> None:
+        """Each is drawn by itself."""
+        return None
 
     def __len__(self) -> int:
         return NUM_CIRCLES
@@ -62,6 +71,10 @@ class FolderSource:
         self._report, self._folder = report, report.listing.folder
         self.skipped = {f"line {finding.line}": str(finding) for finding in report.errors}
         self.description = describe(report)
+
+    def looks(self) -> Looks | None:
+        """Of every target; for the one who chooses what to hold out."""
+        return looks_of(self._report)
 
     def __len__(self) -> int:
         return len(self._report.usable)

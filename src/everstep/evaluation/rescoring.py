@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from everstep.config import Config
-from everstep.data import open_source, split
+from everstep.data import open_source, split_as
 from everstep.errors import UserError
 from everstep.evaluation.drawing import config_of, open_base, weights_drawn_with
 from everstep.evaluation.filing import as_scored, file_found, in_words
@@ -73,5 +73,5 @@ def open_scorer(config: Config, version: Version, num_pictures: int | None = Non
             "Nothing was scored."
         )
     family = open_base(config)
-    pairs = split(source, config.data.held_out_pairs, version.manifest["data"]["held_out"])
+    pairs = split_as(source, config.data.held_out_pairs, version.manifest["data"])
     return Scorer(family, config, source, pairs, example_settings(config, family), num_pictures)

@@ -38,15 +38,16 @@ def start(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
     reporter = Reporter()
     completed, base = complete(config)
     found: Changes = {}
+    source = None
     if Run.exists(folder):
         run = Run.open(folder)
         completed = with_start_of(run, config.optim.start_from, completed)
         found = refuse_changes(run, completed, other_run)
     else:
-        open_data(completed, reporter.say)
+        source = open_data(completed, reporter.say)
         _check_room(folder, completed, base, None, reporter)
         run = Run.create(folder, dump(completed), about(completed.keep))
-    return _locked(run, completed, base, None, found, False, reporter)
+    return _locked(run, completed, base, None, found, False, reporter, source)
 
 
 def go_on(run: Run, version: str | None, assignments: Iterable[str]) -> int:
@@ -64,6 +65,7 @@ def _locked(
     changes: Changes,
     accepts_data: bool,
     reporter: Reporter,
+    source: Source | None = None,
 ) -> int:
     """With the run held for writing: mend it, find the version to go on from, check everything, train."""
     with run.lock(shlex.join(sys.argv), reporter.say), ExitStack() as held:
@@ -78,7 +80,7 @@ def _locked(
             if changes and all(map(is_free, changes)):
                 _record(run, config, changes, reporter)
             return ExitCode.DONE
-        source, base_digest = open_data(config, reporter.say), base.digest()
+        source, base_digest = source or open_data(config, reporter.say), base.digest()
         parent = None
         if version is not None:
             held.enter_context(reading(version.path))  # inherited by the trainer: no prune takes it from under us
@@ -86,6 +88,8 @@ def _locked(
             parent = ParentRef(run.name, version.number, version.manifest_digest, changes)
             _say_held_out(config, source, version, reporter)
             _check_room(run.path, config, base, version, reporter)
+        elif said := pairs_of(config, source, None).sentence():
+            reporter.say(said)
         if changes:
             _record(run, config, changes, reporter)
         ready = Ready(run, config, base, base_digest, source, version, parent)

@@ -35,6 +35,7 @@ def version_facts(ready: Ready, family: StableDiffusion, pairs: Split, origin: P
             "fingerprint": ready.source.fingerprint(),
             "training_pairs": len(pairs.training),
             "held_out": [ready.source.name(number) for number in pairs.held_out],
+            **({} if pairs.by is None else {"held_out_by": pairs.by}),
             "skipped": dict(ready.source.skipped),
         },
         "inputs": {"condition_range": family.condition_range, "target_range": family.target_range},

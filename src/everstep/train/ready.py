@@ -4,14 +4,17 @@ Never imports torch.
 """
 
 import shlex
+import time
 from dataclasses import dataclass
 
 from everstep.config import Config
 from everstep.contracts import Changes, ParentRef, Report
-from everstep.data import Source, Split, open_source, split
+from everstep.data import Source, Split, open_source, split, split_as
 from everstep.errors import UserError
 from everstep.models.base import BaseFolder
 from everstep.versions import Run, Version
+
+SILENCE_S, SAID_PERIOD_S = 2.0, 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +31,22 @@ class Ready:
 
 
 def open_data(config: Config, report: Report) -> Source:
-    """Open and check the pairs. Raises: UserError listing every pair that cannot be used."""
-    return open_source(config.data.path, config.data.resolution, config.data.bad_pairs, report=report)
+    """Open and check the pairs; what takes long is said. Raises: UserError listing every pair that cannot be used."""
+    data = config.data
+    return open_source(data.path, data.resolution, data.bad_pairs, report=report, progress=_Looking(report))
+
+
+class _Looking:
+    """Says how far a check has come, once it takes longer than a person waits without wondering."""
+
+    def __init__(self, report: Report) -> None:
+        self._report, self._next_at = report, time.monotonic() + SILENCE_S
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now >= self._next_at and done < total:
+            self._report(f"Looking at the pictures: {done:,} of {total:,} ...")
+            self._next_at = now + SAID_PERIOD_S
 
 
 def check_origin(version: Version, base_digest: str, source: Source, accepts_data: bool) -> Changes:
@@ -54,5 +71,6 @@ def check_origin(version: Version, base_digest: str, source: Source, accepts_dat
 
 def pairs_of(config: Config, source: Source, version: Version | None) -> Split:
     """Which pairs are trained on. What was held out before stays held out, whatever became of the data."""
-    before = () if version is None else version.manifest["data"]["held_out"]
-    return split(source, config.data.held_out_pairs, before)
+    if version is None:
+        return split(source, config.data.held_out_pairs, looks=source.looks())
+    return split_as(source, config.data.held_out_pairs, version.manifest["data"])

@@ -56,6 +56,7 @@ class Shuffled:
     def __init__(self, source: Source) -> None:
         self._source = source
         self.description, self.skipped = source.description, source.skipped
+        self.looks = source.looks
 
     def __len__(self) -> int:
         return len(self._source)

@@ -136,17 +136,6 @@ def test_what_is_odd_but_usable_is_a_warning(folder: Path) -> None:
     assert sum("smaller than the 64 px" in f.what for f in report.findings) == 10
 
 
-def test_the_second_check_decodes_nothing_and_sees_a_changed_file(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = check(folder)
-    with monkeypatch.context() as patched:
-        patched.setattr("everstep.data.faults._examine_one", None)
-        assert check(folder).fingerprint == first.fingerprint
-    picture(77).save(folder / "target/0.png")
-    assert check(folder).fingerprint != first.fingerprint
-
-
 def test_the_fingerprint_follows_content_and_captions(folder: Path) -> None:
     first = check(folder).fingerprint
     text = (folder / "prompt.json").read_text()

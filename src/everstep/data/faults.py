@@ -9,7 +9,7 @@ import json
 import os
 import time
 import zlib
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -80,9 +80,10 @@ def looks_of(report: CheckReport) -> Looks | None:
     looks = report.looks
     if looks is None:
         folder, paths = report.listing.folder, [pair.target for pair in report.usable]
+        place_of = _places(folder)
         began_ns = time.time_ns()
         with Memory() as memory:
-            facts = examine(folder, {path: stamp_of(_at(folder, path)) for path in paths}, memory, began_ns)
+            facts = examine(folder, {path: stamp_of(place_of(path)) for path in paths}, memory, began_ns)
         looks = [facts[path].look for path in paths]
     return Looks.of(looks)
 
@@ -125,14 +126,13 @@ def _pair_findings(pair: Listed, facts: dict[str, ImageFacts], resolution: int |
 
 
 def _repeated(usable: Iterable[Listed], facts: dict[str, ImageFacts]) -> list[Finding]:
-    by_content: dict[tuple[str, str], list[Listed]] = defaultdict(list)
+    lines: dict[tuple[str, str], int] = {}
+    findings = []
     for pair in usable:
-        by_content[facts[pair.target].digest, facts[pair.condition].digest].append(pair)
-    return [
-        Finding(pair.line, pair.target, f"is the same pair as line {same[0].line}", "warning")
-        for same in by_content.values()
-        for pair in same[1:]
-    ]
+        first = lines.setdefault((facts[pair.target].digest, facts[pair.condition].digest), pair.line)
+        if first != pair.line:
+            findings.append(Finding(pair.line, pair.target, f"is the same pair as line {first}", "warning"))
+    return findings
 
 
 def _fingerprint(usable: Iterable[Listed], facts: dict[str, ImageFacts]) -> str:
@@ -155,16 +155,19 @@ def _fingerprint(usable: Iterable[Listed], facts: dict[str, ImageFacts]) -> str:
 def _stamps(folder: Path, listing: Listing, pace: "_Pace") -> Stamps:
     """Every file that is listed, once, with what tells its content."""
     stamps: Stamps = {}
+    place_of = _places(folder)
     for pair in listing.pairs:
         for path in (pair.target, pair.condition):
             if path not in stamps:
-                stamps[path] = stamp_of(_at(folder, path))
+                stamps[path] = stamp_of(place_of(path))
         pace(0, 2 * len(listing.pairs))
     return stamps
 
 
-def _at(folder: Path, path: str) -> str:
-    return os.path.join(folder, path)
+def _places(folder: Path) -> Callable[[str], str]:
+    """Where a listed path lies; millions are asked, for which a Path takes longer than the disk."""
+    root = os.path.join(folder, "")
+    return lambda path: path if path.startswith("/") else root + path
 
 
 def _place(listing: Listing, resolution: int | None) -> str:
@@ -231,10 +234,10 @@ def examine(
     Crash: what was decoded until about a second before is remembered.
     """
     facts: dict[str, ImageFacts] = {}
-    paths, done = iter(sorted(stamps)), 0
+    paths, done, place_of = iter(sorted(stamps)), 0, _places(folder)
     with _pool() as pool:
         while some := list(itertools.islice(paths, BATCH)):
-            places = {path: _at(folder, path) for path in some}
+            places = {path: place_of(path) for path in some}
             known = memory.recall({places[path]: stamps[path] for path in some})
             new = [path for path in some if places[path] not in known]
             facts |= {path: known[places[path]] for path in some if places[path] in known}

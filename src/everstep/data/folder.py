@@ -6,6 +6,7 @@ Reads the list only; whether the images are there and can be used is for `faults
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def read_listing(folder: Path) -> Listing:
             'A line of metadata.jsonl: {"file_name": "a.png", "conditioning_image": "a_edges.png", "text": "a cat"}'
         )
     layout = found[0]
+    _is_folder_inside.cache_clear()  # a link may lead elsewhere than it did at the last look
     pairs: list[Listed] = []
     findings: list[Finding] = []
     for line, text in _lines(folder / layout):
@@ -109,5 +111,12 @@ def _parse(folder: Path, line: int, text: str, keys: tuple[tuple[str, ...], ...]
 
 
 def _is_inside(folder: Path, path: str) -> bool:
-    whole: Any = (folder / path).resolve()
+    parent, _, name = path.rpartition("/")
+    return _is_folder_inside(folder, path if name in ("", ".", "..") else parent)
+
+
+@lru_cache(maxsize=10_000)
+def _is_folder_inside(folder: Path, parent: str) -> bool:
+    """Asked once of each folder: a list of a million files must not ask the disk about each of them here."""
+    whole: Any = (folder / parent).resolve()
     return bool(whole.is_relative_to(folder.resolve()))

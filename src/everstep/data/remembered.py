@@ -13,18 +13,25 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
 FILE = "images-2.sqlite"  # the number is the format's; a file of another is left as it is
 FRESH_NS = 2_000_000_000  # the coarsest clock in use, FAT's, ticks every two seconds
 WRITE_PERIOD_S = 1.0  # what a kill may take back
-PATIENCE_S = 2.0  # for others that are writing; what could not be written waits for the next time
+PATIENCE_S = 2.0  # for others that are writing; what could not be written waits for the next time ...
+MOST_WAITS = 3  # ... and whoever holds it for longer has it alone
 AT_ONCE = 500  # names asked for in one statement
+
+# What the library may raise; it reads the names of what is torn as text.
+TORN = (sqlite3.Error, ValueError, OverflowError, MemoryError)
+BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+UNWRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR)
 
 _STAMP = struct.Struct("<Qqq")
 _FACTS = struct.Struct("<16sIId")
-_CHECK = struct.Struct("<Q")
+_CHECK_BYTES = 8
 TABLES = """
 CREATE TABLE IF NOT EXISTS pictures (folder INTEGER, name BLOB, told BLOB, PRIMARY KEY (folder, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lists (place BLOB PRIMARY KEY, told BLOB) WITHOUT ROWID;
@@ -57,6 +64,8 @@ def stamp_of(path: str) -> bytes | None:
 
 def is_fresh(stamp: bytes, now_ns: int) -> bool:
     """Whether a file was written so shortly before that another write may leave the same stamp."""
+    written: int
+    changed: int
     _, written, changed = _STAMP.unpack(stamp)
     return abs(now_ns - written) < FRESH_NS or abs(now_ns - changed) < FRESH_NS
 
@@ -66,7 +75,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._connection: sqlite3.Connection | None = None
-        self._is_writable = True
+        self._is_writable, self._waits = True, 0
         self._places: dict[str, tuple[int, bytes]] = {}
         self._waiting: list[tuple[int, bytes, bytes]] = []
         self._written_at = time.monotonic()
@@ -87,14 +96,16 @@ class Memory:
         found = {}
         for folder, paths in wanted.items():
             for name, told in self._told(folder, list(paths)):
-                path = paths[name]
+                path = paths.get(name, "")
+                if not path or not isinstance(told, bytes):
+                    continue  # torn
                 if told[: _STAMP.size] == stamps[path] and (facts := _read(name, told)) is not None:
                     found[path] = facts
         return found
 
     def remember(self, path: str, stamp: bytes | None, facts: ImageFacts) -> None:
         """Keep what was found, unless it is a failure; on disk within about a second of the next that is kept."""
-        if stamp is None or facts.fault or not self._is_writable or (key := self._key(path)) is None:
+        if stamp is None or facts.fault or not self._may_write() or (key := self._key(path)) is None:
             return
         self._waiting.append((*key, _told(key[1], stamp, facts)))
         if time.monotonic() - self._written_at >= WRITE_PERIOD_S:
@@ -106,7 +117,7 @@ class Memory:
             rows = self._ask("SELECT told FROM lists WHERE place = ?", (os.fsencode(place),))
         except UnicodeError:
             return None
-        told = rows[0][0] if rows else b""
+        told = rows[0][0] if rows and isinstance(rows[0][0], bytes) else b""
         digest = xxhash.xxh3_128_digest(told[32:])
         return told[32:] if told[:16] == stamp and told[16:32] == digest else None
 
@@ -122,7 +133,7 @@ class Memory:
             self._write()
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(*TORN):
                 connection.close()
 
     # --- the file ------------------------------------------------------------------------------------------
@@ -136,26 +147,34 @@ class Memory:
             self._connection = sqlite3.connect(self._file, timeout=PATIENCE_S, isolation_level=None)
             self._connection.execute("PRAGMA synchronous = OFF")  # every row tells whether it is whole
             self._connection.executescript(TABLES)
-        except sqlite3.DatabaseError as error:
+        except TORN as error:
             self._failed(error, is_again)
         except (OSError, RuntimeError):  # no home
             self._connection = None
 
-    def _failed(self, error: sqlite3.Error, is_again: bool) -> None:
-        """One that is torn is begun anew, once. One that cannot be written to can perhaps be read."""
-        if isinstance(error, sqlite3.OperationalError):
-            self._is_writable = self._is_writable and _is_busy(error)
+    def _failed(self, error: Exception, is_again: bool) -> None:
+        """One that cannot be written to can perhaps be read. Any other is torn, and begun anew, once."""
+        code: int = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what says more of it
+        if code in UNWRITABLE:
+            self._is_writable = False
             return
+        if code in BUSY:
+            self._waits += 1
+            if self._waits < MOST_WAITS:
+                return
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            with contextlib.suppress(*TORN):
+                connection.close()
+        if code in BUSY:
+            return
         with contextlib.suppress(OSError):
             self._file.unlink()
             self._file.with_name(f"{FILE}-journal").unlink(missing_ok=True)
             if not is_again:
                 self._open(is_again=True)
 
-    def _told(self, folder: int, names: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    def _told(self, folder: int, names: list[bytes]) -> Iterator[tuple[Any, Any]]:
         names.sort()  # as they lie in the file
         for start in range(0, len(names), AT_ONCE):
             some = names[start : start + AT_ONCE]
@@ -164,14 +183,17 @@ class Memory:
                 f"SELECT name, told FROM pictures WHERE folder = ? AND name IN ({marks})", (folder, *some)
             )
 
-    def _ask(self, question: str, values: tuple[object, ...]) -> list[tuple[bytes, bytes]]:
+    def _ask(self, question: str, values: tuple[object, ...]) -> list[tuple[Any, Any]]:
         if self._connection is None:
             return []
         try:
             return self._connection.execute(question, values).fetchall()
-        except sqlite3.Error as error:
+        except TORN as error:
             self._failed(error, is_again=False)
             return []
+
+    def _may_write(self) -> bool:
+        return self._connection is not None and self._is_writable
 
     def _write(self) -> None:
         if self._put("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?)", self._waiting) or not self._is_writable:
@@ -185,8 +207,8 @@ class Memory:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany(statement, rows)
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            with contextlib.suppress(sqlite3.Error):
+        except TORN as error:
+            with contextlib.suppress(*TORN):
                 self._connection.execute("ROLLBACK")
             self._failed(error, is_again=False)
             return False
@@ -209,22 +231,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "everstep"
 
 
-def _is_busy(error: sqlite3.Error) -> bool:
-    code: int = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
 def _told(name: bytes, stamp: bytes, facts: ImageFacts) -> bytes:
     """One row: stamp, facts, and a digest of both and of the name, since nothing else vouches for the file."""
     known = stamp + _FACTS.pack(bytes.fromhex(facts.digest), facts.width, facts.height, facts.spread) + facts.look
-    return known + _CHECK.pack(xxhash.xxh3_64_intdigest(name + known))
+    return known + xxhash.xxh3_64_digest(name + known)
 
 
 def _read(name: bytes, told: bytes) -> ImageFacts | None:
-    known = told[: -_CHECK.size]
-    if len(known) < _STAMP.size + _FACTS.size:
-        return None
-    if told[-_CHECK.size :] != _CHECK.pack(xxhash.xxh3_64_intdigest(name + known)):
+    known = told[:-_CHECK_BYTES]
+    if len(known) < _STAMP.size + _FACTS.size or told[-_CHECK_BYTES:] != xxhash.xxh3_64_digest(name + known):
         return None
     digest, width, height, spread = _FACTS.unpack_from(known, _STAMP.size)
     return ImageFacts(digest.hex(), width, height, spread, "", known[_STAMP.size + _FACTS.size :])

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from everstep.contracts import Pair
-from everstep.data import split
+from everstep.data import Split, split, split_as
+from everstep.data.looks import LENGTH, Looks
 from everstep.errors import UserError
 
 
@@ -91,3 +93,122 @@ def test_no_pair_goes_from_held_out_to_trained_on_or_back(first: set[int], secon
     is_fresh = held_now and not any(name in kept_apart for name in held_now)
     assert is_fresh or not held_now & trained
     assert sorted((*after.training, *after.held_out)) == list(range(len(two)))
+
+
+# --- near duplicates ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Alike(Names):
+    """Pairs of which names and looks matter: those of one family look the same."""
+
+    families: tuple[int, ...] = ()
+    state: str = ""
+
+    def looks(self) -> Looks | None:
+        rows = [np.random.default_rng(family).integers(0, 256, LENGTH, dtype=np.uint8) for family in self.families]
+        return Looks(np.array(rows))
+
+    def fingerprint(self) -> str:
+        return f"{self.names} {self.state}"
+
+
+def alike(families: list[int], prefix: str = "") -> Alike:
+    return Alike(tuple(f"{prefix}{number}.png" for number in range(len(families))), tuple(families))
+
+
+def chosen(source: Alike, count: int) -> Split:
+    return split(source, count, looks=source.looks())
+
+
+def recorded(source: Alike, split: Split) -> dict[str, object]:
+    """What a manifest says of it."""
+    return {
+        "held_out": [source.name(pair) for pair in split.held_out],
+        "fingerprint": source.fingerprint(),
+        **({} if split.by is None else {"held_out_by": split.by}),
+    }
+
+
+@given(st.lists(st.integers(0, 60), min_size=2, max_size=200), st.integers(1, 64))
+def test_near_duplicates_are_on_one_side_and_stay_there(families: list[int], count: int) -> None:
+    source = alike(families)
+    found = chosen(source, count)
+    assert len(found.held_out) <= max(1, min(count, len(families) // 20))
+    assert found.held_out
+    sides = [{families[pair] for pair in side} for side in (found.training, found.held_out)]
+    assert bool(sides[0] & sides[1]) == found.is_torn
+    if found.is_torn:  # only where no family is small enough
+        assert min(map(families.count, set(families))) > max(1, min(count, len(families) // 20))
+    again = split_as(source, count, recorded(source, found))
+    assert (again.training, again.held_out) == (found.training, found.held_out)
+
+
+def test_where_nothing_is_alike_names_decide_as_before_looks_counted() -> None:
+    source = alike(list(range(1000)))
+    found = chosen(source, 64)
+    assert found.held_out == split(source, 64).held_out
+    assert (found.by, found.alike, found.sentence()) == ("name", 0, None)
+
+
+def test_how_many_came_along_is_said() -> None:
+    found = chosen(alike([number // 3 for number in range(1200)]), 60)
+    assert (len(found.held_out), found.alike) == (60, 40)
+    assert found.sentence() == (
+        "40 near duplicates are held out together with the pictures they are like, so that none is trained on."
+    )
+
+
+def test_a_family_that_is_too_large_is_passed_over_at_once() -> None:
+    found = chosen(alike([0] * 4000 + list(range(1, 1001))), 64)
+    assert len(found.held_out) == 64
+    assert min(found.held_out) >= 4000
+    assert found.by == "look"
+
+
+def test_where_all_are_alike_it_is_said() -> None:
+    found = chosen(alike([0] * 1000), 64)
+    assert len(found.held_out) == 50
+    assert found.is_torn
+    assert "have near duplicates that are trained on" in str(found.sentence())
+
+
+def test_a_run_of_before_looks_counted_goes_on_with_its_split() -> None:
+    source = alike([number // 3 for number in range(1200)])
+    by_names = split(source, 64)
+    manifest = {"held_out": [source.name(pair) for pair in by_names.held_out], "fingerprint": source.fingerprint()}
+    again = split_as(source, 64, manifest)
+    assert (again.training, again.held_out) == (by_names.training, by_names.held_out)
+
+
+@given(
+    st.lists(st.integers(0, 80), min_size=40, max_size=200),
+    st.lists(st.integers(0, 120), max_size=100),
+    st.integers(1, 64),
+)
+def test_pairs_that_are_added_are_apart_too_and_none_that_was_trained_on_is_held_out(
+    families: list[int], more: list[int], count: int
+) -> None:
+    first = alike(families)
+    before = chosen(first, count)
+    added = alike(more, "new")
+    later = Alike(first.names + added.names, first.families + added.families, "later")
+    after = split_as(later, count, recorded(first, before))
+    trained = set(before.training)
+    assert not trained & set(after.held_out)
+    assert set(before.held_out) <= set(after.held_out)
+    if not before.is_torn:
+        kept = {later.families[pair] for pair in after.held_out}
+        assert not kept & {later.families[pair] for pair in after.training}
+
+
+def test_a_large_collection_is_split_in_time_that_grows_with_it() -> None:
+    """Each picture twice, and one that half of all look like: neither is compared with all others of its kind."""
+    glances = np.random.default_rng(0).integers(0, 256, (25_000, LENGTH), dtype=np.uint8)
+    everything = np.concatenate([glances, glances, np.repeat(glances[:1], 50_000, axis=0)])
+    looks, asked = Looks(everything), []
+    like = looks.like
+    looks.like = lambda picture: asked.append(picture) or like(picture)  # type: ignore[method-assign, func-returns-value]
+    found = split(names(range(100_000)), 64, looks=looks)
+    assert (len(found.held_out), found.alike) == (64, 32)
+    assert len(asked) < 200

@@ -25,7 +25,7 @@ import xxhash
 from everstep import __version__
 from everstep.data.folder import Finding, Listed, Listing, read_listing
 from everstep.data.images import BLACK, read_rgb
-from everstep.data.looks import Looks, look_of
+from everstep.data.looks import look_of
 from everstep.data.remembered import ImageFacts, Memory, is_fresh, stamp_of
 
 FLAT_SPREAD = 2.0  # standard deviation, of 255, below which a condition says nothing
@@ -44,7 +44,7 @@ class CheckReport:
     findings: tuple[Finding, ...]
     fingerprint: str
     sizes: tuple[tuple[int, int], ...]  # of the targets, each once
-    looks: list[bytes] | None = None  # of the targets; None where the list was recalled as a whole
+    looks: bytes | None = None  # of the targets, end to end; None where the list was recalled as a whole
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -75,17 +75,15 @@ def check(folder: Path, progress: Progress | None = None, resolution: int | None
     return report
 
 
-def looks_of(report: CheckReport) -> Looks | None:
-    """What the usable pairs' targets look like, for `split`; from memory where the whole list was."""
-    looks = report.looks
-    if looks is None:
-        folder, paths = report.listing.folder, [pair.target for pair in report.usable]
-        place_of = _places(folder)
-        began_ns = time.time_ns()
-        with Memory() as memory:
-            facts = examine(folder, {path: stamp_of(place_of(path)) for path in paths}, memory, began_ns)
-        looks = [facts[path].look for path in paths]
-    return Looks.of(looks)
+def looks_of(report: CheckReport) -> bytes:
+    """What the usable pairs' targets look like, end to end; from memory where the whole list was."""
+    if report.looks is not None:
+        return report.looks
+    folder, paths, began_ns = report.listing.folder, [pair.target for pair in report.usable], time.time_ns()
+    place_of = _places(folder)
+    with Memory() as memory:
+        facts = examine(folder, {path: stamp_of(place_of(path)) for path in paths}, memory, began_ns)
+    return b"".join(facts[path].look for path in paths)
 
 
 def _judged(listing: Listing, facts: dict[str, ImageFacts], resolution: int | None) -> CheckReport:
@@ -99,7 +97,7 @@ def _judged(listing: Listing, facts: dict[str, ImageFacts], resolution: int | No
     findings += _repeated(usable, facts)
     sizes = {(facts[pair.target].width, facts[pair.target].height) for pair in usable}
     ordered = tuple(sorted(findings, key=lambda finding: (finding.line, finding.file)))
-    looks = [facts[pair.target].look for pair in usable]
+    looks = b"".join(facts[pair.target].look for pair in usable)
     return CheckReport(listing, tuple(usable), ordered, _fingerprint(usable, facts), tuple(sorted(sizes)), looks)
 
 

@@ -32,7 +32,10 @@ class Split:
     def sentence(self) -> str | None:
         """What there is to say of near duplicates when a training begins."""
         if self.is_torn:
-            return "Nearly all pictures look like many others: those held out have near duplicates that are trained on."
+            return (
+                "Nearly all pictures look like many others: those held out have near duplicates that are trained on, "
+                "which flatters all scores."
+            )
         if not self.alike:
             return None
         are = "1 near duplicate is" if self.alike == 1 else f"{self.alike:,} near duplicates are"

@@ -17,7 +17,7 @@ LENGTH = BRIGHT**2 + 2 * COLOUR**2
 
 def look_of(image: Image.Image) -> bytes:
     """The glance at an RGB picture."""
-    small = image.resize((BRIGHT, BRIGHT), Image.Resampling.BOX, reducing_gap=2.0).convert("YCbCr")
+    small = image.resize((BRIGHT, BRIGHT), Image.Resampling.BOX).convert("YCbCr")
     bright, *colours = small.split()
     return bright.tobytes() + b"".join(
         colour.resize((COLOUR, COLOUR), Image.Resampling.BOX).tobytes() for colour in colours
@@ -36,11 +36,11 @@ class Looks:
         self._columns = np.ascontiguousarray(looks[self._rank][:, self._order].T)
 
     @classmethod
-    def of(cls, looks: list[bytes]) -> "Looks | None":
-        """None where there are none, or where one of them is not known."""
-        if not looks or any(len(look) != LENGTH for look in looks):
+    def of(cls, looks: bytes, count: int) -> "Looks | None":
+        """Of so many glances, end to end. None where there are none, or where one is not known."""
+        if not count or len(looks) != count * LENGTH:
             return None
-        return cls(np.frombuffer(b"".join(looks), np.uint8).reshape(-1, LENGTH))
+        return cls(np.frombuffer(looks, np.uint8).reshape(count, LENGTH))
 
     def __len__(self) -> int:
         return len(self._looks)

@@ -69,12 +69,15 @@ class FolderSource:
 
     def __init__(self, report: CheckReport) -> None:
         self._report, self._folder = report, report.listing.folder
+        self._looks: bytes | None = None  # asked for twice in a start
         self.skipped = {f"line {finding.line}": str(finding) for finding in report.errors}
         self.description = describe(report)
 
     def looks(self) -> Looks | None:
         """Of every target; for the one who chooses what to hold out."""
-        return looks_of(self._report)
+        if self._looks is None:
+            self._looks = looks_of(self._report)
+        return Looks.of(self._looks, len(self))
 
     def __len__(self) -> int:
         return len(self._report.usable)

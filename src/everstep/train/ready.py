@@ -4,7 +4,6 @@ Never imports torch.
 """
 
 import shlex
-import time
 from dataclasses import dataclass
 
 from everstep.config import Config
@@ -13,8 +12,6 @@ from everstep.data import Source, Split, open_source, split, split_as
 from everstep.errors import UserError
 from everstep.models.base import BaseFolder
 from everstep.versions import Run, Version
-
-SILENCE_S, SAID_PERIOD_S = 2.0, 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +28,8 @@ class Ready:
 
 
 def open_data(config: Config, report: Report) -> Source:
-    """Open and check the pairs; what takes long is said. Raises: UserError listing every pair that cannot be used."""
-    data = config.data
-    return open_source(data.path, data.resolution, data.bad_pairs, report=report, progress=_Looking(report))
-
-
-class _Looking:
-    """Says how far a check has come, once it takes longer than a person waits without wondering."""
-
-    def __init__(self, report: Report) -> None:
-        self._report, self._next_at = report, time.monotonic() + SILENCE_S
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now >= self._next_at and done < total:
-            self._report(f"Looking at the pictures: {done:,} of {total:,} ...")
-            self._next_at = now + SAID_PERIOD_S
+    """Open and check the pairs. Raises: UserError listing every pair that cannot be used."""
+    return open_source(config.data.path, config.data.resolution, config.data.bad_pairs, report=report)
 
 
 def check_origin(version: Version, base_digest: str, source: Source, accepts_data: bool) -> Changes:

@@ -185,8 +185,7 @@ def _identity(listing: Listing, stamps: Stamps, resolution: int | None) -> bytes
 @cache
 def _program() -> str:
     """Another version, another Pillow, or other lines in what judges: everything is judged anew."""
-    here = Path(__file__).parent
-    code = b"".join((here / name).read_bytes() for name in ("faults.py", "folder.py", "images.py"))
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     return f"{__version__} {installed('pillow')} {xxhash.xxh3_128_hexdigest(code)}"
 
 

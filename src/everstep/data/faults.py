@@ -18,6 +18,7 @@ import xxhash
 
 from everstep.data.folder import Finding, Listed, Listing, read_listing
 from everstep.data.images import BLACK, read_rgb
+from everstep.places import cache_folder
 
 FLAT_SPREAD = 2.0  # standard deviation, of 255, below which a condition says nothing
 Progress = Callable[[int, int], None]
@@ -161,15 +162,19 @@ def _key(path: Path) -> str | None:
         found = path.stat()
     except OSError:
         return None
-    return f"{path.resolve()}|{found.st_size}|{found.st_mtime_ns}"
+    name = os.fsencode(path.resolve()).decode("utf-8", "backslashreplace")  # a key is text, a name need not be
+    return f"{name}|{found.st_size}|{found.st_mtime_ns}"
 
 
 class _Memory:
     """Facts by path, size and time in the user's cache; anything that goes wrong with it costs time only."""
 
     def __init__(self) -> None:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "everstep"
         self._connection: sqlite3.Connection | None = None
+        cache = cache_folder()
+        if cache is None:
+            return
+        folder = cache / "everstep"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(folder / "images-1.sqlite", timeout=10)

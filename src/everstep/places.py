@@ -24,7 +24,7 @@ def spelled(words: str) -> Path:
     except RuntimeError:
         whose = words.split("/")[0]
         raise UserError(
-            f"{words}: this machine knows no home folder for {whose}. Nothing was started; a whole path needs none."
+            f"{words}: this machine knows no home folder for {whose}. Nothing was changed; a whole path needs none."
         ) from None
 
 
@@ -35,7 +35,7 @@ def here() -> Path:
     except OSError as error:
         raise UserError(
             f"The current folder cannot be told ({error.strerror}): it was removed, or is closed to this user. "
-            "Nothing was started; cd to another folder first."
+            "Nothing was changed; cd to another folder first."
         ) from None
 
 
@@ -44,7 +44,7 @@ def absolute(path: Path) -> Path:
     try:
         return (path if path.is_absolute() else here() / path).resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        raise UserError(f"{shortened(path)} cannot be followed ({told(error)}). Nothing was started.") from None
+        raise UserError(f"{shortened(path)} cannot be followed ({told(error)}). Nothing was changed.") from None
 
 
 def as_text(path: Path, what: str) -> str:
@@ -54,7 +54,7 @@ def as_text(path: Path, what: str) -> str:
         return text
     raise UserError(
         f"{what} {text!a} has a name that is no text in this locale (no UTF-8). Nothing was started; another "
-        "name, or a link to it (ln -s), will do."
+        "name will do."
     )
 
 

@@ -50,9 +50,10 @@ def shell(script: str) -> Words:
 READ_ONLY = ("unshare", "-m", *shell("mount --bind . . && mount -o remount,ro,bind . && cd . && "))
 SMALL_SHM = ("unshare", "-m", *shell("mount -t tmpfs -o size=64k,noexec none /dev/shm && "))
 NO_PROC = ("unshare", "-m", *shell("mount -t tmpfs none /proc && "))
-NO_HOST = ("unshare", "-u", *shell("hostname '' && "))
 GONE = shell('mkdir gone && cd gone && rmdir "$PWD" && ')
 CLOSED = ("bash", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "bash")
+MASKED = ("setpriv", "--bounding-set=-all", *shell("umask 777; "))
+SLOW = ("nice", "-n19", *AS_STRANGER)
 ASCII = (
     "env",
     "LC_ALL=POSIX",
@@ -132,6 +133,10 @@ def locked_away(*typed: object) -> Callable[[Street], Words]:
     return build
 
 
+def far_away(street: Street) -> Words:
+    return ("list", "me@host/runs/r")
+
+
 def looked_at(street: Street) -> Words:
     return ("list", "r")
 
@@ -141,7 +146,28 @@ def stranger_s(street: Street) -> Words:
     own = street.folder / "own"
     own.mkdir()
     os.chown(own, STRANGER, STRANGER)
-    return street.train("--run", own / "a", "--keeper.snapshots", "auto")
+    return with_snapshots(named(street, own / "a"))
+
+
+def named(street: Street, run: object) -> Words:
+    """A small training, under another name than all others."""
+    typed = list(street.train())
+    typed[typed.index("--run") + 1] = run
+    return typed
+
+
+def with_snapshots(typed: Words) -> Words:
+    """A small training with snapshots, which take memory, priority and threads."""
+    at = typed.index("--keeper.snapshots")
+    return (*typed[:at], *typed[at + 2 :])
+
+
+def snapped(street: Street) -> Words:
+    return with_snapshots(street.train())
+
+
+def run_named(run: str) -> Callable[[Street], Words]:
+    return lambda street: named(street, run)
 
 
 def trained(*more: object, **brought: object) -> Callable[[Street], Words]:
@@ -169,6 +195,10 @@ def after_the_note(street: Street) -> Words:
     return street.train()
 
 
+def dashed(street: Street) -> Words:
+    return [f"--run={word}" if word == "-a" else word for word in named(street, "-a") if word != "--run"]
+
+
 def at_sign(*typed: str) -> Callable[[Street], Words]:
     """@HERE in what is typed is a folder whose name has an @."""
 
@@ -186,8 +216,8 @@ def at_sign_in_weights(street: Street) -> Words:
 
 
 HAVE = r"version_1|^version "
-ENDS = r"^Complete"
-NO_SNAPSHOTS = r"^(Snapshots|Complete)"
+ENDS = r"^2 steps of"
+NO_SNAPSHOTS = r"^Snapshots"
 LONG = "n" * 256
 DEEP = "/".join(["n" * 200] * 25)
 
@@ -199,11 +229,10 @@ PLACES = [
     Place(Row("verify_on_a_read_only_disk", words("verify", "r"), code=0), READ_ONLY),
     Place(Row("prune_dry_run_on_a_read_only_disk", words("prune", "r", "--dry-run"), code=0, shows="freed"), READ_ONLY),
     Place(Row("list_of_somebody_else_s_run", words("list", "r"), code=0), AS_STRANGER),
-    Place(Row("diff_of_somebody_else_s_run", words("diff", "r@0", "r@1"), code=0, shows="went on"), AS_STRANGER),
+    Place(Row("diff_of_somebody_else_s_run", words("diff", "r@0", "r@1"), code=0, shows="identical"), AS_STRANGER),
     Place(Row("status_of_a_copy_with_a_lock", locked_away("status", "r"), code=0, shows="^state"), AS_STRANGER),
     Place(Row("list_without_proc", words("list", "r"), code=0, shows=HAVE), NO_PROC),
-    Place(Row("list_without_a_host_s_name", words("list", "r"), code=0, shows=HAVE), NO_HOST),
-    Place(Row("list_on_a_narrow_ascii_terminal", words("list", "größe", run="runs/größe"), code=2, right=looked_at), ASCII),
+    Place(Row("list_on_a_narrow_ascii_terminal", words("list", "größe", run="runs/größe"), code=0), ASCII),
     Place(Row("plan_on_a_read_only_disk", lambda s: ("plan", *s.train()[1:]), code=0, shows="^versions"), READ_ONLY),
     Place(Row("check_on_a_read_only_disk", lambda s: ("check", s.pairs()), code=0), READ_ONLY),
     Place(Row("check_without_a_home", lambda s: ("check", s.pairs()), code=0), (*AS_STRANGER, "-u", "XDG_CACHE_HOME")),
@@ -216,29 +245,29 @@ PLACES = [
     Place(Row("prune_of_somebody_else_s_run", words("prune", "r"), right=looked_at), AS_STRANGER),
     Place(Row("train_on_a_read_only_disk", Street.train, shows="made"), READ_ONLY),
     Place(Row("train_where_runs_cannot_be_made", Street.train, shows="made"), AS_STRANGER),
-    Place(Row("train_with_a_closing_mask", Street.train, shows="made"), ("setpriv", "--bounding-set=-all", *shell("umask 777; "))),
-    Place(Row("train_where_runs_is_a_file", run_is_a_file, right=after_the_note, shows="made|cannot|not ")),
+    Place(Row("train_with_a_closing_mask", Street.train, shows="made"), MASKED),
+    Place(Row("train_where_runs_is_a_file", run_is_a_file, right=after_the_note, shows="not a folder")),
     # Names.
     Place(Row("an_at_sign_in_the_path_of_a_run", at_sign("list", "@HERE"), code=0)),
     Place(Row("an_at_sign_in_the_path_of_a_version", at_sign("show", "@HERE@1"), code=0, shows="^version ")),
-    Place(Row("an_at_sign_in_a_path_that_is_not_there", at_sign("show", "@HERE-2"), right=lambda s: ("list", "me@host/runs/r"))),
+    Place(Row("an_at_sign_in_a_path_that_is_not_there", at_sign("show", "@HERE-2"), right=far_away)),
     Place(Row("an_at_sign_in_the_name_of_a_run", words("list", "r@2", run="runs/r@2"), code=0)),
-    Place(Row("an_at_sign_in_the_name_of_a_new_run", trained("--run", "a@2"))),
-    Place(Row("an_at_sign_in_the_path_of_a_new_run", trained("--run", "me@host/runs/a"), code=0, shows=ENDS)),
+    Place(Row("an_at_sign_in_the_name_of_a_new_run", run_named("a@2"))),
+    Place(Row("an_at_sign_in_the_path_of_a_new_run", run_named("me@host/runs/a"), code=0, shows=ENDS)),
     Place(Row("an_at_sign_in_the_data_s_name", in_folder("set@2x", "data"), code=0, shows=ENDS)),
     Place(Row("an_at_sign_in_the_weights_name", at_sign_in_weights)),
-    Place(Row("a_run_with_a_space", trained("--run", "my runs/a b"), code=0, shows=ENDS)),
-    Place(Row("a_run_with_a_dash", trained("--run=-a"), code=0, shows=ENDS)),
-    Place(Row("a_run_of_a_name_too_long", trained("--run", LONG))),
-    Place(Row("a_run_of_the_longest_name", trained("--run", LONG[1:]), shows="made")),
-    Place(Row("a_run_of_a_path_too_long", trained("--run", DEEP))),
+    Place(Row("a_run_with_a_space", run_named("my runs/a b"), code=0, shows=ENDS)),
+    Place(Row("a_run_with_a_dash", dashed, code=0, shows=ENDS)),
+    Place(Row("a_run_of_a_name_too_long", run_named(LONG))),
+    Place(Row("a_run_of_the_longest_name", run_named(LONG[1:]), shows="made")),
+    Place(Row("a_run_of_a_path_too_long", run_named(DEEP))),
     Place(Row("list_of_a_name_too_long", words("list", LONG), right=looked_at)),
-    Place(Row("a_run_in_a_home_of_nobody", trained("--run", "~nobody-of-this-name/a"))),
+    Place(Row("a_run_in_a_home_of_nobody", run_named("~nobody-of-this-name/a"))),
     Place(Row("list_in_a_home_of_nobody", words("list", "~nobody-of-this-name/a"), right=looked_at)),
     Place(Row("a_base_in_a_home_of_nobody", trained(base="~nobody-of-this-name/a"))),
     Place(Row("memory_in_a_home_of_nobody", trained("--keeper.ram-dir", "~nobody-of-this-name"))),
-    Place(Row("a_run_of_a_name_that_is_no_text", trained("--run", NOT_TEXT), shows="no text")),
-    Place(Row("a_run_in_a_folder_that_is_no_text", trained("--run", f"./{NOT_TEXT}/a"), code=0, shows=ENDS)),
+    Place(Row("a_run_of_a_name_that_is_no_text", run_named(NOT_TEXT), shows="no text")),
+    Place(Row("a_run_in_a_folder_that_is_no_text", run_named(f"./{NOT_TEXT}/a"), code=0, shows=ENDS)),
     Place(Row("a_base_in_a_folder_that_is_no_text", in_folder(NOT_TEXT, "base"))),
     Place(Row("data_in_a_folder_that_is_no_text", in_folder(NOT_TEXT, "data"))),
     # The current folder, standard streams, users.
@@ -246,12 +275,12 @@ PLACES = [
     Place(Row("a_whole_path_in_a_folder_that_is_gone", lambda s: ("list", run_in(s.folder / "r")), code=0), GONE),
     Place(Row("train_in_a_folder_that_is_gone", Street.train), GONE),
     Place(Row("train_without_standard_streams", Street.train, code=0), CLOSED),
-    Place(Row("train_without_home_and_name_at_nice_19", stranger_s, code=0, shows=ENDS), ("nice", "-n19", *AS_STRANGER)),
+    Place(Row("train_without_home_and_name_at_nice_19", stranger_s, code=0, shows=ENDS), SLOW),
     # Limits and devices.
     Place(Row("train_with_12_open_files", Street.train), shell("ulimit -n 12; ")),
     Place(Row("train_with_few_addresses", Street.train), shell("ulimit -v 700000; ")),
     Place(Row("train_with_small_files", Street.train), shell("ulimit -f 100; ")),
-    Place(Row("train_with_small_shared_memory", trained("--keeper.snapshots", "auto"), code=0, shows=NO_SNAPSHOTS), SMALL_SHM),
+    Place(Row("train_with_small_shared_memory", snapped, code=0, shows=NO_SNAPSHOTS), SMALL_SHM),
     Place(Row("a_device_that_is_none", trained("--compute.device", "nonsense"))),
     Place(Row("a_device_of_another_kind", trained("--compute.device", "xpu"))),
     Place(Row("a_device_that_is_not_there", trained("--compute.device", "cuda:99"), shows="PyTorch sees"))
@@ -270,9 +299,10 @@ def test_every_message_has_its_row() -> None:
 def test_what_is_printed_can_be_typed(street: Street, everstep: Everstep) -> None:
     """The command that a run far away, with a space and an @, prints for going on with it."""
     run = street.folder / "my runs@home" / "it is"
-    assert everstep(*street.train("--run", run)).code == 0
-    said = everstep(*street.train("--run", run)).out
+    assert everstep(*named(street, run)).code == 0
+    said = everstep(*named(street, run)).out
     command = said.partition("More steps: everstep ")[2].splitlines()[0]
     typed = subprocess.run(["bash", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True)
     ended = everstep(*typed.stdout.splitlines())
-    assert ended.code == 0 and "step 4" in ended.out, ended.out
+    assert ended.code == 0, ended.out
+    assert "step 4" in ended.out

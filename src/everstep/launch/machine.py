@@ -71,6 +71,6 @@ def _refuse_limit(kind: int, least: int, in_words: Callable[[int], str], what: s
         resource.setrlimit(kind, (least if hard == resource.RLIM_INFINITY else hard, hard))
         return
     raise UserError(
-        f"A process may have {in_words(hard)} {what} here, and PyTorch alone needs {in_words(least)}. Nothing was "
+        f"A process may have {in_words(hard)} {what} here, and a training needs {in_words(least)}. Nothing was "
         f"started; {way_out} allows more, where the machine does."
     )

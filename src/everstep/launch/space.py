@@ -57,12 +57,7 @@ class Space:
 
     def refuse_if_full(self) -> None:
         """Raises: UserError if the next two versions do not fit, with what is needed, free, and what helps."""
-        largest, limit = max(self.footprint.files.values()), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-        if limit != resource.RLIM_INFINITY and largest > limit:
-            raise UserError(
-                f"{self.folder.name}: the largest file of a version is {size(largest)}, but files may have {size(limit)} "
-                "here. Nothing was started; ulimit -f unlimited allows more, where the machine does."
-            )
+        self._refuse_small_files()
         if self.fits:
             return
         name = self.folder.name
@@ -74,6 +69,14 @@ class Space:
             f"{size(self.footprint.whole_bytes)}; {_place(self.folder)} has {size(self.free_bytes)} free. "
             f"Nothing was started.\n{helps}"
         )
+
+    def _refuse_small_files(self) -> None:
+        largest, limit = max(self.footprint.files.values()), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        if limit != resource.RLIM_INFINITY and largest > limit:
+            raise UserError(
+                f"{self.folder.name}: the largest file of a version is {size(largest)}, but files may have "
+                f"{size(limit)} here. Nothing was started; ulimit -f unlimited allows more, where the machine does."
+            )
 
 
 def plan_space(folder: Path, config: Config, base: BaseFolder, version: Version | None = None) -> Space | None:

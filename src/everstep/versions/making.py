@@ -39,6 +39,11 @@ def make_run(root: Path, hparams_yaml: str, about: About) -> None:
                 folder.rmdir()
         if isinstance(error, OSError):
             kind = DiskFull if error.errno in fsops.NO_ROOM else UserError
+            if isinstance(error, NotADirectoryError):
+                file = next(folder for folder in root.parents if folder.exists())
+                raise UserError(
+                    f"{file} is a file, not a folder. Nothing was changed; --run takes another name."
+                ) from None
             is_made = RunLayout(root).hparams.is_file()
             left = "It is whole and can be gone on with" if is_made else "Nothing was left behind"
             raise kind(

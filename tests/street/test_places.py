@@ -53,7 +53,7 @@ NO_PROC = ("unshare", "-m", *shell("mount -t tmpfs none /proc && "))
 GONE = shell('mkdir gone && cd gone && rmdir "$PWD" && ')
 CLOSED = ("bash", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "bash")
 MASKED = ("setpriv", "--bounding-set=-all", *shell("umask 777; "))
-SLOW = ("nice", "-n19", *AS_STRANGER)
+SLOW = ("nice", "-n12", *AS_STRANGER)
 ASCII = (
     "env",
     "LC_ALL=POSIX",
@@ -275,7 +275,7 @@ PLACES = [
     Place(Row("a_whole_path_in_a_folder_that_is_gone", lambda s: ("list", run_in(s.folder / "r")), code=0), GONE),
     Place(Row("train_in_a_folder_that_is_gone", Street.train), GONE),
     Place(Row("train_without_standard_streams", Street.train, code=0), CLOSED),
-    Place(Row("train_without_home_and_name_at_nice_19", stranger_s, code=0, shows=ENDS), SLOW),
+    Place(Row("train_without_home_and_name_at_nice_12", stranger_s, code=0, shows=ENDS), SLOW),
     # Limits and devices.
     Place(Row("train_with_12_open_files", Street.train), shell("ulimit -n 12; ")),
     Place(Row("train_with_few_addresses", Street.train), shell("ulimit -v 700000; ")),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from drafts import OPTIMIZER, WEIGHTS, draft
 
-from everstep.errors import DamageFound, EverstepError, ExitCode, NotCommitted, UnreachableDisk
+from everstep.errors import DamageFound, EverstepError, ExitCode, NotCommitted, UnreachableDisk, UserError
 from everstep.versions import Course, Run, ahead, load_into, manifest, rows, status, verify
 
 CALLS = {"statvfs": [os], "scandir": [os], "listdir": [os], "stat": [os], "open": [builtins, io, os], "preadv": [os]}
@@ -127,5 +127,5 @@ def test_a_lock_that_cannot_be_opened_is_told_in_a_sentence(run: Run, monkeypatc
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr("everstep.versions.lock.os.open", fail)
-    with pytest.raises(UnreachableDisk, match="Read-only file system"), run.lock("mine"):
+    with pytest.raises(UserError, match=r"Read-only file system\)\. Nothing was changed"), run.lock("mine"):
         pass

@@ -28,7 +28,7 @@ def wait_until_heard(run: Run, request: Request, timeout_s: float) -> None:
     until = time.monotonic() + timeout_s
     while is_waiting(run.layout, request):
         if run.holder() is None:
-            raise UserError(f"{run.name} ended before it came to it; everstep list {run.path} shows what it left.")
+            raise UserError(f"{run.name} ended before it came to it; everstep list {run.word} shows what it left.")
         if time.monotonic() > until:
             raise UserError(
                 f"{run.name} has not done what it was asked to ({request.kind}) within {timeout_s:g} s; it still may."
@@ -44,6 +44,6 @@ def refused_by_the_disk(run: Run) -> NotCommitted | None:
         return None
     return NotCommitted(
         f"{run.name} could not save a version: {versions[-1].name} takes {size(needed)}, {run.path} has {size(free)} "
-        f"free. It trains on and tries again; older versions are whole. everstep prune {run.path} --dry-run shows what "
+        f"free. It trains on and tries again; older versions are whole. everstep prune {run.word} --dry-run shows what "
         "can go."
     )

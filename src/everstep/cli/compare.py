@@ -12,6 +12,7 @@ from everstep.evaluation.comparison import Side, block_table, comparison_json, s
 from everstep.evaluation.differing import block_of, names_of
 from everstep.evaluation.distance import distances
 from everstep.evaluation.page import Table
+from everstep.places import here, refuse_unwritable
 
 
 def compare_(*versions: str, out: Path | None = None, html: Path | None = None, json: bool = False) -> int:
@@ -70,8 +71,8 @@ def _default_name(names: list[str]) -> Path:
 
 def _writable(flag: str, path: Path) -> Path:
     """Raises: UserError before anything is drawn, if it cannot be written there."""
-    if not path.parent.is_dir():
-        raise UserError(f"{flag} {path}: there is no folder {path.parent}. Nothing was drawn.")
+    here()  # PyTorch loads from nowhere else
+    refuse_unwritable(flag, path)
     if flag == "--out" and path.suffix.lower() != ".png":
         raise UserError(f"{flag} {path}: the contact sheet is a PNG; give it a name that ends in .png.")
     return path

@@ -12,6 +12,7 @@ from cyclopts.config import Env
 
 from everstep import __version__
 from everstep.errors import EverstepError, ExitCode
+from everstep.places import refused
 from everstep.telling import NOBODY_READS, Outlet, occupy_standard_descriptors, part_from_broken_streams, why
 
 VERBS = {
@@ -110,7 +111,10 @@ def _run(arguments: list[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return ExitCode.STOPPED
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and (told := refused(error)) is not None:
+            print(told, file=sys.stderr)
+            return told.exit_code
         import traceback
 
         traceback.print_exc()

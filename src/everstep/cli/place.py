@@ -2,7 +2,7 @@
 
 from everstep.config import Config, read_hparams
 from everstep.errors import UserError
-from everstep.versions import Run, Version, run_folder
+from everstep.versions import Run, Version, run_folder, split_spec
 
 
 def open_run(name: str) -> Run:
@@ -13,12 +13,6 @@ def open_run(name: str) -> Run:
 def settings_of(run: Run) -> Config | None:
     """The run's settings; None of a loop that is not ours, whose settings say nothing to us. Raises: UserError."""
     return read_hparams(run.layout.hparams) if run.best_score() else None  # only such a loop has no best
-
-
-def split_spec(spec: str) -> tuple[str, str | None]:
-    """RUN@N -> (RUN, N); RUN -> (RUN, None)."""
-    name, at, version = spec.rpartition("@")
-    return (name, version) if at else (spec, None)
 
 
 def open_version(spec: str) -> tuple[Run, Version]:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from everstep.cli.place import open_version, split_spec
+from everstep.cli.place import open_version
 from everstep.cli.printing import print_json, print_table
 from everstep.errors import ExitCode, UserError
 from everstep.models.files import AVERAGED, OPTIMIZER, WEIGHTS
-from everstep.versions import Run, run_folder
+from everstep.places import as_word, here
+from everstep.versions import Run, run_folder, split_spec
 
 if TYPE_CHECKING:
     from everstep.train.replay_verdict import Replayed
@@ -43,6 +44,7 @@ def replay_(
     from everstep.train.progress import Reporter
     from everstep.train.replay_route import find_route
 
+    here()  # PyTorch loads from nowhere else
     run, found = open_version(version)
     # What is said on the way must not stand in the JSON.
     reporter = Reporter(Console(file=sys.stderr if json else sys.stdout, highlight=False, soft_wrap=True))
@@ -75,4 +77,4 @@ def _print(replayed: "Replayed") -> None:
     print_table(("", "in", "compared", "differ"), rows, right=("compared", "differ"))
     print(replayed.verdict())
     if not replayed.has_same_tensors and replayed.begins is not None:
-        print(f"To go on from before it: everstep resume {replayed.run}@{replayed.begins}")
+        print(f"To go on from before it: everstep resume {as_word(replayed.run)}@{replayed.begins}")

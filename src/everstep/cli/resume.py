@@ -4,8 +4,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from everstep.cli.place import open_run, settings_of, split_spec
+from everstep.cli.place import open_run, settings_of
 from everstep.errors import UserError
+from everstep.versions import split_spec
 
 
 def resume_(run: str, *, set: Annotated[tuple[str, ...], Parameter(negative=())] = ()) -> int:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from everstep.cli.place import open_version
 from everstep.errors import UserError
+from everstep.places import here, refuse_unwritable
 
 
 def sample_(
@@ -35,9 +36,8 @@ def sample_(
     _, found = open_version(version)
     if not condition.is_file():
         raise UserError(f"--condition {condition}: there is no such file.")
-    target = out or Path(f"{found.path.parent.name}-{found.name}.png")
-    if not target.parent.is_dir():
-        raise UserError(f"--out {target}: there is no folder {target.parent}.")
+    here()  # PyTorch loads from nowhere else
+    target = refuse_unwritable("--out", out or Path(f"{found.path.parent.name}-{found.name}.png"))
     from everstep.evaluation.drawing import draw_with_version
 
     picture = draw_with_version(found, condition, prompt, seed, averaged)

@@ -1,13 +1,16 @@
 """everstep score"""
 
+import os
 from dataclasses import asdict
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from everstep.cli.place import open_run, split_spec
+from everstep.cli.place import open_run
 from everstep.cli.printing import print_json
 from everstep.errors import UserError
+from everstep.places import as_word, here
+from everstep.versions import Run, split_spec
 
 
 def score_(
@@ -36,7 +39,10 @@ def score_(
     name, spec = split_spec(version)
     run = open_run(name)
     if all_ == (spec is not None):
-        raise UserError(f"Either one version, everstep score {name}@latest, or all: everstep score {name} --all.")
+        raise UserError(
+            f"Either one version, everstep score {as_word(name)}@latest, or all: everstep score {as_word(name)} --all."
+        )
+    here()  # PyTorch loads from nowhere else
     from everstep.evaluation.rescoring import rescore, unscored
 
     asked = run.versions() if spec is None else [run.find(spec)]
@@ -46,6 +52,7 @@ def score_(
             f"All {len(asked)} versions of {run.name} have a score; --again measures anew."
         )
         return 0
+    _refuse_read_only(run)
     done = []
     for count, turn in enumerate(rescore(run, todo, pairs), start=1):
         done.append(asdict(turn.scored))
@@ -56,3 +63,9 @@ def score_(
     else:
         print(turn.verdict.sentence)
     return 0
+
+
+def _refuse_read_only(run: Run) -> None:
+    """Raises: UserError before anything is measured, where it could not be written down."""
+    if not os.access(run.layout.records, os.W_OK):
+        raise UserError(f"{run.name} cannot be scored: {run.layout.records} cannot be written to. Nothing was changed.")

@@ -33,5 +33,8 @@ def stop_(run: str, *, wait: bool = True, timeout_s: float = 600.0) -> int:
             raise UserError(f"{opened.name} has not ended within {timeout_s:g} s; it was asked to, and may still.")
         time.sleep(POLL_S)
     last = opened.versions()[-1]
-    print(f"{opened.name} has ended. {last.name} (step {last.step:,}) is {last.path}\nGo on: everstep resume {run}")
+    print(
+        f"{opened.name} has ended. {last.name} (step {last.step:,}) is {last.path}\n"
+        f"Go on: everstep resume {opened.word}"
+    )
     return ExitCode.DONE

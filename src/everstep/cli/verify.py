@@ -1,10 +1,10 @@
 """everstep verify"""
 
-from everstep.cli.place import open_run, split_spec
+from everstep.cli.place import open_run
 from everstep.cli.printing import print_json
 from everstep.errors import ExitCode, UserError
 from everstep.units import size
-from everstep.versions import verify
+from everstep.versions import split_spec, verify
 from everstep.versions.reading import reading
 
 

@@ -10,6 +10,7 @@ from everstep.data.faults import CheckReport, Progress, check, looks_of
 from everstep.data.images import BLACK, WHITE, read_rgb
 from everstep.data.looks import Looks
 from everstep.errors import UserError
+from everstep.places import as_word, spelled
 
 NUM_CIRCLES = 50_000
 SHOWN_FINDINGS = 20
@@ -93,7 +94,7 @@ class FolderSource:
         except Exception as error:
             raise UserError(
                 f"{self._folder / listed.target} or {listed.condition} could be read when it was checked, but not "
-                f"now ({error}). Versions are whole; everstep check {self._folder} looks again."
+                f"now ({error}). Versions are whole; everstep check {as_word(self._folder)} looks again."
             ) from error
         return Pair(target, condition, listed.caption)
 
@@ -116,7 +117,7 @@ def open_source(
         if path != "builtin:circles":
             raise UserError(f"There is no built-in data {path}; there is builtin:circles.")
         return CircleSource(resolution or 64)
-    folder = Path(path).expanduser()
+    folder = spelled(path)
     if not folder.is_dir():
         raise UserError(f"The data {path} is not a folder{_near(folder)}. Nothing was started.")
     checked = check(folder, progress, resolution)
@@ -145,7 +146,7 @@ def refusal(report: CheckReport) -> str:
         f"{bad:,} of {report.total:,} pairs in {folder / report.listing.layout} cannot be used:\n"
         f"{listed(report.errors)}\n"
         "Training has not started. --data.bad-pairs skip leaves them out; "
-        f"everstep check {folder} lists everything that was found."
+        f"everstep check {as_word(folder)} lists everything that was found."
     )
 
 

@@ -6,7 +6,6 @@ Owns which kinds there are, what each is called and needs. Choosing a kind loads
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +15,7 @@ from everstep.config.schema import Scoring
 from everstep.contracts import Uint8Array
 from everstep.data import circles
 from everstep.errors import UserError
+from everstep.places import spelled
 
 if TYPE_CHECKING:
     import torch
@@ -106,7 +106,7 @@ def check_scoring(scoring: Scoring, data_path: str) -> None:
         )
     for key in MODELS:
         path = getattr(scoring, key)
-        if path is not None and not Path(path).expanduser().exists():
+        if path is not None and not spelled(path).exists():
             raise UserError(f"scoring.{key} is {path}, which does not exist. Nothing was started.")
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from everstep.contracts import Uint8Array
 from everstep.errors import UserError
 from everstep.evaluation.exported import EXPORT, ExportedNetwork, pixels
+from everstep.places import spelled
 
 Kind = Literal["lineart", "softedge", "depth", "segmentation"]
 Extract = Callable[[Sequence[Uint8Array]], Tensor]
@@ -36,7 +37,7 @@ def open_extractor(kind: Kind, path: str, device: torch.device) -> Extract:
     Shapes: B pictures [H,W,3] uint8 -> [B,1,H,W] float32, or for segmentation [B,H,W] int64, on the device.
     Raises: UserError if it is missing or is no such model.
     """
-    place = Path(path).expanduser()
+    place = spelled(path)
     if not place.exists():
         raise UserError(f"scoring.extractor is {path}, which does not exist. Nothing was started.")
     if place.is_dir():

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from everstep.contracts import Uint8Array
 from everstep.errors import UserError
 from everstep.evaluation.exported import ExportedNetwork, pixels
+from everstep.places import spelled
 
 PART = 8  # pictures at a time
 
@@ -53,13 +54,13 @@ def open_quality(clip: str | None, fid: str | None, device: torch.device) -> lis
                 f"{key} is set, which needs torchmetrics, not installed here. Nothing was started. "
                 "pip install 'everstep[scores]'"
             )
-        if path is not None and not Path(path).expanduser().exists():
+        if path is not None and not spelled(path).exists():
             raise UserError(f"{key} is {path}, which does not exist. Nothing was started.")
     scores = []
     if clip is not None:
-        scores.append(Quality("clip_score", _open_clip(Path(clip).expanduser(), device)))
+        scores.append(Quality("clip_score", _open_clip(spelled(clip), device)))
     if fid is not None:
-        scores.append(Quality("fid", _open_fid(Path(fid).expanduser(), device)))
+        scores.append(Quality("fid", _open_fid(spelled(fid), device)))
     return scores
 
 

@@ -98,11 +98,11 @@ def read_sheet(run: Run, version: Version) -> SheetFacts:
     except FileNotFoundError:
         raise UserError(
             f"{version.name} has no contact sheet that could be drawn again: there is no {path}. "
-            f"everstep score {run.name}@{version.number} draws one."
+            f"everstep score {run.word}@{version.number} draws one."
         ) from None
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"{path} cannot be read ({error}); everstep score {run.name}@{version.number} draws anew."
+            f"{path} cannot be read ({error}); everstep score {run.word}@{version.number} draws anew."
         ) from None
     if facts.manifest_digest != version.manifest_digest:
         raise UserError(f"{path} speaks of another {version.name}: its manifest's digest differs.")

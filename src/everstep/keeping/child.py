@@ -15,6 +15,7 @@ from typing import NoReturn
 from everstep.errors import EverstepError, ExitCode
 from everstep.keeping.channel import Channel
 from everstep.keeping.signals import SAVE, forget_signals
+from everstep.places import refused
 
 STACKS_SIGNAL = signal.SIGUSR1
 Main = Callable[[Channel], int]
@@ -92,8 +93,15 @@ def _become_trainer(main: Main, channel: Channel, stacks: Path) -> NoReturn:
     except EverstepError as error:
         code = int(error.exit_code)
         _complain(str(error))
-    except BaseException:
-        _complain(f"{traceback.format_exc()}\nThis is a bug in Everstep, or in a library; versions on disk are whole.")
+    except BaseException as error:
+        told = refused(error) if isinstance(error, OSError) else None
+        if told is not None:
+            code = int(told.exit_code)
+        _complain(
+            str(told)
+            if told is not None
+            else f"{traceback.format_exc()}\nThis is a bug in Everstep, or in a library; versions on disk are whole."
+        )
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):

@@ -14,6 +14,7 @@ from everstep.errors import DamageFound, EverstepError, NotCommitted
 from everstep.keeping.arena import Arena, SlotState
 from everstep.keeping.memory import leave, leftovers, release, shelter
 from everstep.keeping.sealed import Filling, Lineage, commit_slot
+from everstep.places import spelled
 from everstep.versions import Run, Version, write_annotation
 from everstep.versions.layout import identity_of
 
@@ -120,7 +121,7 @@ def recover_memory(run: Run, ram_dir: str | None, report: Report) -> None:
 
     The run's lock has to be held. Raises: NotCommitted if the disk refuses a state; the memory stays, and is named.
     """
-    folder = Path(ram_dir).expanduser() if ram_dir else None
+    folder = spelled(ram_dir) if ram_dir else None
     for arena in leftovers(run.path, identity_of(run.path), folder):
         settled = settle(run, arena, report)
         if settled.version is not None:

@@ -11,7 +11,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
 
 from everstep.contracts import Reason
@@ -26,6 +25,7 @@ from everstep.keeping.memory import SLOTS, release, take_memory
 from everstep.keeping.origin import Keeping, Origin
 from everstep.keeping.restart import MEANT, NEAR_STEPS, End, Next, Whole, next_after
 from everstep.keeping.signals import Listening
+from everstep.places import spelled
 from everstep.units import duration
 from everstep.versions import Version, read_live
 
@@ -109,7 +109,7 @@ class Keeper:
         if self._arena is not None and (self._arena.plan.files, self._arena.plan.notes_bytes) != (files, notes_bytes):
             self._put_away(channel)
         if self._arena is None:
-            ram_dir = Path(self._settings.ram_dir).expanduser() if self._settings.ram_dir else None
+            ram_dir = spelled(self._settings.ram_dir) if self._settings.ram_dir else None
             newest = self._run.next_number() - 1
             taken = take_memory(
                 lambda slots: plan_arena(self._run.path, files, notes_bytes, slots, newest), ram_dir, SLOTS

@@ -31,6 +31,7 @@ from everstep.keeping.saver import Saver
 from everstep.keeping.settings import Settings
 from everstep.keeping.snapshots import open_snapshots
 from everstep.keeping.terms import Terms, command
+from everstep.places import absolute
 from everstep.versions import LiveStatus, Run, Version, run_folder, write_live
 from everstep.versions.lock import Held
 
@@ -74,7 +75,7 @@ def keep(
     stepping = optimizers if isinstance(optimizers, Mapping) else {"optimizer": optimizers} if optimizers else {}
     parts = Parts(named, {**stepping, **(others or {})}, dict(tensors or {}))
     terms = Terms(
-        folder=Path(run_folder(str(run))).expanduser().resolve(),
+        folder=absolute(run_folder(str(run))),
         hparams=yaml.safe_dump(dict(settings or {}), sort_keys=False),
         facts=dict(facts or {}),
         images_per_step=images_per_step,

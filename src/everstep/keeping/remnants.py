@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from everstep.contracts import Report
+from everstep.errors import UserError
 from everstep.keeping.memory import Found, is_of, lying_about
+from everstep.places import as_word, spelled
 from everstep.units import size
 from everstep.versions import Run
 from everstep.versions.layout import identity_of
@@ -34,7 +36,10 @@ def forgotten(run: Run, ram_dir: str | None) -> list[Found]:
 
 
 def _all(ram_dir: str | None) -> list[Found]:
-    return lying_about(Path(ram_dir).expanduser() if ram_dir else None)
+    try:
+        return lying_about(spelled(ram_dir) if ram_dir else None)
+    except UserError:  # a home that nobody knows here; looking needs none
+        return lying_about(None)
 
 
 def _is_forgotten(found: Found) -> bool:
@@ -55,7 +60,7 @@ def in_words(found: Found) -> str:
 
 def sentence(found: Found) -> str:
     """Of one that nobody will find."""
-    place, drop = f"{found.path} ({size(found.size_bytes)})", f"To drop it: rm -r {found.path}"
+    place, drop = f"{found.path} ({size(found.size_bytes)})", f"To drop it: rm -r {as_word(found.path)}"
     if found.run is None:
         return f"Memory in {place} cannot be read: it {found.why}. {drop}"
     holds = "a state" if found.step is None else f"step {found.step:,}"

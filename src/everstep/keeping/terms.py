@@ -11,6 +11,7 @@ from typing import Any
 from everstep.contracts import Report
 from everstep.keeping.claims import Making, Observer
 from everstep.keeping.settings import Settings
+from everstep.places import spelled
 from everstep.versions import Run
 from everstep.versions.layout import HPARAMS
 
@@ -65,5 +66,5 @@ def _as_told(settings: Settings) -> dict[str, Any]:
     """As a message carries them, to a process that works in another folder."""
     told = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
     if settings.ram_dir is not None:
-        told["ram_dir"] = str(Path(settings.ram_dir).expanduser().absolute())
+        told["ram_dir"] = str(spelled(settings.ram_dir).absolute())
     return told

@@ -58,7 +58,7 @@ def refuse_changes(run: Run, config: Config, other_run: Callable[[str], str]) ->
     lines += [f"{key} cannot change within a run: {why}." for key, why in fixed.items()]
     if assignments:
         lines.append(
-            f"To change {'the others' if fixed else 'them'} under way: everstep resume {run.name} {assignments}"
+            f"To change {'the others' if fixed else 'them'} under way: everstep resume {run.word} {assignments}"
         )
     lines.append(f"To start another training: {other_run(f'{run.name}-2')}")
     raise UserError("\n".join(lines))

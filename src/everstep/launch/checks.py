@@ -3,19 +3,20 @@
 Never imports torch.
 """
 
-from pathlib import Path
-
 from everstep.config import Config
 from everstep.config.load import validate
 from everstep.errors import UserError
 from everstep.evaluation.adherence import MODELS, check_scoring
+from everstep.launch.machine import refuse_unfit
 from everstep.models.base import BaseFolder, locate
+from everstep.places import absolute, as_text, spelled
 from everstep.train.boards import check_tracking
-from everstep.versions import Run, run_folder
+from everstep.versions import Run, run_folder, split_spec
 
 
 def complete(config: Config) -> tuple[Config, BaseFolder]:
     """Settings in which nothing is left open: absolute paths, the resolution. Raises: UserError."""
+    refuse_unfit(config)
     base = locate(config.base.path, config.base.revision)
     resolution = config.data.resolution or base.native_resolution()
     base.latent_shape(resolution)
@@ -33,17 +34,17 @@ def complete(config: Config) -> tuple[Config, BaseFolder]:
 
 
 def _absolute(path: str) -> str:
-    return path if path.startswith("builtin:") else str(Path(path).expanduser().resolve())
+    return path if path.startswith("builtin:") else as_text(absolute(spelled(path)), "The folder")
 
 
 def _start_from(spec: str | None) -> str | None:
     """A ControlNet folder or RUN@VERSION, absolute, and with the version's number instead of a moving name."""
     if spec is None:
         return None
-    folder, at, version = spec.rpartition("@")
-    if at:
+    folder, version = split_spec(spec)
+    if version is not None:
         found = Run.open(run_folder(folder)).find(version)
         return f"{found.path.parent}@{found.number}"
-    if not (Path(spec) / "config.json").is_file():
+    if not (spelled(spec) / "config.json").is_file():
         raise UserError(f"--from {spec}: neither RUN@VERSION nor a folder with a ControlNet's config.json.")
-    return str(Path(spec).resolve())
+    return as_text(absolute(spelled(spec)), "--from")

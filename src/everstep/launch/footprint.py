@@ -23,7 +23,7 @@ from everstep.models.files import (
     WEIGHTS,
 )
 from everstep.models.shapes import HINT_CHANNELS, Shape, controlnet_shapes, new_controlnet_shapes
-from everstep.versions import Run, Version, run_folder
+from everstep.versions import Run, Version, run_folder, split_spec
 from everstep.versions.forecast import Footprint
 from everstep.versions.layout import DIGESTS
 from everstep.versions.tensorfile import TensorImage, read_header
@@ -86,8 +86,8 @@ def _shapes(config: Config, base: BaseFolder) -> dict[str, Shape] | None:
     spec = config.optim.start_from
     if spec is None:
         return new_controlnet_shapes(base)
-    folder, at, number = spec.rpartition("@")
-    return _stored_shapes(Run.open(run_folder(folder)).find(number).path / "controlnet" if at else Path(spec))
+    folder, number = split_spec(spec)
+    return _stored_shapes(Run.open(run_folder(folder)).find(number).path / "controlnet" if number else Path(spec))
 
 
 def _stored_shapes(folder: Path) -> dict[str, Shape] | None:

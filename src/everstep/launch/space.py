@@ -1,6 +1,7 @@
 """Room on the disk, told before a training starts: what one version weighs, and what the policy lets pile up."""
 
 import os
+import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from everstep.errors import UserError
 from everstep.launch.footprint import footprint_of, new_footprint
 from everstep.models.base import BaseFolder
 from everstep.models.files import AVERAGED, OPTIMIZER, WEIGHTS
+from everstep.places import absolute, as_word, here
 from everstep.units import size
 from everstep.versions import Run, Version
 from everstep.versions.capacity import free_bytes, seconds_per_step
@@ -55,17 +57,26 @@ class Space:
 
     def refuse_if_full(self) -> None:
         """Raises: UserError if the next two versions do not fit, with what is needed, free, and what helps."""
+        self._refuse_small_files()
         if self.fits:
             return
         name = self.folder.name
         which, helps = "first", f"On another disk: --run /PATH/TO/DISK/{name}"
         if self.is_begun:
-            which, helps = "next", f"What can go: everstep prune {self.folder} --dry-run"
+            which, helps = "next", f"What can go: everstep prune {as_word(self.folder)} --dry-run"
         raise UserError(
             f"{name}: the {which} two versions need {size(self.forecast.next_two_bytes)}, each is "
             f"{size(self.footprint.whole_bytes)}; {_place(self.folder)} has {size(self.free_bytes)} free. "
             f"Nothing was started.\n{helps}"
         )
+
+    def _refuse_small_files(self) -> None:
+        largest, limit = max(self.footprint.files.values()), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        if limit != resource.RLIM_INFINITY and largest > limit:
+            raise UserError(
+                f"{self.folder.name}: the largest file of a version is {size(largest)}, but files may have "
+                f"{size(limit)} here. Nothing was started; ulimit -f unlimited allows more, where the machine does."
+            )
 
 
 def plan_space(folder: Path, config: Config, base: BaseFolder, version: Version | None = None) -> Space | None:
@@ -95,8 +106,8 @@ def _depends_on_time(config: Config) -> bool:
 
 def _place(folder: Path) -> str:
     """The folder that a run is in, as a person would write it."""
-    parent = folder.absolute().parent
-    near = os.path.relpath(parent)
+    parent = absolute(folder).parent
+    near = os.path.relpath(parent, here().resolve())
     return f"{parent if near.startswith('..') else near}/"
 
 

@@ -25,6 +25,7 @@ from everstep.launch.checks import complete
 from everstep.launch.processors import limit_threads
 from everstep.launch.space import plan_space
 from everstep.models.base import BaseFolder
+from everstep.places import as_word
 from everstep.train.progress import Reporter
 from everstep.train.ready import Ready, check_origin, open_data, pairs_of
 from everstep.train.retiring import retiring
@@ -112,7 +113,7 @@ def _kept(ready: Ready, is_named: bool, reporter: Reporter) -> int:
         report=reporter.say,
         retire=lambda kept, in_use: retiring(config.keep, in_use)(kept),
         tell_trainer=run.held.tell_trainer if run.held is not None else lambda pid: None,
-        go_on=f"everstep resume {run.path}",
+        go_on=f"everstep resume {run.word}",
     )
     return Keeper(keeping, Origin(ready.version, ready.parent, is_named)).run(begin)
 
@@ -131,8 +132,8 @@ def _resumable(run: Run, spec: str) -> Version:
     if not version.resumable:
         raise UserError(
             f"{version.name} is slim: its weights are there, but not what a resume needs. Nothing was changed.\n"
-            f"A new run with its weights: everstep train {run.layout.hparams} --from {run.path}@{version.number} "
-            f"--run {run.path}-2"
+            f"A new run with its weights: everstep train {as_word(run.layout.hparams)} --from "
+            f"{as_word(run.path)}@{version.number} --run {as_word(f'{run.path}-2')}"
         )
     return version
 
@@ -183,10 +184,10 @@ def _already_complete(run: Run, version: Version, config: Config) -> str:
     if _ended_early(version, config):
         return (
             f"{run.name} is already complete: it ended early at {version.name}, step {version.step:,}, since control "
-            f"gain rose no more.\nGo on all the same: everstep resume {run.name} --set scoring.patience=null"
+            f"gain rose no more.\nGo on all the same: everstep resume {run.word} --set scoring.patience=null"
         )
     return (
         f"{run.name} is already complete: {version.name} is at step {version.step:,} of "
         f"{config.optim.max_steps:,}, in {version.path}.\n"
-        f"More steps: everstep resume {run.name} --set optim.max_steps={2 * version.step}"
+        f"More steps: everstep resume {run.word} --set optim.max_steps={2 * version.step}"
     )

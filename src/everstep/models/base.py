@@ -14,6 +14,7 @@ from typing import Any
 import xxhash
 
 from everstep.errors import UserError
+from everstep.places import absolute, as_text, spelled
 
 BUILTINS = ("circles",)
 COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -79,9 +80,9 @@ def locate(name: str, revision: str | None = None) -> BaseFolder:
     """
     if name.startswith("builtin:"):
         return BaseFolder(name, _builtin(name.removeprefix("builtin:")))
-    path = Path(name).expanduser()
+    path = spelled(name)
     if path.is_dir():
-        return BaseFolder(str(path.resolve()), _checked(path.resolve()))
+        return BaseFolder(as_text(absolute(path), "The base"), _checked(absolute(path)))
     if path.is_absolute() or name.startswith(".") or name.count("/") != 1:
         raise UserError(f"The base {name} is not a folder{_near(path)}. Nothing was started.")
     return BaseFolder(name, _download(name, revision), revision)

@@ -11,6 +11,7 @@ from everstep.contracts import Changes, ParentRef, Report
 from everstep.data import Source, Split, open_source, split, split_as
 from everstep.errors import UserError
 from everstep.models.base import BaseFolder
+from everstep.places import as_word
 from everstep.versions import Run, Version
 
 
@@ -48,7 +49,7 @@ def check_origin(version: Version, base_digest: str, source: Source, accepts_dat
     path = shlex.quote(version.manifest["data"]["path"])
     raise UserError(
         f"The pairs in {path} have changed since {version.name} was made. Nothing was changed.\n"
-        f"To go on with them as they are now: everstep resume {version.path.parent} --set data.path={path}"
+        f"To go on with them as they are now: everstep resume {as_word(version.path.parent)} --set data.path={path}"
     )
 
 

@@ -16,6 +16,7 @@ from everstep.contracts import ParentRef, Report
 from everstep.data import Source
 from everstep.errors import DamageFound, UserError
 from everstep.models.base import locate
+from everstep.places import as_word
 from everstep.train.ready import Ready, check_origin, open_data
 from everstep.versions import Run, Version, describe_damage, verify
 from everstep.versions.lineage import ancestors
@@ -124,7 +125,7 @@ def _line(run: Run, version: Version) -> Iterator[Version]:
 def _from(run: Run, version: Version, begins: Version, line: list[Version]) -> Iterator[Version]:
     if begins.number not in [found.number for found in line]:
         raise UserError(
-            f"{version.name} did not come from {begins.name}: everstep list {run.name} --tree.{_nearest(version, line)}"
+            f"{version.name} did not come from {begins.name}: everstep list {run.word} --tree.{_nearest(version, line)}"
         )
     if not _can_begin(begins):
         raise UserError(f"{begins.name} is slim: what a replay needs of it is gone.{_nearest(version, line)}")
@@ -164,7 +165,7 @@ def _nearest(version: Version, line: list[Version]) -> str:
     whole = next((found for found in line if found.resumable or found.step == 0), None)
     if whole is None:
         return "\nNo earlier version of its line is whole, so it cannot be replayed."
-    run = version.path.parent
+    run = as_word(version.path.parent)
     return (
         f"\nThe nearest to begin from is {whole.name}, {version.step - whole.step:,} steps before: "
         f"everstep replay {run}@{version.number} --from {run}@{whole.number}"

@@ -40,7 +40,7 @@ from everstep.train.retiring import retiring
 from everstep.train.state import TrainState, seed_process
 from everstep.train.stop import StopSignals
 from everstep.units import duration
-from everstep.versions import Run, Version, read_requests
+from everstep.versions import Run, Version, read_requests, split_spec
 from everstep.versions.reading import reading
 from everstep.versions.torch import load_weights
 
@@ -54,7 +54,7 @@ def train(ready: Ready, reporter: Reporter, channel: Channel | None = None) -> E
         try:
             loop = build(ready, reporter, signals, closing, link)
         except KeeperGone:
-            reporter.say(f"The keeper was gone before the training began. Go on: everstep resume {ready.run.path}")
+            reporter.say(f"The keeper was gone before the training began. Go on: everstep resume {ready.run.word}")
             return ExitCode.STOPPED
         return _ended(ready, loop, reporter)
 
@@ -149,8 +149,8 @@ def _controlnet(family: StableDiffusion, optim: Optim) -> tuple[Any, ParentRef |
     start_from = optim.start_from
     if start_from is None:
         return family.new_controlnet(optim.seed, optim.hint_start), None
-    folder, at, number = start_from.rpartition("@")
-    if not at:
+    folder, number = split_spec(start_from)
+    if number is None:
         return family.load_controlnet(start_from), None
     version = Run.open(Path(folder)).find(number)
     with reading(version.path):
@@ -189,7 +189,7 @@ def batches_of(
 
 def _ended(ready: Ready, loop: Loop, reporter: Reporter) -> ExitCode:
     """Run the loop and say in words how it ended and what to do next."""
-    began, name = time.monotonic(), ready.run.path
+    began, name = time.monotonic(), ready.run.word
     try:
         reason = loop.run()
     except NotFinite as error:

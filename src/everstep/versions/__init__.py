@@ -13,7 +13,7 @@ from everstep.versions.annotations import Annotation, write_annotation
 from everstep.versions.digests import digest
 from everstep.versions.forecast import Course
 from everstep.versions.holder import LockHolder
-from everstep.versions.layout import run_folder
+from everstep.versions.layout import run_folder, split_spec
 from everstep.versions.live import LiveStatus, read_live, write_live
 from everstep.versions.loading import load_into
 from everstep.versions.lock import Held
@@ -59,6 +59,7 @@ __all__ = [
     "read_tensors",
     "rows",
     "run_folder",
+    "split_spec",
     "status",
     "verify",
     "write_annotation",

@@ -9,6 +9,7 @@ from typing import Any
 from everstep.versions import fsops
 from everstep.versions.layout import RunLayout
 from everstep.versions.lock import folder_lock
+from everstep.versions.reach import writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ def write_annotation(layout: RunLayout, number: int, **changes: Any) -> Annotati
 
     Several processes may do so at once; none loses what another said.
     """
-    with annotating(layout):
+    with writing(layout.records, f"Nothing can be noted of version_{number} of {layout.root.name}"), annotating(layout):
         before = read_annotation(layout, number)
         if "scores" in changes:
             changes["scores"] = {**before.scores, **changes["scores"]}

@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+from everstep.places import absolute
 from everstep.versions import fsops
 from everstep.versions.forecast import Course, Footprint, Forecast, coming_versions, forecast
 from everstep.versions.live import read_live
@@ -28,7 +29,7 @@ def seconds_per_step(run: Run, course: Course) -> float | None:
 
 def free_bytes(folder: Path) -> int:
     """Free where the folder is or will be."""
-    here = folder.absolute()
-    while not here.exists():
-        here = here.parent
-    return fsops.free_bytes(here)
+    place = absolute(folder)
+    while not place.exists():
+        place = place.parent
+    return fsops.free_bytes(place)

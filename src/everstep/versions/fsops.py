@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from everstep.places import NO_ROOM as NO_ROOM
+
 CHUNK_BYTES = 64 << 20  # a multiple of every block size
 BLOCK_BYTES = 4096
 DIRECT = getattr(os, "O_DIRECT", 0)
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 NOT_OFFERED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY)
 
 

@@ -8,6 +8,8 @@ import time
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 
+from everstep.places import as_word
+
 TRIES, PAUSE_S = 5, 0.02  # for one who is just writing it
 
 
@@ -83,7 +85,7 @@ def in_words(run_name: str, found: LockHolder) -> str:
         return f"Run {run_name} is being written by another process, which has not said who it is. Nothing was changed."
     since = f"on {found.host} since {found.started_at}"
     trainer = "" if found.trainer is None else f", its trainer is process {found.trainer}"
-    ends_it = f"everstep stop {run_name} ends it cleanly"
+    ends_it = f"everstep stop {as_word(run_name)} ends it cleanly"
     if found.is_alive is False and found.trainer_is_alive:
         return (
             f"Run {run_name} is still being written by process {found.trainer} {since}: a trainer whose keeper, "
@@ -97,7 +99,7 @@ def in_words(run_name: str, found: LockHolder) -> str:
         )
     told = f"Run {run_name} is being written by process {found.pid} {since}{trainer}. Nothing was changed.\n"
     if found.is_here:
-        return f"{told}{ends_it}; everstep status {run_name} shows it."
+        return f"{told}{ends_it}; everstep status {as_word(run_name)} shows it."
     return f"{told}{ends_it}, from here too; it can be looked at only on {found.host}."
 
 

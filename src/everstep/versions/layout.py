@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everstep.errors import UserError
+from everstep.places import here, spelled
 
 RUNS = Path("runs")
 MANIFEST = "manifest.json"
@@ -92,11 +93,36 @@ class RunLayout:
 def run_folder(name: str) -> Path:
     """Where the run of this name is: a bare name is a folder in runs/, anything with a slash is a path.
 
+    An @ may be anywhere in the way to a run; in a new run's own name it would be taken for RUN@N.
+
     Raises: UserError for what can be no run's name.
     """
-    if not name.strip() or "@" in name:
+    folder = spelled(name) if "/" in name or name in (".", "..") else RUNS / name
+    if not name.strip() or ("@" in folder.name and not folder.is_dir()):
         raise UserError(f"{name!r} is no name for a run; RUN@N names a version, not a run.")
-    return Path(name).expanduser() if "/" in name else RUNS / name
+    if not folder.is_absolute():
+        here()  # says so where there is none
+    return folder
+
+
+def split_spec(spec: str) -> tuple[str, str | None]:
+    """RUN@N -> (RUN, N); RUN -> (RUN, None). What is there as a whole is taken whole: names and folders may have an @.
+
+    Raises: UserError for a home that nobody knows.
+    """
+    name, at, version = spec.rpartition("@")
+    is_whole = not at or _is_run(spec) or ("/" in spec and spelled(spec).is_dir())
+    if is_whole or ("/" in version and not _is_run(name)):
+        return spec, None
+    return name, version
+
+
+def _is_run(name: str) -> bool:
+    folder = spelled(name) if "/" in name else RUNS / name
+    try:
+        return bool(name) and RunLayout(folder).hparams.is_file()
+    except OSError:
+        return False
 
 
 def identity_of(root: Path) -> str:

@@ -20,7 +20,7 @@ from everstep.versions import ofd
 from everstep.versions.holder import UNKNOWN, LockHolder, in_words, read_holder, write_holder
 from everstep.versions.layout import RunLayout
 from everstep.versions.live import read_live
-from everstep.versions.reach import reaching
+from everstep.versions.reach import reaching, writing
 
 TRIES, PAUSE_S = 5, 0.02  # a lock that is only looked at, or cleared, is free in a moment
 SEEN_S = 60.0  # a training on another host that told so lately where it is counts as alive
@@ -66,7 +66,7 @@ def locked(path: Path, run_name: str, command: str, report: Report = aloud) -> I
 
     Where the file system has no locks it goes on all the same and says so, unless somebody is seen at work.
 
-    Raises: Busy saying who holds it, UnreachableDisk; nothing is changed then.
+    Raises: Busy saying who holds it, UserError where it may not be written, UnreachableDisk; nothing is changed then.
     """
     descriptor = _taken(path, run_name, report)
     with _holding(descriptor, path, LockHolder.me(command)) as held:
@@ -128,7 +128,8 @@ def _clear(path: Path) -> None:
 
 def _taken(path: Path, run_name: str, report: Report) -> int:
     with reaching(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with writing(path, f"{run_name} cannot be written to"):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             _take(descriptor, path, run_name, report)
         except BaseException:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from everstep.errors import DiskFull, UserError
+from everstep.places import as_text, shortened, told
 from everstep.versions import fsops
 from everstep.versions.layout import RunLayout, is_unmade
 from everstep.versions.lock import folder_lock
@@ -24,6 +25,7 @@ def make_run(root: Path, hparams_yaml: str, about: About) -> None:
     Crash: nothing; or a hidden folder beside it, which the next one of this name removes; or the run. In an empty
         folder that was there before, some of its files, but no hparams.yaml: the next one goes on from there.
     """
+    as_text(Path(root.name), "The run")
     parents: list[Path] = []
     try:
         if root.exists():
@@ -37,9 +39,16 @@ def make_run(root: Path, hparams_yaml: str, about: About) -> None:
                 folder.rmdir()
         if isinstance(error, OSError):
             kind = DiskFull if error.errno in fsops.NO_ROOM else UserError
+            if isinstance(error, NotADirectoryError):
+                file = next(folder for folder in root.parents if folder.exists())
+                raise UserError(
+                    f"{file} is a file, not a folder. Nothing was changed; --run takes another name."
+                ) from None
             is_made = RunLayout(root).hparams.is_file()
             left = "It is whole and can be gone on with" if is_made else "Nothing was left behind"
-            raise kind(f"{root} cannot be {'flushed' if is_made else 'made'}: {error.strerror}. {left}.") from error
+            raise kind(
+                f"{shortened(root)} cannot be {'flushed' if is_made else 'made'}: {told(error)}. {left}."
+            ) from error
         raise
 
 
@@ -61,6 +70,7 @@ def _make_beside(root: Path, hparams_yaml: str, about: About) -> None:
             fsops.rename(staging, root)  # over an empty folder at most
         except BaseException as error:
             with contextlib.suppress(OSError):  # the next one of this name removes it
+                staging.chmod(0o700)  # a mask may have closed it to ourselves
                 fsops.remove_tree(staging)
             if isinstance(error, OSError) and error.errno in TAKEN:
                 raise _refusal(root) from None

@@ -37,12 +37,13 @@ class NoManifest(DamageFound):
 def encode(facts: dict[str, Any]) -> bytes:
     """Seal facts into a manifest's bytes."""
     sealed = {**facts, "digest": digest(canonical(facts))}
-    return (json.dumps(sealed, indent=1, ensure_ascii=False) + "\n").encode()
+    # Names of files need not be text; what of them is none is written as an escape of JSON, and read back as it was.
+    return (json.dumps(sealed, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def canonical(facts: dict[str, Any]) -> bytes:
     """The same facts always as the same bytes."""
-    return CANONICAL.encode(facts).encode()
+    return CANONICAL.encode(facts).encode("utf-8", "surrogatepass")
 
 
 def stamp(folder: Path) -> tuple[int, ...]:

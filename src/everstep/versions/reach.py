@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from everstep.errors import UnreachableDisk
+from everstep.errors import DiskFull, UnreachableDisk, UserError
+from everstep.places import FORBIDDEN, NO_ROOM, shortened, told
+
+WHOLE = "what was committed there is whole once the disk answers again"
 
 # Said of the way to the disk, or of this process, not of what was read: it may be whole once the disk is back.
 AWAY = {
@@ -30,12 +33,27 @@ def cause(error: BaseException) -> BaseException:
 
 
 @contextmanager
+def writing(path: Path, sentence: str) -> Iterator[None]:
+    """Inside, one file is written or one thing is changed, whole or not at all.
+
+    Raises: UserError where this user may not, or the disk is mounted for reading alone; DiskFull.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (*FORBIDDEN, *NO_ROOM):
+            raise
+        kind = UserError if error.errno in FORBIDDEN else DiskFull
+        raise kind(f"{sentence} ({shortened(path)}: {told(error)}). Nothing was changed.") from error
+
+
+@contextmanager
 def reaching(path: Path) -> Iterator[None]:
     """Inside, an error of the system is one of the disk. Raises: UnreachableDisk."""
     try:
         yield
     except OSError as error:
-        raise UnreachableDisk(
-            f"{path} cannot be read: {error.strerror or error}. Nothing was changed; what was committed there is whole "
-            "once the disk answers again."
-        ) from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{shortened(path)} is too long a name for this disk. Nothing was changed.") from error
+        rest = "it is closed to this user" if error.errno in FORBIDDEN else WHOLE
+        raise UnreachableDisk(f"{path} cannot be read: {told(error)}. Nothing was changed; {rest}.") from error

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from everstep.errors import UserError
+from everstep.places import as_word
 from everstep.versions.lock import folder_lock
 
 BEING_READ = "being read by another process"
@@ -22,8 +23,9 @@ def reading(folder: Path) -> Iterator[None]:
         try:
             held.enter_context(folder_lock(folder, fcntl.LOCK_SH))
         except FileNotFoundError:
-            run = folder.parent.name
-            raise UserError(f"{folder.name} was removed meanwhile. everstep list {run} shows what is there.") from None
+            raise UserError(
+                f"{folder.name} was removed meanwhile. everstep list {as_word(folder.parent)} shows what is there."
+            ) from None
         yield
 
 

@@ -3,6 +3,7 @@
 Readers trust manifests and nothing else: not folder names, not times, not the log.
 """
 
+import contextlib
 import difflib
 import os
 from collections.abc import Iterator
@@ -11,12 +12,13 @@ from pathlib import Path
 
 from everstep.contracts import Draft, ParentRef, Report
 from everstep.errors import DamageFound, NotCommitted, UnreachableDisk, UserError
+from everstep.places import absolute, as_word
 from everstep.versions import commit as committing
 from everstep.versions import fsops, manifest
 from everstep.versions.annotations import Annotation, read_annotation
 from everstep.versions.commit import Coming
 from everstep.versions.holder import LockHolder
-from everstep.versions.layout import RunLayout, claimed_number, is_unmade, version_number
+from everstep.versions.layout import RUNS, RunLayout, claimed_number, is_unmade, version_number
 from everstep.versions.lock import Held, adopted, aloud, holder, locked
 from everstep.versions.making import make_run
 from everstep.versions.quarantine import aside_if_damaged, by_digests, by_sizes, newest
@@ -50,7 +52,7 @@ class Run:
         """Raises: UserError with the nearest name, if no run is there."""
         if not cls.exists(root):
             raise UserError(f"There is no run {root}{_near(root)}.")
-        return cls(root.resolve())
+        return cls(absolute(root))
 
     @classmethod
     def create(cls, root: Path, hparams_yaml: str, about: About = ABOUT) -> "Run":
@@ -59,8 +61,9 @@ class Run:
         Raises: UserError if something is there or the disk refuses; DiskFull. Nothing is left then.
         Crash: nothing, or something hidden that the next one of this name clears, or the run.
         """
-        make_run(root.resolve(), hparams_yaml, about)
-        return cls(root.resolve())
+        place = absolute(root)
+        make_run(place, hparams_yaml, about)
+        return cls(place)
 
     @property
     def name(self) -> str:
@@ -69,6 +72,14 @@ class Run:
     @property
     def path(self) -> Path:
         return self.layout.root
+
+    @property
+    def word(self) -> str:
+        """What is typed here to name it, so that a command that is printed can be copied."""
+        with contextlib.suppress(OSError):
+            if (RUNS / self.name).resolve() == self.path and not self.name.startswith("-"):
+                return as_word(self.name)
+        return as_word(self.path)
 
     # --- writing -------------------------------------------------------------------------------------------
 
@@ -184,7 +195,7 @@ class Run:
             raise UserError(f"{self.name} has no version yet.")
         found = self._by_number(spec, versions) or self._by_word(spec, versions)
         if found is None:
-            raise UserError(f"{self.name} has no version {spec}. It has {_span(versions)}; everstep list {self.name}.")
+            raise UserError(f"{self.name} has no version {spec}. It has {_span(versions)}; everstep list {self.word}.")
         return found
 
     def newest_whole(self, report: Report) -> Version | None:

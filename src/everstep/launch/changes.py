@@ -159,7 +159,7 @@ def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
     for part in (last, *reversed(sections)):
         nested = {part: nested}
     refuse_unknown(Layer("--set", nested))
-    if not sections:
+    if not sections:  # a path alone
         settings[key]["path"] = value
         return
     settings[sections[0]][last] = value

@@ -195,7 +195,7 @@ def _ended(ready: Ready, loop: Loop, reporter: Reporter) -> ExitCode:
     except NotFinite as error:
         reporter.say(
             f"{error} Nothing of it was saved. Next: a lower learning rate,\n"
-            f"  everstep resume {name} --set optim.learning_rate={ready.config.optim.learning_rate / 2:g}"
+            f"  everstep resume {name} --set optim.learning_rate={_lower(ready.config.optim.learning_rate):g}"
         )
         return ExitCode.NOT_FINITE
     except NotCommitted as error:
@@ -217,6 +217,11 @@ def _ended(ready: Ready, loop: Loop, reporter: Reporter) -> ExitCode:
         return ExitCode.DONE
     reporter.say(f"Stopped at step {loop.state.step:,}. {_last(loop.saver.last)}\nGo on: everstep resume {name}")
     return ExitCode.STOPPED
+
+
+def _lower(learning_rate: float) -> float:
+    """Half of it; of what is beyond all reason, what is usual."""
+    return learning_rate / 2 if learning_rate < 0.01 else Optim().learning_rate
 
 
 def _last(version: Version | None) -> str:

@@ -96,6 +96,8 @@ def run_folder(name: str) -> Path:
     """
     if not name.strip() or "@" in name:
         raise UserError(f"{name!r} is no name for a run; RUN@N names a version, not a run.")
+    if name in (".", "..") or "\0" in name:
+        raise UserError(f"{name!r} is no name for a run. A bare name is a folder in {RUNS}/, anything with a / a path.")
     return Path(name).expanduser() if "/" in name else RUNS / name
 
 

@@ -47,6 +47,11 @@ def users_file(street: Street) -> Words:
     return street.train()
 
 
+def looped(street: Street) -> Words:
+    (street.folder / "loop").symlink_to("loop")
+    return street.train(data="loop")
+
+
 def other_name(street: Street) -> Words:
     return ("train", "--run", "b", *street.train()[3:])
 
@@ -114,6 +119,11 @@ ROWS = [
     Row("name_with_a_slash_at_its_end", named("runs/a/"), 0, "^Complete"),
     Row("name_of_a_users_folder", users_folder, right=other_name),
     Row("name_of_a_users_file", users_file, right=other_name),
+    Row("name_in_nobodys_home", named("~nobody-of-this-name/a")),
+    # places that can be none
+    Row("base_name_too_long", line("--set", f"base.path={'x' * 300}")),
+    Row("data_in_nobodys_home", line("--set", "data.path=~nobody-of-this-name/pairs")),
+    Row("data_in_a_loop_of_links", looped),
     # starts
     Row("from_a_run_that_is_not_there", line("--from", "b@3")),
     Row("from_itself", line("--from", "a@0")),
@@ -203,9 +213,17 @@ def test_a_resume_says_which_setting_to_give_where_the_base_was_moved(
         f"The base of a is not in {street.folder}/base any more. Nothing was changed.\n"
         f"If it was moved: everstep resume {trained.path} --set base.path=NEW"
     )
+    condition = ("--condition", street.right_pairs / "3_outline.png", "--prompt", "p", "--out", "drawn.png")
+    for words in (("sample", "a@1", *condition), ("compare", "a@0", "a@1")):
+        refused = everstep(*words)
+        assert refused.code == 2
+        assert f"everstep resume {trained.path} --set base.path=NEW" in refused.out
     places = ("--set", "base.path=disk/base", "--set", "data.path=disk/pairs")
     ended = everstep("resume", "a", *places, "--set", "optim.max_steps=3")
     assert ended.code == 0, ended.out
+    for words in (("sample", "a@1", *condition), ("compare", "a@0", "a@1")):  # whose manifests name the old place
+        ended = everstep(*words)
+        assert ended.code == 0, ended.out
 
 
 def test_a_base_of_another_content_is_refused_in_every_way(
@@ -289,11 +307,18 @@ def edit(run: Run, before: str, after: str) -> None:
 LONG = ("--keeper.snapshots", "auto")
 
 
-def kill_the_trainer() -> None:
-    """Before it has committed anything."""
+def kill_the_trainer_early() -> None:
+    """Before it has made anything."""
     import everstep.train.session as session
 
     session.state_of = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment,return-value]
+
+
+def kill_the_trainer_late() -> None:
+    """When its records are open, just before its first version."""
+    import everstep.train.session as session
+
+    session.Judge = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment,misc,return-value]
 
 
 def kill_the_keeper() -> None:
@@ -310,10 +335,11 @@ def wait_long() -> None:
     session.state_of = lambda *_: time.sleep(600)  # type: ignore[assignment,return-value]
 
 
+@pytest.mark.parametrize("kill", [kill_the_trainer_early, kill_the_trainer_late])
 def test_a_trainer_that_is_killed_before_its_first_version_leaves_nothing(
-    street: Street, everstep: Everstep, start: Callable[..., Program]
+    street: Street, everstep: Everstep, start: Callable[..., Program], kill: Callable[[], None]
 ) -> None:
-    program = start(*street.train(), prepare=kill_the_trainer)
+    program = start(*street.train(*LONG), prepare=kill)
     assert program.wait() == 3, program.output
     assert list(street.folder.iterdir()) == []
     assert "No version of a was made, so nothing of it is left" in program.output

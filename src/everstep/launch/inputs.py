@@ -21,6 +21,12 @@ from everstep.versions.layout import version_number
 # Settings that say only where something is: with the same content there, they may change within a run.
 PLACES = ("base.path", "base.revision", "data.path", "optim.start_from")
 
+PATHS = (
+    *("base.path", "data.path", "optim.start_from", "keeper.ram_dir"),
+    *("scoring.extractor", "scoring.clip", "scoring.fid"),
+)
+MOST_SHOWN = 80
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -50,6 +56,7 @@ class Inputs:
 
 def new_inputs(config: Config, report: Report) -> Inputs:
     """Of a run that has not begun. Raises: UserError."""
+    _refuse_impossible(config)
     return Inputs(*complete(config), report)
 
 
@@ -58,6 +65,7 @@ def inputs_within(run: Run, before: Config, asked: Config, report: Report) -> In
 
     Raises: UserError, with the setting to give where base or data were moved.
     """
+    _refuse_impossible(asked)
     for key, place, was in (
         ("base", asked.base.path, before.base.path),
         ("data", asked.data.path, before.data.path),
@@ -73,6 +81,23 @@ def inputs_within(run: Run, before: Config, asked: Config, report: Report) -> In
     start_from = _start_meant(asked.optim.start_from, before.optim.start_from)
     optim = completed.optim.model_copy(update={"start_from": start_from})
     return Inputs(completed.model_copy(update={"optim": optim}), base, report)
+
+
+def _refuse_impossible(config: Config) -> None:
+    """Raises: UserError for what can be no path at all, so that everybody else may look whether something is there."""
+    for key in PATHS:
+        section, _, name = key.partition(".")
+        value = getattr(getattr(config, section), name)
+        place = value.rpartition("@")[0] or value if value and key == "optim.start_from" else value
+        try:
+            if place is not None:
+                Path(place).expanduser().stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError, RuntimeError) as error:  # too long, a loop of links, not to be read; no such user
+            why = getattr(error, "strerror", None) or str(error).rstrip(".")
+            shown = value if len(value) <= MOST_SHOWN else f"{value[:MOST_SHOWN]}..."
+            raise UserError(f"{key} is {shown}, which cannot be looked at: {why}. Nothing was started.") from None
 
 
 def _start_meant(asked: str | None, before: str | None) -> str | None:

@@ -98,7 +98,10 @@ def run_folder(name: str) -> Path:
         raise UserError(f"{name!r} is no name for a run; RUN@N names a version, not a run.")
     if name in (".", "..") or "\0" in name:
         raise UserError(f"{name!r} is no name for a run. A bare name is a folder in {RUNS}/, anything with a / a path.")
-    return Path(name).expanduser() if "/" in name else RUNS / name
+    try:
+        return Path(name).expanduser() if "/" in name else RUNS / name
+    except RuntimeError:  # ~NOBODY/
+        raise UserError(f"{name!r} is no place for a run: there is no such home.") from None
 
 
 def identity_of(root: Path) -> str:

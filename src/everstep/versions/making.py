@@ -79,7 +79,8 @@ def _holds_nothing(layout: RunLayout) -> bool:
     ours = {layout.identity, layout.readme, layout.best_score, layout.hparams, layout.lock, layout.prune_lock}
     for entry in layout.root.iterdir():
         if entry == layout.records:
-            if not all(path.is_file() and RECORD_NAME.fullmatch(path.name) for path in entry.iterdir()):
+            inside = [path for path in entry.rglob("*") if path != entry / "tensorboard"]
+            if not all(path.is_file() and RECORD_NAME.fullmatch(path.name) for path in inside):
                 return False
         elif entry in (layout.trash, layout.requests):
             if entry.is_dir() and any(entry.iterdir()):

@@ -13,7 +13,7 @@ from everstep.config.load import Layer, known_part, parse_assignments, refuse_un
 from everstep.config.policy import is_free
 from everstep.contracts import Changes, Report
 from everstep.errors import UserError
-from everstep.launch.inputs import PLACES, Inputs, inputs_within, new_inputs
+from everstep.launch.inputs import PLACES, Inputs, inputs_within, is_gone, new_inputs
 from everstep.versions import Run, Version
 
 # Settings that a run cannot change under way, and why.
@@ -135,6 +135,8 @@ def changed(
     found = Differing(changes(before, inputs.config), edited(before, version))
     _refuse_edited(run, inputs, found, version)
     for key, (old, new) in found.every.items():
+        if key not in found.asked:
+            continue  # written in hparams.yaml, and judged above
         if key not in PLACES or version is None or not inputs.is_same(key, version):
             _refuse_fixed(run, key, old, new)
     return inputs, found
@@ -144,7 +146,9 @@ def _refuse_edited(run: Run, inputs: Inputs, found: Differing, version: Version 
     """What cannot change within a run cannot be changed by hand either. Raises: UserError saying how to undo it."""
     every = found.every
     for key, (was, now) in found.edited.items():
-        why = why_fixed(key, was, now) if key in every and key not in found.asked else None
+        if key not in every or key in found.asked or (key == "optim.start_from" and is_gone(now)):
+            continue  # of a start that is gone nothing can be said, and nothing is needed
+        why = why_fixed(key, was, now)
         if why and version is not None and not (key in PLACES and inputs.is_same(key, version)):
             raise UserError(
                 f"{key} cannot change within a run: {why}. {run.layout.hparams} says {_plain(now)}, but "

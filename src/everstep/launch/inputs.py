@@ -121,7 +121,12 @@ def _is_same_start(spec: str | None, version: Version) -> bool:
     """Whether a start elsewhere is the one that the run began with: its first version names it by its digest."""
     first = _first(version)
     origin: Any = None if first is None else first.manifest.get("parent")
-    return bool(spec and origin and origin.get("digest") and _digest_at(spec) == origin["digest"])
+    return bool(spec and origin and _digest_at(spec) == origin["manifest_digest"])
+
+
+def is_gone(spec: str | None) -> bool:
+    """Whether no version is where it says."""
+    return spec is not None and _digest_at(spec) is None
 
 
 def _first(version: Version) -> Version | None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from everstep.config import Config, dump
+from everstep.config import Config, dump, read_hparams
 from everstep.config.policy import is_free
 from everstep.contracts import Changes, ParentRef, Reason
 from everstep.data import Source
@@ -60,7 +60,7 @@ def start(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
 def go_on(run: Run, version: str | None, assignments: Iterable[str]) -> int:
     """Go on from the newest whole version, or from the one named, with the changes asked for."""
     assigned, reporter = list(assignments), Reporter()
-    begun = has_begun(run, None)
+    begun = has_begun(run, read_hparams(run.layout.hparams).keeper.ram_dir)
     inputs, found = changed(run, version, assigned, begun, reporter.say)
     is_other = accepts_other_data(assigned)
     return _locked(Start(run, inputs, found, version, is_other, is_new=not begun), reporter)

@@ -304,7 +304,7 @@ def edit(run: Run, before: str, after: str) -> None:
 
 # --- starts that come to nothing ---------------------------------------------------------------------------
 
-LONG = ("--keeper.snapshots", "auto")
+LONG = ("--set", "keeper.snapshots=auto")
 
 
 def kill_the_trainer_early() -> None:

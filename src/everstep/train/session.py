@@ -119,7 +119,7 @@ def _opening(ready: Ready) -> str:
 def state_of(ready: Ready, family: StableDiffusion) -> tuple[TrainState, ParentRef | None]:
     """The state before the first step, and the version whose weights it begins with, if any."""
     optim, compute = ready.config.optim, family.arithmetic
-    controlnet, origin = _controlnet(family, optim)
+    controlnet, origin = _controlnet(family, optim, ready.version)
     state = TrainState(
         controlnet=controlnet,
         optimizer=make_optimizer(controlnet, optim),
@@ -145,13 +145,16 @@ def _restore(ready: Ready, state: TrainState, origin: ParentRef | None, saver: S
     reporter.say(receipt(ready, state))
 
 
-def _controlnet(family: StableDiffusion, optim: Optim) -> tuple[Any, ParentRef | None]:
+def _controlnet(family: StableDiffusion, optim: Optim, going_on: Version | None) -> tuple[Any, ParentRef | None]:
     start_from = optim.start_from
     if start_from is None:
         return family.new_controlnet(optim.seed, optim.hint_start), None
     folder, at, number = start_from.rpartition("@")
     if not at:
         return family.load_controlnet(start_from), None
+    if going_on is not None and not Run.exists(Path(folder)):
+        # All weights come from the version that is gone on from; the start is only told of in what is made.
+        return family.new_controlnet(optim.seed, optim.hint_start), ParentRef(folder, int(number), "")
     version = Run.open(Path(folder)).find(number)
     with reading(version.path):
         controlnet = family.load_controlnet(str(version.path / "controlnet"))

@@ -75,6 +75,8 @@ def _run(
     words: list[str], folder: Path, log: Path, surroundings: dict[str, str], prepare: Callable[[], None] | None
 ) -> None:
     os.chdir(folder)
+    for name in os.environ.keys() - surroundings.keys():  # the server that forks may have begun with others
+        del os.environ[name]
     os.environ.update(surroundings)
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)

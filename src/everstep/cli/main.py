@@ -4,6 +4,7 @@ Imports no verb until it is asked for, so that help and listings answer at once.
 """
 
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from cyclopts import App, CycloptsError
 from cyclopts.config import Env
 
 from everstep import __version__
+from everstep.cli.variables import refuse_unknown_variables, with_variable
 from everstep.errors import EverstepError, ExitCode
 from everstep.places import refused
 from everstep.telling import NOBODY_READS, Outlet, occupy_standard_descriptors, part_from_broken_streams, why
@@ -47,6 +49,7 @@ SHORT_FLAGS = {
     "--unattended": "--keeper.unattended-minutes",
 }
 TRAINING = (["train"], ["resume"])  # what these print is only told; of all other verbs it is what they are for
+SETTLED = (["train"], ["plan"], ["resume"])  # a slip in a variable must not be met by one who only looks
 EPILOGUE = (
     "RUN is a name in runs/, or a path. RUN@N is its version N; RUN@latest and RUN@-2 count from the end.\n\n"
     f"In short: {', '.join(f'{short} for {flag}' for short, flag in SHORT_FLAGS.items())}.\n\n"
@@ -99,6 +102,8 @@ def _missed(out: Outlet) -> Exception | None:
 def _run(arguments: list[str]) -> int:
     """Whatever is not an EverstepError is a bug and shows its trace."""
     try:
+        if arguments[:1] in SETTLED:
+            refuse_unknown_variables(os.environ)
         code = build_app()(
             _spelled_out(arguments), exit_on_error=False, print_error=False, result_action="return_value"
         )
@@ -128,7 +133,8 @@ def _in_words(error: CycloptsError) -> str:
     if type(error.__cause__).__name__ == "ValidationError":  # pydantic's; importing it here would slow every command
         from everstep.config.load import explain
 
-        return f"{explain(error.__cause__)}\nNothing was started."  # type: ignore[arg-type]
+        lines = explain(error.__cause__).splitlines()  # type: ignore[arg-type]
+        return "\n".join([*(with_variable(line, os.environ) for line in lines), "Nothing was started."])
     return str(error)
 
 

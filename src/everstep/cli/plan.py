@@ -40,7 +40,7 @@ def plan_(
     overlay = {} if settings is None else settings.model_dump(mode="json", exclude_unset=True)
     resolved = resolve(config, overlay, set)
     notes: list[str] = []
-    found = plan(run_folder(run or default_name(resolved)), resolved, notes.append)
+    found = plan(run_folder(default_name(resolved) if run is None else run), resolved, notes.append)
     if json:
         print_json(_row(found))
     else:

@@ -32,7 +32,7 @@ def train_(
     """
     overlay = {} if settings is None else settings.model_dump(mode="json", exclude_unset=True)
     resolved = resolve(config, overlay, set)
-    name = run or default_name(resolved)
+    name = default_name(resolved) if run is None else run
     from everstep.launch.start import start
 
     return start(run_folder(name), resolved, _other_run)

@@ -4,7 +4,7 @@ import re
 
 from everstep.config.amounts import SECONDS, Amount
 
-PART = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
+PART = re.compile(r"(\d{1,15}(?:\.\d+)?)\s*([a-z]*)")
 
 
 class Cadence(Amount):

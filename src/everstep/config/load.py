@@ -5,19 +5,24 @@ value found and where it came from; unknown keys get the nearest known one.
 """
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from everstep.config import yamlfile
 from everstep.config.schema import Config
 from everstep.errors import UserError
 
 Settings = dict[str, Any]
 PRESETS = Path(__file__).parent / "presets"
+BARE = ("base", "data")  # sections that may be written as their path alone
+NULLS = ("", "null", "~")
+SHORT = reprlib.Repr()
+SHORT.maxlevel, SHORT.maxstring, SHORT.maxother, SHORT.maxlong = 2, 80, 80, 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +54,23 @@ def validate(settings: Settings, origin: str) -> Config:
 
 def explain(error: ValidationError) -> str:
     """One line for each wrong setting: its key, the value found, and what it should be."""
-    return "\n".join(_explain(fault) for fault in error.errors())
+    reasons: dict[str, list[Any]] = {}
+    for fault in error.errors():
+        reasons.setdefault(".".join(map(str, fault["loc"][:2])), []).append(fault)
+    return "\n".join(_explain(key, faults) for key, faults in reasons.items())
 
 
 def read_file(name: str) -> Layer:
     """Read a YAML file, or a preset by its name. Raises: UserError."""
     path = Path(name)
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # too long a name, or one that no file can have
+        raise UserError(
+            f"{SHORT.repr(name)} is no name of a file: {getattr(error, 'strerror', None) or error}."
+        ) from None
     if not path.is_file() and (PRESETS / f"{name}.yaml").is_file():
         path = PRESETS / f"{name}.yaml"
     if not path.is_file():
@@ -72,7 +88,7 @@ def read_hparams(path: Path) -> Config:
 
 def dump(config: Config) -> str:
     """All settings as YAML; `resolve` of it gives the same Config."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yamlfile.dump(config.model_dump(mode="json"))
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -99,21 +115,41 @@ def parse_assignments(assignments: Iterable[str]) -> Settings:
         key, sign, text = assignment.partition("=")
         if not sign:
             raise UserError(f"--set {assignment}: write it as key=value, for example optim.learning_rate=5e-6.")
-        value: Any = yaml.safe_load(text) if text else None
-        for part in reversed(key.strip().replace("-", "_").split(".")):
+        name = key.strip().replace("-", "_")
+        value: Any = _value(name, text)
+        for part in reversed(name.split(".")):
             value = {part: value}
         nested = _merge(nested, value)
     return nested
 
 
-def _parse_yaml(path: Path) -> Settings:
+def _value(key: str, text: str) -> Any:
+    """As YAML; but a setting that is a text is what is written, unless that is quoted."""
+    if key in _texts() and not text.lstrip().startswith(('"', "'")):
+        return None if text.strip() in NULLS else text
     try:
-        parsed = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        return yamlfile.parse(text)
+    except yamlfile.FAULTS as error:
+        raise UserError(
+            f"--set {key}={SHORT.repr(text)}: the value cannot be read, {yamlfile.why(error)}. Nothing was changed."
+        ) from None
+
+
+def _texts() -> set[str]:
+    """Keys of settings that are texts, paths above all."""
+    found = set(BARE)
+    for name, section in Config.model_fields.items():
+        fields = section.annotation.model_fields  # type: ignore[union-attr]
+        found |= {f"{name}.{key}" for key, field in fields.items() if field.annotation in (str, str | None)}
+    return found
+
+
+def _parse_yaml(path: Path) -> Settings:
+    parsed = yamlfile.read(path)
     if not isinstance(parsed, dict | None):
         raise UserError(f"{path}: sections were expected (base:, data:, optim: ...), found {type(parsed).__name__}.")
-    return parsed or {}
+    # A section in which nothing is written is one in which nothing is set.
+    return {key: value for key, value in (parsed or {}).items() if value is not None or key not in Config.model_fields}
 
 
 def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
@@ -157,8 +193,12 @@ def refuse_unknown(layer: Layer) -> None:
     sections = set(Config.model_fields)
     faults = []
     for key, value in flatten(layer.settings).items():
-        is_bare_path = key in ("base", "data") and isinstance(value, str)
-        if key in keys or is_bare_path or (key in sections and value in (None, {})):
+        is_bare_path = key in BARE and isinstance(value, str)
+        if key in keys or is_bare_path:
+            continue
+        if key in sections:
+            one = next(known for known in keys if known.startswith(f"{key}."))
+            faults.append(f"{layer.origin}: {key} is a section, not a setting; one of its settings is {one}.")
             continue
         near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5) or _by_last_part(key, keys)
         hint = f" Did you mean {near[0]}?" if near else f" Sections are {', '.join(sorted(sections))}."
@@ -172,9 +212,25 @@ def _by_last_part(key: str, keys: list[str]) -> list[str]:
     return [lasts[name] for name in difflib.get_close_matches(key.rpartition(".")[2], lasts, n=1)]
 
 
-def _explain(fault: Any) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "value_error":
-        return f"{key}: {fault['ctx']['error']}."
-    reason = fault["msg"].removeprefix("Input should be ")
-    return f"{key} is {fault['input']!r}, but should be {reason}."
+def _explain(key: str, faults: list[Any]) -> str:
+    """Of one setting; where it may be one of several kinds, there is a fault for each."""
+    first = faults[0]
+    if first["type"] == "value_error":
+        return f"{key}: {first['ctx']['error']}."
+    found = SHORT.repr(first["input"])
+    if first["type"] in ("model_type", "dict_type"):
+        is_path = key in BARE
+        return f"{key} is {found}, but should be {'a path, in quotes, or ' if is_path else ''}a section of settings."
+    if first["type"] == "int_parsing" and (whole := _whole(first["input"])) is not None:
+        return f"{key} is {found}, but should be an integer: write {whole}."
+    reasons = dict.fromkeys(fault["msg"].removeprefix("Input should be ") for fault in faults)
+    return f"{key} is {found}, but should be {' or '.join(reasons)}."
+
+
+def _whole(text: Any) -> int | None:
+    """10000 for "1e4"."""
+    try:
+        number = float(text)
+        return int(number) if number == int(number) and abs(number) < 1e15 else None
+    except (TypeError, ValueError, OverflowError):
+        return None

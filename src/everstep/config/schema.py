@@ -15,7 +15,7 @@ from everstep.config.cadence import Cadence
 class Section(BaseModel):
     """Refuses unknown keys and is never changed after it was checked."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class PathSection(Section):
@@ -68,11 +68,11 @@ class Optim(Section):
     """How the hint encoder's last layer begins; behind the zero convolutions, step 0 draws as the base either way."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of order, noise, timesteps, dropout and augmentation."""
-    max_steps: Annotated[int, Field(ge=1)] = 10_000
+    max_steps: Annotated[int, Field(ge=1, le=10**9)] = 10_000
     """Optimizer steps until the training is complete."""
-    batch_size: Annotated[int, Field(ge=1)] = 4
+    batch_size: Annotated[int, Field(ge=1, le=10**6)] = 4
     """Examples in one forward and backward pass."""
-    accumulation_steps: Annotated[int, Field(ge=1)] = 1
+    accumulation_steps: Annotated[int, Field(ge=1, le=10**6)] = 1
     """Passes whose gradients make one optimizer step."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
     """Highest learning rate of the schedule."""

@@ -12,10 +12,11 @@ import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import xxhash
+
+from everstep.places import cache_folder
 
 FILE = "images-2.sqlite"  # the number is the format's; a file of another is left as it is
 FRESH_NS = 2_000_000_000  # the coarsest clock in use, FAT's, ticks every two seconds
@@ -140,7 +141,10 @@ class Memory:
 
     def _open(self, is_again: bool = False) -> None:
         try:
-            self._file = cache_folder() / FILE
+            cache = cache_folder()
+            if cache is None:
+                return
+            self._file = cache / "everstep" / FILE
             with contextlib.suppress(OSError):  # of another user, perhaps, where it can still be read
                 self._file.parent.mkdir(parents=True, exist_ok=True)
             # Without transactions of the library's own: ours begin as writers, so that none fails half way.
@@ -149,7 +153,7 @@ class Memory:
             self._connection.executescript(TABLES)
         except TORN as error:
             self._failed(error, is_again)
-        except (OSError, RuntimeError):  # no home
+        except OSError:
             self._connection = None
 
     def _failed(self, error: Exception, is_again: bool) -> None:
@@ -224,11 +228,6 @@ class Memory:
             return self._places[parent][0], os.fsencode(name)
         except (OSError, ValueError):
             return None
-
-
-def cache_folder() -> Path:
-    """Where what can be found again is kept. Raises: RuntimeError where the user has no home."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "everstep"
 
 
 def _told(name: bytes, stamp: bytes, facts: ImageFacts) -> bytes:

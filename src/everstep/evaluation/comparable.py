@@ -13,6 +13,7 @@ from everstep.config.schema import Sampling
 from everstep.data import Source, open_source
 from everstep.errors import UserError
 from everstep.evaluation.differing import settings_that_differ
+from everstep.evaluation.places import as_they_are
 from everstep.versions import Version
 
 PAIRS = 8  # shown where the run itself shows none
@@ -39,7 +40,7 @@ def common_ground(versions: Sequence[Version], names: Sequence[str]) -> Common:
     if len(set(fingerprints)) > 1:
         paths = [config.data.path for config in configs]
         _same(names, paths, "data", paths)
-    first = configs[0]
+    first = as_they_are(configs[0], versions[0])
     source = open_source(first.data.path, first.data.resolution, first.data.bad_pairs)
     notes = [*_about_data(fingerprints, source, names), *_about_sampling(versions, names)]
     return Common(first, source, _numbers(versions, names, source, first.sampling.pairs or PAIRS), tuple(notes))

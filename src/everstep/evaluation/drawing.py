@@ -10,6 +10,7 @@ from everstep.contracts import Pair
 from everstep.data import fit
 from everstep.data.images import BLACK, read_rgb
 from everstep.errors import DamageFound, UserError
+from everstep.evaluation.places import as_they_are
 from everstep.evaluation.samples import Shown, draw
 from everstep.models.arithmetic import arithmetic
 from everstep.models.base import locate
@@ -24,7 +25,7 @@ def draw_with_version(
     version: Version, condition: Path, prompt: str, seed: int | None = None, averaged: bool = True
 ) -> Image.Image:
     """Draw with the settings of the version's run. Raises: UserError if the condition is no image."""
-    config = config_of(version)
+    config = as_they_are(config_of(version), version)
     sampling = config.sampling if seed is None else config.sampling.model_copy(update={"seed": seed})
     try:
         image = read_rgb(condition, BLACK)

@@ -10,6 +10,7 @@ from everstep.config.schema import Sampling
 from everstep.data import open_source
 from everstep.errors import UserError
 from everstep.evaluation.drawing import config_of, open_base
+from everstep.evaluation.places import as_they_are
 from everstep.evaluation.samples import contact_sheet, draw, shown_pairs
 from everstep.evaluation.sheets import SheetFacts, picture_digest, read_sheet
 from everstep.models.files import AVERAGED, WEIGHTS
@@ -39,7 +40,7 @@ def reproduce(run: Run, version: Version) -> Reproduced:
         raise UserError(
             f"The sheet of {version.name} was drawn with averaged weights, which went when it was made slim."
         )
-    config = config_of(version)
+    config = as_they_are(config_of(version), version)
     source = open_source(config.data.path, config.data.resolution, config.data.bad_pairs)
     shown = shown_pairs(source, facts.pairs, config.data)
     if [item.caption for item in shown] != facts.captions:

@@ -11,6 +11,7 @@ from everstep.data import open_source, split_as
 from everstep.errors import UserError
 from everstep.evaluation.drawing import config_of, open_base, weights_drawn_with
 from everstep.evaluation.filing import as_scored, file_found, in_words
+from everstep.evaluation.places import as_they_are
 from everstep.evaluation.scorer import Scorer, example_settings
 from everstep.evaluation.scores import Scored, read_scores
 from everstep.evaluation.verdict import Verdict
@@ -66,6 +67,7 @@ def rescore(run: Run, versions: Sequence[Version], num_pictures: int | None = No
 
 def open_scorer(config: Config, version: Version, num_pictures: int | None = None) -> Scorer:
     """Base and held-out pairs of a version. Raises: UserError if the pairs are not those that it was trained on."""
+    config = as_they_are(config, version)
     source = open_source(config.data.path, config.data.resolution, config.data.bad_pairs)
     if source.fingerprint() != version.manifest["data"]["fingerprint"]:
         raise UserError(

@@ -266,6 +266,7 @@ class Keeper:
         elif arena is not None:
             settled = self.settle(End(int(ExitCode.STOPPED), self._last_step()))
             code = self.leave(code if settled.is_safe else int(ExitCode.DISK_FULL), settled)
+        self.keeping.undo()
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
@@ -304,7 +305,8 @@ class Keeper:
         wholes = [Whole(one.number, one.step) for one in versions if one.resumable]
         decided = next_after(end, settled.is_safe, is_asked, left, self._deaths, wholes)
         has_said = end.code in (*MEANT, ExitCode.DISK_FULL)  # the trainer itself
-        if decided.exit_code is not None and not has_said and self.keeping.go_on:
+        has_begun = not settled.is_safe or bool(self._versions())
+        if decided.exit_code is not None and not has_said and self.keeping.go_on and has_begun:
             self._report(f"Go on: {self.keeping.go_on}")
         return decided
 

@@ -31,3 +31,4 @@ class Keeping:
     retire: Callable[[Run, int | None], str]  # lets older versions go, but not the one in use; says which
     tell_trainer: Callable[[int | None], None] = lambda pid: None  # whoever asks who writes the run hears of it
     go_on: str = ""  # the command that goes on, for people
+    undo: Callable[[], None] = lambda: None  # before leaving at once: takes back what came to nothing

@@ -5,17 +5,16 @@ Never imports torch.
 
 import shlex
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from everstep.config import Config, changes, flatten, read_hparams
-from everstep.config.load import Layer, parse_assignments, refuse_unknown, validate
+from everstep.config.load import Layer, known_part, parse_assignments, refuse_unknown, validate
 from everstep.config.policy import is_free
-from everstep.contracts import Changes
+from everstep.contracts import Changes, Report
 from everstep.errors import UserError
-from everstep.launch.checks import complete
-from everstep.models.base import BaseFolder
-from everstep.versions import Run
-from everstep.versions.layout import version_number
+from everstep.launch.inputs import PLACES, Inputs, inputs_within, is_gone, new_inputs
+from everstep.versions import Run, Version
 
 # Settings that a run cannot change under way, and why.
 FIXED = {
@@ -30,28 +29,62 @@ FIXED = {
 PAIRS = {"data", "data.path", "data.bad_pairs", "data.resolution"}
 
 
-def with_start_of(run: Run, asked: str | None, completed: Config) -> Config:
-    """The same line starts and restarts: RUN@latest means the version that it meant when this run began."""
-    before, now = read_hparams(run.layout.hparams).optim.start_from, completed.optim.start_from
-    is_moving = asked is not None and version_number(f"version_{asked.rpartition('@')[2]}") is None
-    if not is_moving or before is None or now is None or before.rpartition("@")[0] != now.rpartition("@")[0]:
-        return completed
-    optim = completed.optim.model_copy(update={"start_from": before})
-    return completed.model_copy(update={"optim": optim})
+@dataclass(frozen=True, slots=True)
+class Differing:
+    """How a start differs from what was trained so far. Keys with the values before and after."""
+
+    asked: Changes  # from hparams.yaml
+    edited: Changes  # hparams.yaml itself, from what the version was made with
+
+    @property
+    def every(self) -> Changes:
+        """From the version to what it goes on with; what was edited and then put back is no change."""
+        joined = {**self.edited, **{key: (self.edited.get(key, ab)[0], ab[1]) for key, ab in self.asked.items()}}
+        return {key: (before, after) for key, (before, after) in joined.items() if before != after}
+
+
+def edited(before: Config, version: Version | None) -> Changes:
+    """What hparams.yaml says now, and the version was not made with. A setting that it did not have yet counts not."""
+    if version is None or not isinstance(version.manifest.get("config"), dict):
+        return {}
+    made_with, now = flatten(known_part(version.manifest["config"])), flatten(before.model_dump(mode="json"))
+    return {key: (made_with[key], now[key]) for key in now if key in made_with and made_with[key] != now[key]}
 
 
 # --- begin, or go on with the same settings ----------------------------------------------------------------
 
 
-def refuse_changes(run: Run, config: Config, other_run: Callable[[str], str]) -> Changes:
-    """Returns what differs and changes nothing of what is trained.
+def agreed(run: Run, config: Config, other_run: Callable[[str], str], report: Report) -> tuple[Inputs, Differing]:
+    """The settings of a line for a run that has begun; nothing of what is trained may differ, and places may.
 
     Raises: UserError with all other differences, and the two commands that would do it on purpose.
     """
-    every = changes(read_hparams(run.layout.hparams), config)
-    found = {key: values for key, values in every.items() if not is_free(key)}
-    if not found:
-        return every
+    before, version = read_hparams(run.layout.hparams), newest(run)
+    inputs = inputs_within(run, before, config, report)
+    found = Differing(changes(before, inputs.config), edited(before, version))
+    _refuse_edited(run, inputs, found, version)
+    refused = refusals(inputs, found.asked, version)
+    if refused:
+        raise UserError(_other_settings(run, refused, other_run))
+    return inputs, found
+
+
+def refusals(inputs: Inputs, asked: Changes, version: Version | None) -> Changes:
+    """Those of the differences that a line may not have: what is trained is not free, and no place of the same."""
+    return {
+        key: values
+        for key, values in asked.items()
+        if not is_free(key) and not (key in PLACES and version is not None and inputs.is_same(key, version))
+    }
+
+
+def newest(run: Run) -> Version | None:
+    """The newest version, whatever is in it."""
+    versions = run.versions()
+    return versions[-1] if versions else None
+
+
+def _other_settings(run: Run, found: Changes, other_run: Callable[[str], str]) -> str:
     fixed = {key: why for key, values in found.items() if (why := why_fixed(key, *values))}
     assignments = " ".join(f"--set {key}={_plain(after)}" for key, (_, after) in found.items() if key not in fixed)
     lines = [f"{run.name} exists with other settings. Nothing was changed.", describe(found)]
@@ -61,7 +94,7 @@ def refuse_changes(run: Run, config: Config, other_run: Callable[[str], str]) ->
             f"To change {'the others' if fixed else 'them'} under way: everstep resume {run.word} {assignments}"
         )
     lines.append(f"To start another training: {other_run(f'{run.name}-2')}")
-    raise UserError("\n".join(lines))
+    return "\n".join(lines)
 
 
 def why_fixed(key: str, before: Any, after: Any) -> str | None:
@@ -85,18 +118,43 @@ def _plain(value: Any) -> str:
 # --- change on purpose -------------------------------------------------------------------------------------
 
 
-def changed(run: Run, assignments: Iterable[str]) -> tuple[Config, BaseFolder, Changes]:
-    """The run's settings with the assignments applied, its base, and what differs. Raises: UserError."""
+def changed(
+    run: Run, spec: str | None, assignments: Iterable[str], has_begun: bool, report: Report
+) -> tuple[Inputs, Differing]:
+    """The run's settings with the assignments applied, and what differs. Raises: UserError."""
     before = read_hparams(run.layout.hparams)
     merged = before.model_dump(mode="json")
-    asked = flatten(parse_assignments(assignments))
-    for key, value in asked.items():
+    for key, value in flatten(parse_assignments(assignments)).items():
         _assign(merged, key, value)
-    after, base = complete(validate(merged, "--set"))
-    found = changes(before, after)
-    for key, (old, new) in found.items():
-        _refuse_fixed(run, key, old, new)
-    return after, base, found
+    after = validate(merged, "--set")
+    if not has_begun:
+        inputs = new_inputs(after, report)
+        return inputs, Differing(changes(before, inputs.config), {})
+    inputs = inputs_within(run, before, after, report)
+    version = run.find(spec) if spec else newest(run)
+    found = Differing(changes(before, inputs.config), edited(before, version))
+    _refuse_edited(run, inputs, found, version)
+    for key, (old, new) in found.every.items():
+        if key not in found.asked:
+            continue  # written in hparams.yaml, and judged above
+        if key not in PLACES or version is None or not inputs.is_same(key, version):
+            _refuse_fixed(run, key, old, new)
+    return inputs, found
+
+
+def _refuse_edited(run: Run, inputs: Inputs, found: Differing, version: Version | None) -> None:
+    """What cannot change within a run cannot be changed by hand either. Raises: UserError saying how to undo it."""
+    every = found.every
+    for key, (was, now) in found.edited.items():
+        if key not in every or key in found.asked or (key == "optim.start_from" and is_gone(now)):
+            continue  # of a start that is gone nothing can be said, and nothing is needed
+        why = why_fixed(key, was, now)
+        if why and version is not None and not (key in PLACES and inputs.is_same(key, version)):
+            raise UserError(
+                f"{key} cannot change within a run: {why}. {run.layout.hparams} says {_plain(now)}, but "
+                f"{version.name} was made with {_plain(was)}. Nothing was changed.\n"
+                f"To put it back: everstep resume {run.path} --set {key}={_plain(was)}"
+            )
 
 
 def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
@@ -105,7 +163,7 @@ def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
     for part in (last, *reversed(sections)):
         nested = {part: nested}
     refuse_unknown(Layer("--set", nested))
-    if not sections:
+    if not sections:  # a path alone
         settings[key]["path"] = value
         return
     settings[sections[0]][last] = value

@@ -4,15 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everstep.config import Config, changes, read_hparams
-from everstep.config.policy import is_free
 from everstep.contracts import Report
 from everstep.errors import UserError
 from everstep.keeping.memory import SLOTS
 from everstep.keeping.room import available_bytes
-from everstep.launch.checks import complete
+from everstep.launch.changes import newest, refusals
 from everstep.launch.footprint import arena_bytes
+from everstep.launch.inputs import Inputs, inputs_within, new_inputs
 from everstep.launch.space import Space, plan_space
-from everstep.train.ready import open_data, pairs_of
+from everstep.launch.undo import has_begun
+from everstep.train.ready import pairs_of
 from everstep.versions import Run, Version
 
 
@@ -41,12 +42,12 @@ class Plan:
 
 def plan(folder: Path, config: Config, report: Report) -> Plan:
     """Check everything that a start checks, and tell what it would be. Raises: UserError. Writes nothing."""
-    completed, base = complete(config)
-    refused = folder if _is_other(folder, completed) else None
+    run = Run.open(folder) if Run.exists(folder) else None
+    inputs, refused = _met(run, config, report)
     if refused is not None:
         folder = folder.with_name(f"{folder.name}-2")
+    completed, base, source = inputs.config, inputs.base, inputs.source
     version = None if refused else _newest(folder)
-    source = open_data(completed, report)
     pairs = pairs_of(completed, source, version)
     if not pairs.training:
         raise UserError(f"{completed.data.path} leaves no pair to train on: {source.description}.")
@@ -78,11 +79,14 @@ def plan(folder: Path, config: Config, report: Report) -> Plan:
     )
 
 
-def _is_other(folder: Path, config: Config) -> bool:
-    """Whether a run is there that was started with other settings."""
-    if not Run.exists(folder):
-        return False
-    return any(not is_free(key) for key in changes(read_hparams(Run.open(folder).layout.hparams), config))
+def _met(run: Run | None, config: Config, report: Report) -> tuple[Inputs, Path | None]:
+    """What the line names, and the run that is there with other settings, if one is."""
+    if run is None or not has_begun(run, config.keeper.ram_dir):
+        return new_inputs(config, report), None
+    before = read_hparams(run.layout.hparams)
+    inputs = inputs_within(run, before, config, report)
+    is_other = refusals(inputs, changes(before, inputs.config), newest(run))
+    return inputs, run.path if is_other else None
 
 
 def _newest(folder: Path) -> Version | None:

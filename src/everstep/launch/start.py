@@ -3,15 +3,15 @@
 import shlex
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from everstep.config import Config, dump
+from everstep.config import Config, dump, read_hparams
 from everstep.config.policy import is_free
 from everstep.contracts import Changes, ParentRef, Reason
 from everstep.data import Source
-from everstep.errors import ExitCode, UserError
+from everstep.errors import EverstepError, ExitCode, UserError
 from everstep.keeping.channel import Channel
 from everstep.keeping.child import Child, fork
 from everstep.keeping.ending import recover_memory
@@ -20,84 +20,137 @@ from everstep.keeping.origin import Keeping, Origin
 from everstep.keeping.remnants import say_forgotten
 from everstep.keeping.settings import Settings
 from everstep.launch.about import about
-from everstep.launch.changes import accepts_other_data, changed, describe, refuse_changes, with_start_of
-from everstep.launch.checks import complete
+from everstep.launch.changes import Differing, accepts_other_data, agreed, changed, describe
+from everstep.launch.inputs import PLACES, Inputs, new_inputs
 from everstep.launch.processors import limit_threads
 from everstep.launch.space import plan_space
-from everstep.models.base import BaseFolder
+from everstep.launch.undo import Undo, has_begun
 from everstep.places import as_word
 from everstep.train.progress import Reporter
-from everstep.train.ready import Ready, check_origin, open_data, pairs_of
+from everstep.train.ready import Ready, check_origin, pairs_of
 from everstep.train.retiring import retiring
 from everstep.train.waiting import Waiting
 from everstep.versions import Run, Version
+from everstep.versions.lock import Gone
 from everstep.versions.reading import reading
+
+TRIES = 5
+MOVED = {
+    "base.path": "the same base is",
+    "data.path": "the same pairs are",
+    "optim.start_from": "the version that it started from is",
+}
 
 
 def start(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
-    """Begin the run, or go on with it if it exists with the same settings. Returns the exit code."""
+    """Begin the run, or go on with it if it exists with the same settings. Returns the exit code.
+
+    One that never came to a version is begun anew, whatever its settings were.
+    """
     reporter = Reporter()
-    completed, base = complete(config)
-    found: Changes = {}
-    source = None
-    if Run.exists(folder):
-        run = Run.open(folder)
-        completed = with_start_of(run, config.optim.start_from, completed)
-        found = refuse_changes(run, completed, other_run)
-    else:
-        source = open_data(completed, reporter.say)
-        _check_room(folder, completed, base, None, reporter)
-        run = Run.create(folder, dump(completed), about(completed.keep))
-    return _locked(run, completed, base, None, found, False, reporter, source)
+    for _ in range(TRIES):
+        with suppress(Gone):  # the start that had made it came to nothing meanwhile
+            run = Run.open(folder) if Run.exists(folder) else None
+            if run is None or not has_begun(run, config.keeper.ram_dir):
+                return _begin(folder, run, config, reporter)
+            inputs, found = agreed(run, config, other_run, reporter.say)
+            return _locked(Start(run, inputs, found), reporter)
+    raise Gone(f"{folder} is made and taken back again and again by other starts. Nothing was changed.")
 
 
 def go_on(run: Run, version: str | None, assignments: Iterable[str]) -> int:
     """Go on from the newest whole version, or from the one named, with the changes asked for."""
-    assigned = list(assignments)
-    config, base, changes = changed(run, assigned)
-    return _locked(run, config, base, version, changes, accepts_other_data(assigned), Reporter())
+    assigned, reporter = list(assignments), Reporter()
+    begun = has_begun(run, read_hparams(run.layout.hparams).keeper.ram_dir)
+    inputs, found = changed(run, version, assigned, begun, reporter.say)
+    is_other = accepts_other_data(assigned)
+    return _locked(Start(run, inputs, found, version, is_other, is_new=not begun), reporter)
 
 
-def _locked(
-    run: Run,
-    config: Config,
-    base: BaseFolder,
-    spec: str | None,
-    changes: Changes,
-    accepts_data: bool,
-    reporter: Reporter,
-    source: Source | None = None,
-) -> int:
-    """With the run held for writing: mend it, find the version to go on from, check everything, train."""
+def _begin(folder: Path, run: Run | None, config: Config, reporter: Reporter) -> int:
+    """Make the run, or take one in which nothing was ever trained, and train."""
+    inputs, made = new_inputs(config, reporter.say), None
+    assert inputs.source  # all that can be wrong is found before anything is made
+    _check_room(folder, inputs, None, reporter)
+    if run is None:
+        root = folder.resolve()
+        made = [above for above in (root, *root.parents) if not above.exists()]
+        run = Run.create(folder, dump(inputs.config), about(inputs.config.keep))
+    return _locked(Start(run, inputs, Differing({}, {}), is_new=True, made=made), reporter)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A start whose settings are agreed upon."""
+
+    run: Run
+    inputs: Inputs
+    found: Differing
+    spec: str | None = None  # of the version that was named
+    accepts_data: bool = False
+    is_new: bool = False  # the run was never trained, so that any setting is right
+    made: list[Path] | None = None  # the folders made for it by this start
+
+    @property
+    def config(self) -> Config:
+        return self.inputs.config
+
+
+def _locked(start: Start, reporter: Reporter) -> int:
+    """With the run held for writing: go on, or take back what was made if it comes to nothing."""
+    run, code = start.run, int(ExitCode.WRONG_INPUT)
     with run.lock(shlex.join(sys.argv), reporter.say), ExitStack() as held:
-        for sentence in run.recover():
-            reporter.say(sentence)
-        recover_memory(run, config.keeper.ram_dir, reporter.say)
-        say_forgotten(run, config.keeper.ram_dir, reporter.say)
-        run.tell_best_score(config.keep.score)
-        version = _version(run, config, spec, reporter)
-        if version is not None and spec is None and _is_complete(version, config):
-            reporter.say(_already_complete(run, version, config))
-            if changes and all(map(is_free, changes)):
-                _record(run, config, changes, reporter)
-            return ExitCode.DONE
-        source, base_digest = source or open_data(config, reporter.say), base.digest()
-        parent = None
-        if version is not None:
-            held.enter_context(reading(version.path))  # inherited by the trainer: no prune takes it from under us
-            changes |= check_origin(version, base_digest, source, accepts_data)
-            parent = ParentRef(run.name, version.number, version.manifest_digest, changes)
-            _say_held_out(config, source, version, reporter)
-            _check_room(run.path, config, base, version, reporter)
-        elif said := pairs_of(config, source, None).sentence():
-            reporter.say(said)
+        undo = Undo(run, start.config.keeper.ram_dir, start.made)
+        try:
+            code = _mended(start, undo, held, reporter)
+        except EverstepError as error:
+            code = int(error.exit_code)
+            raise
+        except BaseException:
+            code = int(ExitCode.BUG)
+            raise
+        finally:
+            if undo.after(code) and code != ExitCode.WRONG_INPUT:
+                reporter.say(f"No version of {run.name} was made, so nothing of it is left; the same line begins it.")
+    return code
+
+
+def _mended(start: Start, undo: Undo, held: ExitStack, reporter: Reporter) -> int:
+    """Mend the run, find the version to go on from, check everything, train."""
+    run, config, inputs, changes = start.run, start.config, start.inputs, start.found.every
+    for sentence in run.recover():
+        reporter.say(sentence)
+    recover_memory(run, config.keeper.ram_dir, reporter.say)
+    say_forgotten(run, config.keeper.ram_dir, reporter.say)
+    if start.is_new and run.next_number() > 0:
+        raise Gone(f"{run.name} was begun by another process meanwhile. Nothing was changed.")
+    run.tell_best_score(config.keep.score)
+    version = _version(run, config, start.spec, reporter)
+    if version is not None and start.spec is None and _is_complete(version, config):
+        reporter.say(_already_complete(run, version, config))
+        if changes and all(is_free(key) or _is_moved(key, inputs, version) for key in changes):
+            _record(start, version, changes, reporter)
+        return ExitCode.DONE
+    source, base_digest = inputs.source, inputs.base_digest
+    parent = None
+    if version is not None:
+        held.enter_context(reading(version.path))  # inherited by the trainer: no prune takes it from under us
+        changes |= check_origin(version, base_digest, source, start.accepts_data)
+        parent = ParentRef(run.name, version.number, version.manifest_digest, changes)
+        _say_held_out(config, source, version, reporter)
+        _check_room(run.path, inputs, version, reporter)
         if changes:
-            _record(run, config, changes, reporter)
-        ready = Ready(run, config, base, base_digest, source, version, parent)
-        return _kept(ready, spec is not None, reporter) if IS_POSSIBLE else _trainer(ready, reporter)
+            _record(start, version, changes, reporter)
+    else:
+        if (written := dump(config)) != run.layout.hparams.read_text():
+            run.replace_hparams(written)
+        if said := pairs_of(config, source, None).sentence():
+            reporter.say(said)
+    ready = Ready(run, config, inputs.base, base_digest, source, version, parent)
+    return _kept(ready, start.spec is not None, undo, reporter) if IS_POSSIBLE else _trainer(ready, reporter)
 
 
-def _kept(ready: Ready, is_named: bool, reporter: Reporter) -> int:
+def _kept(ready: Ready, is_named: bool, undo: Undo, reporter: Reporter) -> int:
     """Train under a keeper, which this process becomes. Returns the exit code."""
     run, config = ready.run, ready.config
 
@@ -114,6 +167,7 @@ def _kept(ready: Ready, is_named: bool, reporter: Reporter) -> int:
         retire=lambda kept, in_use: retiring(config.keep, in_use)(kept),
         tell_trainer=run.held.tell_trainer if run.held is not None else lambda pid: None,
         go_on=f"everstep resume {run.word}",
+        undo=undo.when_left,
     )
     return Keeper(keeping, Origin(ready.version, ready.parent, is_named)).run(begin)
 
@@ -138,18 +192,37 @@ def _resumable(run: Run, spec: str) -> Version:
     return version
 
 
-def _check_room(folder: Path, config: Config, base: BaseFolder, version: Version | None, reporter: Reporter) -> None:
+def _check_room(folder: Path, inputs: Inputs, version: Version | None, reporter: Reporter) -> None:
     """Say what versions take. Raises: UserError if the next two do not fit."""
-    space = plan_space(folder, config, base, version)
+    space = plan_space(folder, inputs.config, inputs.base, version)
     if space is not None:
         space.refuse_if_full()
         reporter.say(space.sentence())
 
 
-def _record(run: Run, config: Config, changes: Changes, reporter: Reporter) -> None:
-    """Say what changes on purpose before anything starts, and make it the run's settings."""
-    reporter.say(f"{run.name}: changed on purpose\n{describe(changes)}")
-    run.replace_hparams(dump(config))
+def _is_moved(key: str, inputs: Inputs, version: Version) -> bool:
+    return key in PLACES and inputs.is_same(key, version)
+
+
+def _record(start: Start, version: Version, changes: Changes, reporter: Reporter) -> None:
+    """Say what changes before anything starts, and make it the run's settings."""
+    run, edited, places = start.run, start.found.edited, ("base.path", "data.path", "optim.start_from")
+    moved = [key for key in places if key in changes and "data.fingerprint" not in changes]
+    asked = {key: ab for key, ab in changes.items() if (key in start.found.asked or key not in edited)}
+    asked = {key: ab for key, ab in asked.items() if key not in moved}
+    by_hand = {key: ab for key, ab in changes.items() if key not in asked and key not in moved}
+    for key in moved:
+        before, after = changes[key]
+        reporter.say(f"{run.name}: {MOVED[key]} in another place now: {before} -> {after}")
+    if by_hand:
+        reporter.say(
+            f"{run.name}: {run.layout.hparams.name} differs from what {version.name} was made with, and is followed\n"
+            f"{describe(by_hand)}"
+        )
+    if asked:
+        reporter.say(f"{run.name}: changed on purpose\n{describe(asked)}")
+    if (written := dump(start.config)) != run.layout.hparams.read_text():
+        run.replace_hparams(written)
 
 
 def _say_held_out(config: Config, source: Source, version: Version, reporter: Reporter) -> None:

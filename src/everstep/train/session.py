@@ -119,7 +119,7 @@ def _opening(ready: Ready) -> str:
 def state_of(ready: Ready, family: StableDiffusion) -> tuple[TrainState, ParentRef | None]:
     """The state before the first step, and the version whose weights it begins with, if any."""
     optim, compute = ready.config.optim, family.arithmetic
-    controlnet, origin = _controlnet(family, optim)
+    controlnet, origin = _controlnet(family, optim, ready.version)
     state = TrainState(
         controlnet=controlnet,
         optimizer=make_optimizer(controlnet, optim),
@@ -145,13 +145,16 @@ def _restore(ready: Ready, state: TrainState, origin: ParentRef | None, saver: S
     reporter.say(receipt(ready, state))
 
 
-def _controlnet(family: StableDiffusion, optim: Optim) -> tuple[Any, ParentRef | None]:
+def _controlnet(family: StableDiffusion, optim: Optim, going_on: Version | None) -> tuple[Any, ParentRef | None]:
     start_from = optim.start_from
     if start_from is None:
         return family.new_controlnet(optim.seed, optim.hint_start), None
     folder, number = split_spec(start_from)
     if number is None:
         return family.load_controlnet(start_from), None
+    if going_on is not None and not Run.exists(Path(folder)):
+        # All weights come from the version that is gone on from; the start is only told of in what is made.
+        return family.new_controlnet(optim.seed, optim.hint_start), ParentRef(folder, int(number), "")
     version = Run.open(Path(folder)).find(number)
     with reading(version.path):
         controlnet = family.load_controlnet(str(version.path / "controlnet"))
@@ -195,7 +198,7 @@ def _ended(ready: Ready, loop: Loop, reporter: Reporter) -> ExitCode:
     except NotFinite as error:
         reporter.say(
             f"{error} Nothing of it was saved. Next: a lower learning rate,\n"
-            f"  everstep resume {name} --set optim.learning_rate={ready.config.optim.learning_rate / 2:g}"
+            f"  everstep resume {name} --set optim.learning_rate={_lower(ready.config.optim.learning_rate):g}"
         )
         return ExitCode.NOT_FINITE
     except NotCommitted as error:
@@ -217,6 +220,11 @@ def _ended(ready: Ready, loop: Loop, reporter: Reporter) -> ExitCode:
         return ExitCode.DONE
     reporter.say(f"Stopped at step {loop.state.step:,}. {_last(loop.saver.last)}\nGo on: everstep resume {name}")
     return ExitCode.STOPPED
+
+
+def _lower(learning_rate: float) -> float:
+    """Half of it; of what is beyond all reason, what is usual."""
+    return learning_rate / 2 if learning_rate < 0.01 else Optim().learning_rate
 
 
 def _last(version: Version | None) -> str:

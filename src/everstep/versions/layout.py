@@ -97,6 +97,8 @@ def run_folder(name: str) -> Path:
 
     Raises: UserError for what can be no run's name.
     """
+    if "\0" in name or (name in (".", "..") and not RunLayout(Path(name)).hparams.is_file()):
+        raise UserError(f"{name!r} is no name for a run. A bare name is a folder in {RUNS}/, anything with a / a path.")
     folder = spelled(name) if "/" in name or name in (".", "..") else RUNS / name
     if not name.strip() or ("@" in folder.name and not folder.is_dir()):
         raise UserError(f"{name!r} is no name for a run; RUN@N names a version, not a run.")

@@ -34,6 +34,10 @@ class Busy(UserError):
         self.holder = holder
 
 
+class Gone(UserError):
+    """The run was taken back while its lock was waited for: the start that had made it came to nothing."""
+
+
 @dataclass(slots=True)
 class Held:
     """A lock as its holder has it. The descriptor holds it, in every process that inherits it."""
@@ -66,7 +70,7 @@ def locked(path: Path, run_name: str, command: str, report: Report = aloud) -> I
 
     Where the file system has no locks it goes on all the same and says so, unless somebody is seen at work.
 
-    Raises: Busy saying who holds it, UserError where it may not be written, UnreachableDisk; nothing is changed then.
+    Raises: Busy saying who holds it, Gone, UserError where it may not be written, UnreachableDisk; nothing is changed.
     """
     descriptor = _taken(path, run_name, report)
     with _holding(descriptor, path, LockHolder.me(command)) as held:
@@ -128,10 +132,15 @@ def _clear(path: Path) -> None:
 
 def _taken(path: Path, run_name: str, report: Report) -> int:
     with reaching(path):
-        with writing(path, f"{run_name} cannot be written to"):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            with writing(path, f"{run_name} cannot be written to"):
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:
+            raise Gone(f"{run_name} is not there any more. Nothing was changed.") from None
         try:
             _take(descriptor, path, run_name, report)
+            if not _is_open_as(descriptor, path):
+                raise Gone(f"{run_name} is not there any more. Nothing was changed.")
         except BaseException:
             os.close(descriptor)
             raise

@@ -3,7 +3,9 @@
 import contextlib
 import errno
 import fcntl
+import re
 import secrets
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from everstep.versions.lock import folder_lock
 from everstep.versions.readme import About, readme
 
 TRIES = 5
+# What a trainer may have opened before it came to a version.
+RECORD_NAME = re.compile(r"stacks\.txt|live\.json|metrics\.jsonl|events\.out\.tfevents\..*|\..*\.new")
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
 
 
@@ -50,6 +54,49 @@ def make_run(root: Path, hparams_yaml: str, about: About) -> None:
                 f"{shortened(root)} cannot be {'flushed' if is_made else 'made'}: {told(error)}. {left}."
             ) from error
         raise
+
+
+def unmake_run(root: Path, made: Sequence[Path]) -> bool:
+    """Take a run back in which nothing was ever trained; its lock has to be held. Returns whether it was.
+
+    It stays as it is where anything lies in it that Everstep did not put there.
+
+    Args:
+        made: the folders that were made for it, the run's own among them or not; those above go if they are empty.
+
+    Crash: the run; or a hidden folder beside its place, which the next one of this name removes.
+    """
+    if not _holds_nothing(RunLayout(root)):
+        return False
+    if root in made:
+        # It vanishes at once: nobody meets a run of which half is there. Locked, so that nobody clears it meanwhile.
+        with folder_lock(root, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            hidden = root.with_name(f".{root.name}.{secrets.token_hex(4)}.new")
+            fsops.rename(root, hidden)
+            fsops.remove_tree(hidden)
+    else:
+        for entry in root.iterdir():
+            (fsops.remove_tree if entry.is_dir() else fsops.remove_file)(entry)
+    for folder in sorted(set(made) - {root}, key=lambda folder: len(folder.parts), reverse=True):
+        with contextlib.suppress(OSError):  # somebody else has put something there
+            folder.rmdir()
+    return True
+
+
+def _holds_nothing(layout: RunLayout) -> bool:
+    """Whether all that is there was made with the run, or by a trainer that came to no version."""
+    ours = {layout.identity, layout.readme, layout.best_score, layout.hparams, layout.lock, layout.prune_lock}
+    for entry in layout.root.iterdir():
+        if entry == layout.records:
+            inside = [path for path in entry.rglob("*") if path != entry / "tensorboard"]
+            if not all(path.is_file() and RECORD_NAME.fullmatch(path.name) for path in inside):
+                return False
+        elif entry in (layout.trash, layout.requests):
+            if entry.is_dir() and any(entry.iterdir()):
+                return False
+        elif entry not in ours and not _is_cut_off(entry):
+            return False
+    return True
 
 
 def _make_parents(parent: Path, made: list[Path]) -> None:

@@ -6,7 +6,7 @@ Readers trust manifests and nothing else: not folder names, not times, not the l
 import contextlib
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from everstep.versions.commit import Coming
 from everstep.versions.holder import LockHolder
 from everstep.versions.layout import RUNS, RunLayout, claimed_number, is_unmade, version_number
 from everstep.versions.lock import Held, adopted, aloud, holder, locked
-from everstep.versions.making import make_run
+from everstep.versions.making import make_run, unmake_run
 from everstep.versions.quarantine import aside_if_damaged, by_digests, by_sizes, newest
 from everstep.versions.reach import cause, reaching
 from everstep.versions.readme import BEST_BEFORE, About
@@ -64,6 +64,13 @@ class Run:
         place = absolute(root)
         make_run(place, hparams_yaml, about)
         return cls(place)
+
+    def take_back(self, made: Sequence[Path]) -> bool:
+        """Unmake a run that came to no version; the lock has to be held. Returns whether it was.
+
+        A run stays where anything in it is somebody else's. Crash: the run, or nothing that anybody sees.
+        """
+        return unmake_run(self.path, made)
 
     @property
     def name(self) -> str:

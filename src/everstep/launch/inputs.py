@@ -1,0 +1,144 @@
+"""What settings lead to: a base and pairs, opened and identified once in a start. What they are decides, not where.
+
+Never imports torch.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from everstep.config import Config
+from everstep.contracts import Report
+from everstep.data import Source
+from everstep.errors import EverstepError, UserError
+from everstep.launch.checks import complete
+from everstep.models.base import BaseFolder
+from everstep.train.ready import open_data
+from everstep.versions import Run, Version, run_folder
+from everstep.versions.layout import version_number
+
+# Settings that say only where something is: with the same content there, they may change within a run.
+PLACES = ("base.path", "base.revision", "data.path", "optim.start_from")
+
+PATHS = (
+    *("base.path", "data.path", "optim.start_from", "keeper.ram_dir"),
+    *("scoring.extractor", "scoring.clip", "scoring.fid"),
+)
+MOST_SHOWN = 80
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Settings with nothing left open, and what they name."""
+
+    config: Config
+    base: BaseFolder
+    report: Report
+
+    @cached_property
+    def source(self) -> Source:
+        """The pairs, checked. Raises: UserError listing every pair that cannot be used."""
+        return open_data(self.config, self.report)
+
+    @cached_property
+    def base_digest(self) -> str:
+        return self.base.digest()
+
+    def is_same(self, key: str, version: Version) -> bool:
+        """Whether another place holds what the version was made from."""
+        if key in ("base.path", "base.revision"):
+            return bool(self.base_digest == version.manifest["base"]["digest"])
+        if key == "data.path":
+            return bool(self.source.fingerprint() == version.manifest["data"]["fingerprint"])
+        return key == "optim.start_from" and _is_same_start(self.config.optim.start_from, version)
+
+
+def new_inputs(config: Config, report: Report) -> Inputs:
+    """Of a run that has not begun. Raises: UserError."""
+    _refuse_impossible(config)
+    return Inputs(*complete(config), report)
+
+
+def inputs_within(run: Run, before: Config, asked: Config, report: Report) -> Inputs:
+    """Of a run that has begun: what it started from lies in it as weights, and need not be there any more.
+
+    Raises: UserError, with the setting to give where base or data were moved.
+    """
+    _refuse_impossible(asked)
+    for key, place, was in (
+        ("base", asked.base.path, before.base.path),
+        ("data", asked.data.path, before.data.path),
+    ):
+        if place == was and Path(place).is_absolute() and not Path(place).is_dir():
+            raise UserError(
+                f"The {key} of {run.name} is not in {place} any more. Nothing was changed.\n"
+                f"If it was moved: everstep resume {run.path} --set {key}.path=NEW"
+            )
+    # Hence only what is new in it is looked at.
+    optim = asked.optim.model_copy(update={"start_from": None})
+    completed, base = complete(asked.model_copy(update={"optim": optim}))
+    start_from = _start_meant(asked.optim.start_from, before.optim.start_from)
+    optim = completed.optim.model_copy(update={"start_from": start_from})
+    return Inputs(completed.model_copy(update={"optim": optim}), base, report)
+
+
+def _refuse_impossible(config: Config) -> None:
+    """Raises: UserError for what can be no path at all, so that everybody else may look whether something is there."""
+    for key in PATHS:
+        section, _, name = key.partition(".")
+        value = getattr(getattr(config, section), name)
+        place = value.rpartition("@")[0] or value if value and key == "optim.start_from" else value
+        try:
+            if place is not None:
+                Path(place).expanduser().stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError, RuntimeError) as error:  # too long, a loop of links, not to be read; no such user
+            why = getattr(error, "strerror", None) or str(error).rstrip(".")
+            shown = value if len(value) <= MOST_SHOWN else f"{value[:MOST_SHOWN]}..."
+            raise UserError(f"{key} is {shown}, which cannot be looked at: {why}. Nothing was started.") from None
+
+
+def _start_meant(asked: str | None, before: str | None) -> str | None:
+    """The start as this run knows it: RUN@latest means the version that it meant when the run began."""
+    if asked is None:
+        return None
+    folder, at, version = asked.rpartition("@")
+    if not at:
+        return str(Path(asked).expanduser().resolve())
+    place = run_folder(folder).resolve()
+    was, _, number = (before or "").rpartition("@")
+    named = version_number(f"version_{version.removeprefix('version_')}")
+    if named is not None:
+        return f"{place}@{named}"
+    if str(place) == was or (number and _digest_at(f"{place}@{number}") is not None):
+        return f"{place}@{number}"
+    return f"{place}@{Run.open(place).find(version).number}"
+
+
+def _is_same_start(spec: str | None, version: Version) -> bool:
+    """Whether a start elsewhere is the one that the run began with: its first version names it by its digest."""
+    first = _first(version)
+    origin: Any = None if first is None else first.manifest.get("parent")
+    return bool(spec and origin and _digest_at(spec) == origin["manifest_digest"])
+
+
+def is_gone(spec: str | None) -> bool:
+    """Whether no version is where it says."""
+    return spec is not None and _digest_at(spec) is None
+
+
+def _first(version: Version) -> Version | None:
+    try:
+        return Run.open(version.path.parent).version(0)
+    except EverstepError:  # it was let go
+        return None
+
+
+def _digest_at(spec: str) -> str | None:
+    folder, at, number = spec.rpartition("@")
+    try:
+        return Run.open(Path(folder)).version(int(number)).manifest_digest if at else None
+    except (EverstepError, ValueError):
+        return None

@@ -86,7 +86,7 @@ class Scorer:
             return
         painted = paint(self.family, controlnet, self.shown, self.config.sampling)
         found.pictures = [rounded(picture) for picture in painted]
-        faults = [picture_fault(picture, self.config.compute.precision) for picture in painted]
+        faults = [picture_fault(picture, self.family.arithmetic.precision) for picture in painted]
         wrong = [f"picture {place + 1} is {fault}" for place, fault in enumerate(faults) if fault]
         if wrong:
             found.failed["pictures"] = f"{len(wrong)} of {len(painted)} cannot be right; {wrong[0]}"

@@ -40,6 +40,15 @@ def with_start_of(run: Run, asked: str | None, completed: Config) -> Config:
     return completed.model_copy(update={"optim": optim})
 
 
+def with_precision_of(run: Run, completed: Config) -> Config:
+    """Where the line leaves the precision open, it is what the run was begun with."""
+    before = read_hparams(run.layout.hparams).compute.precision
+    if completed.compute.precision != "auto":
+        return completed
+    compute = completed.compute.model_copy(update={"precision": before})
+    return completed.model_copy(update={"compute": compute})
+
+
 # --- begin, or go on with the same settings ----------------------------------------------------------------
 
 

@@ -20,7 +20,14 @@ from everstep.keeping.origin import Keeping, Origin
 from everstep.keeping.remnants import say_forgotten
 from everstep.keeping.settings import Settings
 from everstep.launch.about import about
-from everstep.launch.changes import accepts_other_data, changed, describe, refuse_changes, with_start_of
+from everstep.launch.changes import (
+    accepts_other_data,
+    changed,
+    describe,
+    refuse_changes,
+    with_precision_of,
+    with_start_of,
+)
 from everstep.launch.checks import complete
 from everstep.launch.processors import limit_threads
 from everstep.launch.space import plan_space
@@ -40,7 +47,7 @@ def start(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
     found: Changes = {}
     if Run.exists(folder):
         run = Run.open(folder)
-        completed = with_start_of(run, config.optim.start_from, completed)
+        completed = with_precision_of(run, with_start_of(run, config.optim.start_from, completed))
         found = refuse_changes(run, completed, other_run)
     else:
         open_data(completed, reporter.say)

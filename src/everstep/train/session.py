@@ -26,6 +26,7 @@ from everstep.keeping.snapshots import open_snapshots
 from everstep.models.arithmetic import arithmetic
 from everstep.models.files import HPARAMS, WEIGHTS
 from everstep.models.sd import StableDiffusion
+from everstep.train.advice import advice
 from everstep.train.boards import Board, tensorboard, weights_and_biases
 from everstep.train.ema import Ema
 from everstep.train.facts import version_facts
@@ -75,7 +76,7 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
         settings = making.settings
         saver.snapshots = open_snapshots(state, saver.small_bytes(), link, settings, reporter.say)
         closing.callback(saver.close)
-    _restore(ready, state, origin, saver, reporter)
+    _restore(ready, state, family, origin, saver, reporter)
     boards, scales_losses = _boards(ready, reporter), state.scaler.is_enabled()
     metrics = Metrics(ready.run.layout.records, state.step, reporter.say, scales_losses, boards)
     closing.callback(metrics.close)
@@ -130,7 +131,14 @@ def state_of(ready: Ready, family: StableDiffusion) -> tuple[TrainState, ParentR
     return state, origin
 
 
-def _restore(ready: Ready, state: TrainState, origin: ParentRef | None, saver: Saver, reporter: Reporter) -> None:
+def _restore(
+    ready: Ready,
+    state: TrainState,
+    family: StableDiffusion,
+    origin: ParentRef | None,
+    saver: Saver,
+    reporter: Reporter,
+) -> None:
     """Put back what the version to go on from holds, if there is one, and say what was restored."""
     if ready.version is None:
         if origin is not None:
@@ -142,7 +150,7 @@ def _restore(ready: Ready, state: TrainState, origin: ParentRef | None, saver: S
         if saver.link is not None:
             saver.link.tell("damaged", number=ready.version.number)
         raise
-    reporter.say(receipt(ready, state))
+    reporter.say(receipt(ready, state, family.arithmetic))
 
 
 def _controlnet(family: StableDiffusion, optim: Optim) -> tuple[Any, ParentRef | None]:
@@ -193,10 +201,8 @@ def _ended(ready: Ready, loop: Loop, reporter: Reporter) -> ExitCode:
     try:
         reason = loop.run()
     except NotFinite as error:
-        reporter.say(
-            f"{error} Nothing of it was saved. Next: a lower learning rate,\n"
-            f"  everstep resume {name} --set optim.learning_rate={ready.config.optim.learning_rate / 2:g}"
-        )
+        next_ = advice(error, ready.config, loop.family.arithmetic, name)
+        reporter.say(f"{error} Nothing of it was saved. {next_}")
         return ExitCode.NOT_FINITE
     except NotCommitted as error:
         reporter.say(f"{error}\nOnce the disk takes it: everstep resume {name}")

@@ -36,6 +36,7 @@ from everstep.train.progress import Reporter
 from everstep.train.ready import Ready, check_origin, open_data, pairs_of
 from everstep.train.retiring import retiring
 from everstep.train.waiting import Waiting
+from everstep.units import size
 from everstep.versions import Run, Version
 from everstep.versions.reading import reading
 
@@ -50,7 +51,7 @@ def start(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
         completed = with_precision_of(run, with_start_of(run, config.optim.start_from, completed))
         found = refuse_changes(run, completed, other_run)
     else:
-        open_data(completed, reporter.say)
+        open_data(completed, reporter.say, reporter.during)
         _check_room(folder, completed, base, None, reporter)
         run = Run.create(folder, dump(completed), about(completed.keep))
     return _locked(run, completed, base, None, found, False, reporter)
@@ -76,7 +77,8 @@ def _locked(
     with run.lock(shlex.join(sys.argv), reporter.say), ExitStack() as held:
         for sentence in run.recover():
             reporter.say(sentence)
-        recover_memory(run, config.keeper.ram_dir, reporter.say)
+        with reporter.during("Looking for what memory holds"):
+            recover_memory(run, config.keeper.ram_dir, reporter.say)
         say_forgotten(run, config.keeper.ram_dir, reporter.say)
         run.tell_best_score(config.keep.score)
         version = _version(run, config, spec, reporter)
@@ -85,7 +87,9 @@ def _locked(
             if changes and all(map(is_free, changes)):
                 _record(run, config, changes, reporter)
             return ExitCode.DONE
-        source, base_digest = open_data(config, reporter.say), base.digest()
+        source = open_data(config, reporter.say, reporter.during)
+        with reporter.during("Reading the base", count=size) as said:
+            base_digest = base.digest(said)
         parent = None
         if version is not None:
             held.enter_context(reading(version.path))  # inherited by the trainer: no prune takes it from under us
@@ -125,7 +129,10 @@ def _version(run: Run, config: Config, spec: str | None, reporter: Reporter) -> 
     if spec:
         return _resumable(run, spec)
     version = run.newest_resumable(reporter.say)
-    return version if version is None or not _is_complete(version, config) else run.newest_whole(reporter.say)
+    if version is None or not _is_complete(version, config):
+        return version
+    with reporter.during(f"Verifying {version.name}, {size(version.size_bytes)}"):
+        return run.newest_whole(reporter.say)
 
 
 def _resumable(run: Run, spec: str) -> Version:
@@ -169,7 +176,8 @@ def _trainer(ready: Ready, reporter: Reporter, channel: Channel | None = None) -
         reporter.say(said)
     reporter.say("Loading PyTorch and the base ...")
     with Waiting(ready.config.compute.threads, reporter.say):
-        from everstep.train.session import train
+        with reporter.during("Loading PyTorch"):
+            from everstep.train.session import train
 
         return train(ready, reporter, channel)
 

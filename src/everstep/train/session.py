@@ -13,9 +13,10 @@ import torch
 
 from everstep.config import dump
 from everstep.config.schema import Optim
-from everstep.contracts import ParentRef, Reason
+from everstep.contracts import ExampleSettings, ParentRef, Reason
 from everstep.data import BatchStream, PatientSource, Split
 from everstep.errors import DamageFound, DataUnreadable, ExitCode, NotCommitted, NotFinite
+from everstep.evaluation.allowance import Allowance
 from everstep.evaluation.scorer import Scorer, example_settings
 from everstep.keeping.channel import Channel
 from everstep.keeping.claims import Making
@@ -40,7 +41,7 @@ from everstep.train.receipt import receipt
 from everstep.train.retiring import retiring
 from everstep.train.state import TrainState, seed_process
 from everstep.train.stop import StopSignals
-from everstep.units import duration
+from everstep.units import duration, size
 from everstep.versions import Run, Version, read_requests
 from everstep.versions.reading import reading
 from everstep.versions.torch import load_weights
@@ -67,14 +68,17 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
 
     Raises: DamageFound if the version to go on from is not what was committed; the keeper is told which.
     """
-    family = StableDiffusion(ready.base, arithmetic(ready.config.compute), ready.config.compute)
-    state, origin = state_of(ready, family)
+    with reporter.during("Loading the base"):
+        family = StableDiffusion(ready.base, arithmetic(ready.config.compute), ready.config.compute)
+    with reporter.during("Building the ControlNet"):
+        state, origin = state_of(ready, family)
     pairs = pairs_of(ready.config, ready.source, ready.version)
     making = _making(ready, version_facts(ready, family, pairs, origin), reporter)
     saver = Saver(making, state, ready.version, ready.parent or origin, link)
     if link is not None:
         settings = making.settings
-        saver.snapshots = open_snapshots(state, saver.small_bytes(), link, settings, reporter.say)
+        with reporter.during("Laying out memory for snapshots"):
+            saver.snapshots = open_snapshots(state, saver.small_bytes(), link, settings, reporter.say)
         closing.callback(saver.close)
     _restore(ready, state, family, origin, saver, reporter)
     boards, scales_losses = _boards(ready, reporter), state.scaler.is_enabled()
@@ -84,11 +88,12 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
     batches = batches_of(ready, source, family, state, pairs)
     closing.callback(batches.close)
     closing.callback(source.close)  # before the batches', whose threads may wait for it
-    scorer = Scorer(family, ready.config, source, pairs, batches.settings)
+    scorer = _scorer(ready, family, source, pairs, batches.settings, reporter)
     judge = Judge(ready.run, scorer, reporter, state, metrics)
     saver.making, saver.observers = replace(making, check=metrics.flush), (judge,)
     if ready.version is None:
-        saver.save(Reason.START)
+        with reporter.during("Writing version_0"):
+            saver.save(Reason.START)
     return Loop(ready.config, family, state, batches, saver, judge, metrics, reporter, signals)
 
 
@@ -106,6 +111,21 @@ def _making(ready: Ready, facts: dict[str, Any], reporter: Reporter) -> Making:
         retire=retiring(config.keep, in_use),
         may_wait=reporter.console.is_terminal or config.keeper.unattended_minutes is not None,
     )
+
+
+def _scorer(
+    ready: Ready,
+    family: StableDiffusion,
+    source: PatientSource,
+    pairs: Split,
+    settings: ExampleSettings,
+    reporter: Reporter,
+) -> Scorer:
+    """Where patience ends the training, every version is measured: no clock may decide how long is trained."""
+    scoring = ready.config.scoring
+    allowance = Allowance(scoring.overhead) if scoring.overhead and scoring.patience is None else None
+    with reporter.during("Reading held-out pairs"):
+        return Scorer(family, ready.config, source, pairs, settings, during=reporter.during, allowance=allowance)
 
 
 def _opening(ready: Ready) -> str:
@@ -145,7 +165,8 @@ def _restore(
             reporter.say(f"Weights from {origin.run} version_{origin.version}; optimizer and data start anew.")
         return
     try:
-        state.restore(ready.version, saver.snapshots)
+        with reporter.during(f"Reading {ready.version.name}, {size(ready.version.size_bytes)}"):
+            state.restore(ready.version, saver.snapshots)
     except DamageFound:
         if saver.link is not None:
             saver.link.tell("damaged", number=ready.version.number)

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from everstep.contracts import ParentRef, Report
+from everstep.contracts import During, ParentRef, Report
 from everstep.keeping.settings import Settings
+from everstep.telling import untold
 from everstep.versions import Run, Version
 
 
@@ -31,3 +32,4 @@ class Keeping:
     retire: Callable[[Run, int | None], str]  # lets older versions go, but not the one in use; says which
     tell_trainer: Callable[[int | None], None] = lambda pid: None  # whoever asks who writes the run hears of it
     go_on: str = ""  # the command that goes on, for people
+    during: During = untold  # says what takes long

@@ -120,6 +120,7 @@ def _kept(ready: Ready, is_named: bool, reporter: Reporter) -> int:
         retire=lambda kept, in_use: retiring(config.keep, in_use)(kept),
         tell_trainer=run.held.tell_trainer if run.held is not None else lambda pid: None,
         go_on=f"everstep resume {run.path}",
+        during=reporter.during,
     )
     return Keeper(keeping, Origin(ready.version, ready.parent, is_named)).run(begin)
 

@@ -73,8 +73,8 @@ class Judge(Observer):
             self._has_said_put_off = True
             needed, more = duration(allowance.needed_s or 0.0), duration(allowance.trained_until_enough_s)
             self._reporter.say(
-                f"  Control gain takes about {needed} here and may take {allowance.share:.1%} of the training "
-                f"(scoring.overhead): {version.name} goes without, the first version after {more} more gets one."
+                f"  Control gain takes about {needed} here, and may take {100 * allowance.share:g} % of the training "
+                f"(scoring.overhead): {version.name} is not measured, the first version after {more} more of it is."
             )
 
     def measure(self, state: TrainState, loss: float | None) -> Judged:

@@ -18,12 +18,12 @@ class Lasting:
     """One thing that is being done, and the thread that says so."""
 
     def __init__(
-        self, what: str, unit: str, count: Callable[[int], str], show: Callable[["Lasting"], None], period_s: float
+        self, what: str, unit: str, count: Callable[[int], str], show: Callable[["Lasting"], bool], period_s: float
     ) -> None:
         """
         Args:
             count: a number of what is counted, in words.
-            show: says it; called from the thread, once it is long and then every so many seconds.
+            show: says it, and returns whether it did; called from the thread, once it is long, then at every period.
         """
         self.what, self._unit, self._count, self._show, self._period_s = what, unit, count, show, period_s
         self._began = time.monotonic()
@@ -81,6 +81,5 @@ class Lasting:
         wait_s = QUIET_S
         while not self._is_over.wait(wait_s):
             wait_s = self._period_s
-            self.was_shown = True
             with contextlib.suppress(Exception):
-                self._show(self)
+                self.was_shown |= self._show(self)

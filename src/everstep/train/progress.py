@@ -96,28 +96,31 @@ class Reporter:
         lasting = Lasting(what, unit, count, self._show_lasting, self.period_s)
         self._lasting.append(lasting)
         lasting.begin()
+        is_done = False
         try:
             yield lasting.said
+            is_done = True
         finally:
             lasting.end()
             self._lasting.remove(lasting)
             if lasting.was_shown:
-                self._end_lasting(lasting)
+                self._end_lasting(lasting, is_done)
 
-    def _show_lasting(self, lasting: Lasting) -> None:
+    def _show_lasting(self, lasting: Lasting) -> bool:
         if self._lasting[-1:] != [lasting]:  # something inside of it is being done, and says so
-            return
+            return False
         if self.console.is_terminal:
             self._draw(_line(lasting.text(), lasting.share_done))
         else:
             self.say(f"{lasting.text()} ...")
+        return True
 
-    def _end_lasting(self, lasting: Lasting) -> None:
-        """The line goes; a log, where it stays, says when it was over."""
+    def _end_lasting(self, lasting: Lasting, is_done: bool) -> None:
+        """The line goes; a log, where it stays, says when it was done."""
         if self.console.is_terminal:
             self.close()
-        else:
-            self.say(f"{lasting.what}: over after {duration(lasting.took_s)}.")
+        elif is_done:
+            self.say(f"{lasting.what}: done after {duration(lasting.took_s)}.")
 
     def _draw(self, line: Table) -> None:
         # A line that moves is worth no training, even where rich cannot draw it.

@@ -1,7 +1,10 @@
 """What is advised where a training became no numbers: what may help, never what failed already."""
 
+import shutil
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from everstep.config import Config, resolve
 from everstep.errors import FirstNotFinite, NotFinite, NothingTrained
@@ -32,3 +35,15 @@ def test_a_first_loss_that_is_no_number_was_not_the_rates_doing() -> None:
 def test_fp16_that_overflows_is_left_for_a_precision_that_does_not() -> None:
     for error in (NothingTrained("Nothing is trained."), FirstNotFinite("The loss is nan.")):
         assert advised(error, precision="fp16").endswith("--set compute.precision=bf16")
+
+
+def test_weights_to_begin_with_that_are_no_numbers_are_refused_by_name(everstep, tiny_base, pairs_folder, workplace):
+    base = shutil.copytree(tiny_base, workplace / "base")
+    path = next((base / "unet").glob("*.safetensors"))
+    tensors = load_file(path)
+    tensors["conv_in.weight"].view(-1)[0] = float("nan")
+    save_file(tensors, path, {"format": "pt"})
+    ended = everstep("train", "--run", "a", "--base", base, "--data", pairs_folder, "--sampling.pairs", 0)
+    assert ended.code == 2, ended.out
+    assert f"{base} cannot be begun with: 1 of " in ended.out
+    assert "(first: conv_in.weight)" in ended.out

@@ -16,7 +16,7 @@ def advice(error: NotFinite, config: Config, arithmetic: Arithmetic, run: object
         return f"Next: a precision that does not overflow, bf16 or fp32,\n  {resume} compute.precision=bf16"
     if is_first:  # the rate was not used yet
         return (
-            "Nothing had been learned yet: the cause is the base, or the weights begun with, not the learning rate.\n"
+            "It is the first step: the cause is the base, or the weights begun with, not the learning rate.\n"
             f"  everstep sample {run}@0 --condition IMAGE --prompt TEXT     shows whether they draw at all"
         )
     if not rate <= HIGHEST_USUAL_RATE:

@@ -15,7 +15,7 @@ from everstep.config import dump
 from everstep.config.schema import Optim
 from everstep.contracts import ExampleSettings, ParentRef, Reason
 from everstep.data import BatchStream, PatientSource, Split
-from everstep.errors import DamageFound, DataUnreadable, ExitCode, NotCommitted, NotFinite
+from everstep.errors import DamageFound, DataUnreadable, ExitCode, NotCommitted, NotFinite, UserError
 from everstep.evaluation.allowance import Allowance
 from everstep.evaluation.scorer import Scorer, example_settings
 from everstep.keeping.channel import Channel
@@ -72,6 +72,8 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
         family = StableDiffusion(ready.base, arithmetic(ready.config.compute), ready.config.compute)
     with reporter.during("Building the ControlNet"):
         state, origin = state_of(ready, family)
+        if ready.version is None:
+            _refuse_sick_start(ready, state)
     pairs = pairs_of(ready.config, ready.source, ready.version)
     making = _making(ready, version_facts(ready, family, pairs, origin), reporter)
     saver = Saver(making, state, ready.version, ready.parent or origin, link)
@@ -149,6 +151,18 @@ def state_of(ready: Ready, family: StableDiffusion) -> tuple[TrainState, ParentR
     )
     seed_process(optim.seed)
     return state, origin
+
+
+def _refuse_sick_start(ready: Ready, state: TrainState) -> None:
+    """Raises: UserError naming the weights to begin with that are no numbers: nothing could be learned from there."""
+    weights = state.tensors()[WEIGHTS]
+    sick = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
+    if sick:
+        raise UserError(
+            f"{ready.config.optim.start_from or ready.base.name} cannot be begun with: {len(sick)} of {len(weights)} "
+            f"tensors hold what is no finite number (first: {sick[0]}). Nothing was trained.\n"
+            "It was damaged, or came out of a training that diverged; another copy is needed."
+        )
 
 
 def _restore(

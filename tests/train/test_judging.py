@@ -181,6 +181,7 @@ class SlowToMeasure:
 
         def slow(family, controlnet, task, conditions):
             if not controlnet.training:
+                print("denoising", flush=True)
                 time.sleep(0.5)
             return errors(family, controlnet, task, conditions)
 
@@ -196,6 +197,7 @@ def test_a_measurement_that_takes_longer_than_its_share_is_put_off_and_said(ever
     assert program.wait() == 0, program.output
     run = Run.open(workplace / "runs/a")
     assert points(run) == []
+    assert program.output.count("denoising") == 2  # to warm up, and to see how long it takes: once, not at each version
     said = [line for line in program.output.splitlines() if "Control gain takes about" in line]
     assert len(said) == 1
     assert "may take 2 % of the training (scoring.overhead): version_0 is not measured, the first version" in said[0]

@@ -124,6 +124,7 @@ def test_a_terminal_shows_a_line_that_moves_and_goes(terminal: tuple[Reporter, i
         seen += os.read(screen, 4096)
     assert b"1.0 kB of 4.0 kB" in seen
     assert b"\x1b[2K" in seen.split(b"Next.")[0].rsplit(b"Reading the base", 1)[1]  # the line was wiped out
+    assert b"Reading the base" not in seen.split(b"Next.")[1]
     assert b"done after" not in seen
     reporter.show(Progress(1, 2, 4, None, None, None, None, 0.0, None))
     reporter.close()

@@ -4,6 +4,7 @@ Must not import anything of the house but errors, and never torch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -20,7 +21,16 @@ else:  # verbs that only look answer before numpy would be loaded
     Uint8Array = Float32Array = Int64Array = Any
 
 Report = Callable[[str], None]  # says a sentence to whoever looks on; never raises
+Counted = Callable[[int, int], None]  # so much of so much is done; never raises
 Changes = dict[str, tuple[Any, Any]]  # setting -> (before, after)
+
+
+class During(Protocol):
+    """What is done inside is said if it takes long, with how much of it is done. Never raises."""
+
+    def __call__(
+        self, what: str, unit: str = "", count: Callable[[int], str] = "{:,}".format
+    ) -> AbstractContextManager[Counted]: ...
 
 
 class Reason(StrEnum):

@@ -60,3 +60,11 @@ class NotFinite(EverstepError):
     """Loss, gradients or weights are no longer finite numbers; nothing of it was published."""
 
     exit_code = ExitCode.NOT_FINITE
+
+
+class FirstNotFinite(NotFinite):
+    """The very first loss of a training is no number: nothing that was learned can be the cause."""
+
+
+class NothingTrained(NotFinite):
+    """In fp16, step after step is skipped: the gradients are no numbers, whatever the loss is scaled by."""

@@ -11,7 +11,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 NOBODY_READS = (errno.EPIPE, errno.EIO)  # the pipe is closed, the terminal is gone
@@ -154,6 +154,14 @@ class Told:
             self.is_failing = False
             self._report(f"{self._name}: works again.")
         return True
+
+
+@contextlib.contextmanager
+def untold(
+    what: str, unit: str = "", count: Callable[[int], str] = "{:,}".format
+) -> Iterator[Callable[[int, int], None]]:
+    """A contracts.During where nobody looks on."""
+    yield lambda done, total: None
 
 
 def why(error: Exception) -> str:

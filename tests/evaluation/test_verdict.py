@@ -78,3 +78,9 @@ def test_patience_begins_with_the_jump():
     assert not is_worn_out(line(0.0, 0.3, 0.4, 0.39, 0.39), 3)
     assert is_worn_out(line(0.0, 0.3, 0.4, 0.39, 0.39, 0.38), 3)
     assert not is_worn_out(line(0.0, 0.3, 0.4, 0.39, 0.39, 0.41), 3)
+
+
+def test_where_the_first_versions_were_not_measured_since_when_is_not_known():
+    first = [Point(3, 900, 0.3, 0.28, 0.32)]
+    assert verdict(first, 4).sentence == "obeyed by step 900 (version_3, the first that was measured), gain 0.300"
+    assert verdict(line(0.3, 0.3), 4).sentence.startswith("obeyed from the first version on")

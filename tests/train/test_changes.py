@@ -60,7 +60,7 @@ def position(run: Run) -> list[tuple[int, int]]:
         ("data.flip_probability", 0.5, 0.0),
         ("data.crop", "random", "centre"),
         ("data.resolution", 8, 16),
-        ("compute.precision", "bf16", "fp32"),
+        ("compute.precision", "bf16", "auto"),
         ("compute.gradient_checkpointing", True, False),
         ("versions.every", "1", "2"),
         ("keep.last", 2, 3),

@@ -167,3 +167,52 @@ def test_adherence_is_measured_on_the_drawn_pictures_and_listed(everstep, words,
     for version in run.versions():
         assert 0 <= run.annotation(version.number).scores["canny_f1"] <= 1
     assert "canny_f1" in ended.out
+
+
+class SlowToMeasure:
+    """Every batch of held-out examples takes half a second: 12 s for all of them."""
+
+    def __call__(self):
+        import time
+
+        from everstep.models.sd import StableDiffusion
+
+        errors = StableDiffusion.errors
+
+        def slow(family, controlnet, task, conditions):
+            if not controlnet.training:
+                print("denoising", flush=True)
+                time.sleep(0.5)
+            return errors(family, controlnet, task, conditions)
+
+        StableDiffusion.errors = slow
+
+
+SLOW = ("--optim.max-steps", 6, "--sampling.pairs", 0)
+
+
+@pytest.mark.fault("a measurement that would hold training for longer than its share")
+def test_a_measurement_that_takes_longer_than_its_share_is_put_off_and_said(everstep, start, words, workplace):
+    program = start(*words, *SLOW, "--versions.every", 2, prepare=SlowToMeasure())
+    assert program.wait() == 0, program.output
+    run = Run.open(workplace / "runs/a")
+    assert points(run) == []
+    assert program.output.count("denoising") == 2  # to warm up, and to see how long it takes: once, not at each version
+    said = [line for line in program.output.splitlines() if "Control gain takes about" in line]
+    assert len(said) == 1
+    assert "may take 2 % of the training (scoring.overhead): version_0 is not measured, the first version" in said[0]
+    assert f"version_3 was not measured; everstep score {run.path}@3 does it." in program.output
+    assert everstep(*words[:2], "b", *words[3:], *SLOW, "--versions.every", 2, "--scoring.overhead", 0).code == 0
+    trained = [json.loads((path / "version_3/digests.json").read_text()) for path in (run.path, workplace / "runs/b")]
+    assert trained[0] == trained[1]
+    assert everstep("score", "a@3").code == 0
+    assert [point.version for point in points(run)] == [3]
+
+
+@pytest.mark.fault("a slow measurement that decides when training ends")
+def test_where_patience_ends_the_training_no_clock_decides_what_is_measured(start, words, workplace):
+    program = start(*words, *SLOW, "--versions.every", 6, "--scoring.patience", 3, prepare=SlowToMeasure())
+    assert program.wait() == 0, program.output
+    assert [point.version for point in points(Run.open(workplace / "runs/a"))] == [0, 1]
+    assert "Measuring control gain: " in program.output  # in words, since it takes more than two seconds
+    assert "of 16 examples · 2 s ..." in program.output

@@ -17,11 +17,15 @@ def check_(data: Path, *, json: bool = False) -> int:
     json
         Print as JSON, every finding included.
     """
+    from rich.console import Console
+
     from everstep.data import check, describe, listed
+    from everstep.train.progress import Reporter
 
     if not data.is_dir():
         raise UserError(f"{data} is not a folder.")
-    report = check(data, None if json else _show)
+    with Reporter(Console(stderr=True, highlight=False, soft_wrap=True)).during("Looking at images", "images") as said:
+        report = check(data, said)
     if json:
         facts = {"pairs": report.total, "usable": len(report.usable), "fingerprint": report.fingerprint}
         print_json({**facts, "findings": [asdict(finding) for finding in report.findings]})
@@ -29,11 +33,3 @@ def check_(data: Path, *, json: bool = False) -> int:
         print(f"{describe(report)}: {len(report.usable):,} of {report.total:,} pairs can be used.")
         print(listed(report.findings, limit=200) if report.findings else "Nothing wrong was found.")
     return ExitCode.FAULT_FOUND if report.errors else ExitCode.DONE
-
-
-def _show(done: int, total: int) -> None:
-    import sys
-
-    if sys.stderr.isatty() and (done % 50 == 0 or done == total):
-        end = "\n" if done == total else ""
-        print(f"\rlooking at images: {done:,} of {total:,}", end=end, file=sys.stderr, flush=True)

@@ -3,18 +3,22 @@
 Uses the networks that are there. Knows nothing of runs, files or optimizers.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from everstep.contracts import Batch, ExampleSettings, PairSource, Uint8Array
+from everstep.contracts import Batch, Counted, ExampleSettings, PairSource, Uint8Array
 from everstep.data import fit, order
 from everstep.evaluation.gain import BLANK, CONDITIONS, SEED, SHUFFLED, TRUE, Design, Floats, control_gain, design
 from everstep.evaluation.verdict import Gain
 from everstep.models.sd import StableDiffusion, Task
+
+Pace = Callable[[float, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,33 +54,62 @@ class Probe:
         """
         self._family = family
         self.design = design(len(held_out), examples, settings.num_train_timesteps)
-        squares = _Squares(source, held_out, others, settings)
-        self._probed = [
-            self._prepared(squares, range(first, min(first + batch_size, examples)))
-            for first in range(0, examples, batch_size)
-        ]
-
-    def _prepared(self, squares: "_Squares", numbers: range) -> Probed:
-        batch, lent_BHWC = squares.batch(numbers, self.design)
-        return Probed(self._family.task(batch), batch.conditions_BHWC, lent_BHWC)
+        self._squares = _Squares(source, held_out, others, settings)
+        self._parts = [range(at, min(at + batch_size, examples)) for at in range(0, examples, batch_size)]
+        self._probed: list[Probed] = []
+        self._preparing_s = 0.0  # of the batch that was prepared last
+        self._is_warm = False
 
     @torch.no_grad()
-    def measure(self, controlnet: Any) -> Gain:
-        """Denoise every example under its own, another pair's and a blank condition. Leaves the network as it was."""
+    def measure(self, controlnet: Any, said: Counted = lambda done, total: None, pace: Pace | None = None) -> Gain:
+        """Denoise every example under its own, another pair's and a blank condition. Leaves the network as it was.
+
+        Args:
+            pace: told after each batch, in seconds, how long all takes at this pace and how much of it is to come; may
+                raise, which ends the measurement.
+        """
         was_training = controlnet.training
         controlnet.eval()
         try:
-            errors = {kind: self._errors(controlnet, kind) for kind in CONDITIONS}
+            errors = self._all_errors(controlnet, said, pace)
         finally:
             controlnet.train(was_training)
         return control_gain(errors, self.design)
 
-    def _errors(self, controlnet: Any, kind: str) -> Floats:
-        found = [
-            self._family.errors(controlnet, some.task, self._family.conditions(some.conditions(kind)))
-            for some in self._probed
-        ]
-        return torch.cat(found).double().cpu().numpy()
+    def _all_errors(self, controlnet: Any, said: Counted, pace: Pace | None) -> dict[str, Floats]:
+        """[N] under each condition, batch by batch: of each it is known soon how long all of them take."""
+        found: dict[str, list[Tensor]] = {kind: [] for kind in CONDITIONS}
+        took_s, batches = 0.0, len(self._parts) * len(CONDITIONS)
+        self._warm_up(controlnet)
+        for place, numbers in enumerate(self._parts):
+            some = self._prepared(place)
+            for kind in CONDITIONS:
+                began = time.perf_counter()
+                errors_B = self._family.errors(controlnet, some.task, self._family.conditions(some.conditions(kind)))
+                found[kind].append(errors_B.double().cpu())
+                took_s += time.perf_counter() - began
+                done = sum(map(len, found.values()))
+                if pace is not None:
+                    preparing_s = self._preparing_s * (len(self._parts) - len(self._probed))
+                    pace(took_s / done * batches + preparing_s, took_s / done * (batches - done) + preparing_s)
+            said(numbers.stop, len(self.design.places))
+        return {kind: torch.cat(errors).numpy() for kind, errors in found.items()}
+
+    def _prepared(self, place: int) -> Probed:
+        """A batch of examples, made once."""
+        if place == len(self._probed):
+            began = time.perf_counter()
+            batch, lent_BHWC = self._squares.batch(self._parts[place], self.design)
+            self._probed.append(Probed(self._family.task(batch), batch.conditions_BHWC, lent_BHWC))
+            self._preparing_s = time.perf_counter() - began
+        return self._probed[place]
+
+    def _warm_up(self, controlnet: Any) -> None:
+        """The first pass takes longer than any other, where libraries choose their kernels, or compile them."""
+        if not self._is_warm:
+            some = self._prepared(0)
+            self._family.errors(controlnet, some.task, self._family.conditions(some.conditions(TRUE)))
+            self._is_warm = True
 
 
 class _Squares:

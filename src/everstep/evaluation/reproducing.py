@@ -6,7 +6,8 @@ from importlib.metadata import version as installed
 import torch
 from PIL import Image
 
-from everstep.config.schema import Sampling
+from everstep.config import Config
+from everstep.config.schema import Compute, Sampling
 from everstep.data import open_source
 from everstep.errors import UserError
 from everstep.evaluation.drawing import config_of, open_base
@@ -47,7 +48,7 @@ def reproduce(run: Run, version: Version) -> Reproduced:
         raise UserError(f"The pairs in {config.data.path} are not those that {version.name} was drawn from.")
     if facts.device == "cpu":
         torch.set_num_threads(facts.threads)
-    family = open_base(config)
+    family = open_base(_in_the_precision_of(facts, config))
     if family.base.digest() != facts.base["digest"]:
         raise UserError(f"The base {family.base.name} is not the one that {version.name} was drawn with.")
     controlnet = family.load_controlnet(str(version.path / "controlnet"))
@@ -57,6 +58,14 @@ def reproduce(run: Run, version: Version) -> Reproduced:
     same = [picture_digest(picture) == then for picture, then in zip(pictures, facts.digests, strict=True)]
     page = contact_sheet(facts.title, shown, pictures)
     return Reproduced(page, sum(same), len(same), tuple(_differences(facts, family)))
+
+
+def _in_the_precision_of(facts: SheetFacts, config: Config) -> Config:
+    """What auto meant where the sheet was drawn."""
+    if config.compute.precision != "auto":
+        return config
+    compute = Compute.model_validate({**config.compute.model_dump(), "precision": facts.precision})
+    return config.model_copy(update={"compute": compute})
 
 
 def _sampling(facts: SheetFacts) -> Sampling:

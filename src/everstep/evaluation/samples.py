@@ -3,7 +3,8 @@
 Draws with the networks already in memory. Knows nothing of runs or files.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from everstep.config.schema import Data, Sampling
-from everstep.contracts import Float32Array, PairSource, Uint8Array
+from everstep.contracts import Counted, Float32Array, PairSource, Uint8Array
 from everstep.data import fit
 from everstep.models.sd import StableDiffusion
 
@@ -43,17 +44,39 @@ def rounded(picture_HWC: Float32Array) -> Uint8Array:
     return (np.nan_to_num(picture_HWC, nan=0.0) * 255).round().astype(np.uint8)
 
 
-def paint(family: StableDiffusion, controlnet: Any, shown: Sequence[Shown], settings: Sampling) -> list[Float32Array]:
-    """As `draw`, before rounding: [H,W,3] float32 0..1, or what came out instead."""
+def paint(
+    family: StableDiffusion,
+    controlnet: Any,
+    shown: Sequence[Shown],
+    settings: Sampling,
+    said: Counted = lambda done, total: None,
+) -> list[Float32Array]:
+    """As `draw`, before rounding: [H,W,3] float32 0..1, or what came out instead.
+
+    Args:
+        said: told of denoising steps.
+    """
     painted: list[Float32Array] = []
-    for first in range(0, len(shown), TOGETHER):
-        painted += _painted(family, controlnet, shown[first : first + TOGETHER], settings, settings.seed + first)
+    steps = settings.steps * math.ceil(len(shown) / TOGETHER)
+    for place, first in enumerate(range(0, len(shown), TOGETHER)):
+
+        def told(pipeline: Any, step: int, timestep: Any, tensors: Any, before: int = place * settings.steps) -> Any:
+            said(before + step + 1, steps)
+            return tensors
+
+        some = shown[first : first + TOGETHER]
+        painted += _painted(family, controlnet, some, settings, settings.seed + first, told)
     return painted
 
 
 @torch.no_grad()
 def _painted(
-    family: StableDiffusion, controlnet: Any, shown: Sequence[Shown], settings: Sampling, seed: int
+    family: StableDiffusion,
+    controlnet: Any,
+    shown: Sequence[Shown],
+    settings: Sampling,
+    seed: int,
+    told: Callable[..., Any],
 ) -> list[Float32Array]:
     pipeline = family.pipeline(controlnet, settings.scheduler)
     conditions_B3HW = family.conditions(np.stack([item.condition_HWC for item in shown]))
@@ -69,6 +92,7 @@ def _painted(
                 controlnet_conditioning_scale=settings.condition_scale,
                 generator=[torch.Generator().manual_seed(seed + i) for i in range(len(shown))],
                 output_type="np",
+                callback_on_step_end=told,
             ).images
     finally:
         controlnet.train(was_training)

@@ -3,15 +3,17 @@
 One class for a running training and for `everstep score`. Whatever fails here is a finding, never an exception.
 """
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from everstep.config.schema import Config
-from everstep.contracts import ExampleSettings, PairSource, Uint8Array
+from everstep.contracts import During, ExampleSettings, PairSource, Uint8Array
 from everstep.data import Split
 from everstep.evaluation.adherence import Adherence, kind_for, open_adherence
+from everstep.evaluation.allowance import Allowance, Exceeded
 from everstep.evaluation.gain import num_examples
 from everstep.evaluation.picture_faults import picture_fault
 from everstep.evaluation.probe import Probe
@@ -19,6 +21,7 @@ from everstep.evaluation.quality import open_quality
 from everstep.evaluation.samples import Shown, paint, rounded, shown_pairs
 from everstep.evaluation.verdict import Gain
 from everstep.models.sd import StableDiffusion
+from everstep.telling import untold
 
 DEFAULT_INTERVAL_STEPS = 300  # between versions, where only a time is set
 
@@ -31,6 +34,7 @@ class Found:
     pictures: list[Uint8Array] | None = None
     others: dict[str, float] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    is_put_off: bool = False  # control gain would have held training for longer than its share
 
 
 class Scorer:
@@ -44,14 +48,17 @@ class Scorer:
         pairs: Split,
         settings: ExampleSettings,
         num_pictures: int | None = None,
+        during: During = untold,
+        allowance: Allowance | None = None,
     ) -> None:
         """
         Args:
             num_pictures: held-out pairs to draw; left out, as many as the run's contact sheets show.
+            allowance: of the time that control gain may take; left out, it is measured whatever it takes.
 
         Raises: UserError if what scoring asks for is not there.
         """
-        self.family, self.config = family, config
+        self.family, self.config, self._during, self.allowance = family, config, during, allowance
         self.numbers = pairs.held_out[: config.sampling.pairs if num_pictures is None else num_pictures]
         self.shown: list[Shown] = shown_pairs(source, self.numbers, config.data)
         self._adherence = _adherence(config, family.arithmetic.device)
@@ -60,6 +67,10 @@ class Scorer:
 
     def __call__(self, controlnet: Any) -> Found:
         """Measure a network as it is; it is left as it was."""
+        with contextlib.nullcontext() if self.allowance is None else self.allowance.apart():
+            return self._measured(controlnet)
+
+    def _measured(self, controlnet: Any) -> Found:
         found = Found()
         for name, measure in (
             ("gain", self.measure_gain),
@@ -76,17 +87,25 @@ class Scorer:
         return found
 
     def measure_gain(self, controlnet: Any, found: Found) -> None:
-        """Control gain alone. Raises: whatever goes wrong."""
-        if self._probe is not None:
-            found.gain = self._probe.measure(controlnet)
+        """Control gain alone, if the allowance covers it. Raises: whatever goes wrong."""
+        if self._probe is None:
+            return
+        with self._during("Measuring control gain", "examples") as said:
+            if self.allowance is None:
+                found.gain = self._probe.measure(controlnet, said)
+            elif self.allowance.is_enough:
+                with contextlib.suppress(Exceeded), self.allowance.spending():
+                    found.gain = self._probe.measure(controlnet, said, self.allowance.expect)
+        found.is_put_off = found.gain is None
 
     def draw(self, controlnet: Any, found: Found) -> None:
         """The pictures alone. Raises: whatever goes wrong."""
         if not self.shown:
             return
-        painted = paint(self.family, controlnet, self.shown, self.config.sampling)
+        with self._during("Drawing the contact sheet", "denoising steps") as said:
+            painted = paint(self.family, controlnet, self.shown, self.config.sampling, said)
         found.pictures = [rounded(picture) for picture in painted]
-        faults = [picture_fault(picture, self.config.compute.precision) for picture in painted]
+        faults = [picture_fault(picture, self.family.arithmetic.precision) for picture in painted]
         wrong = [f"picture {place + 1} is {fault}" for place, fault in enumerate(faults) if fault]
         if wrong:
             found.failed["pictures"] = f"{len(wrong)} of {len(painted)} cannot be right; {wrong[0]}"
@@ -96,14 +115,16 @@ class Scorer:
             return
         conditions = [item.condition_HWC for item in self.shown]
         targets = [item.target_HWC for item in self.shown]
-        values = self._adherence(found.pictures, conditions, self.numbers, targets)
+        with self._during(f"Measuring {self._adherence.name}"):
+            values = self._adherence(found.pictures, conditions, self.numbers, targets)
         found.others[self._adherence.name] = sum(values) / len(values)
 
     def _judge(self, controlnet: Any, found: Found) -> None:
         captions = [item.caption for item in self.shown]
         targets = [item.target_HWC for item in self.shown if item.target_HWC is not None]
         for quality in self._qualities if found.pictures else ():
-            found.others[quality.name] = quality(found.pictures or [], captions, targets)
+            with self._during(f"Measuring {quality.name}"):
+                found.others[quality.name] = quality(found.pictures or [], captions, targets)
 
 
 def _adherence(config: Config, device: torch.device) -> Adherence | None:

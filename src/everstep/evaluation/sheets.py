@@ -70,7 +70,7 @@ def describe_sheet(
         },
         averaged=averaged,
         device=str(family.arithmetic.device),
-        precision=config.compute.precision,
+        precision=family.arithmetic.precision,
         threads=torch.get_num_threads(),
         libraries=manifest["libraries"],
         pairs=list(scorer.numbers),

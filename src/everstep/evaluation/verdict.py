@@ -92,8 +92,7 @@ def verdict(points: Sequence[Point], images_per_step: int) -> Verdict:
             f"falling since version_{fall.version} (gain {last.gain:z.3f}, version_{best.version} had {best.gain:z.3f})"
         )
         return Verdict(Control.FALLING, sentence, last.gain, fall.step, before, after.version, best.version)
-    since = f"since step {after.step:,} (version_{after.version})" if found else "from the first version on"
-    sentence = f"obeyed {since}, gain {last.gain:z.3f}"
+    sentence = f"obeyed {_since(after, bool(found))}, gain {last.gain:z.3f}"
     return Verdict(Control.OBEYED, sentence, last.gain, after.step, before, after.version, best.version)
 
 
@@ -135,6 +134,14 @@ def _not_yet(last: Point, images_per_step: int) -> str:
     if last.step * images_per_step < NORMAL_STEPS * NORMAL_BATCH:
         said += f", normal before about {NORMAL_STEPS:,} steps at batch {NORMAL_BATCH}"
     return said + ")"
+
+
+def _since(after: Point, has_one_before: bool) -> str:
+    if has_one_before:
+        return f"since step {after.step:,} (version_{after.version})"
+    if after.step:
+        return f"by step {after.step:,} (version_{after.version}, the first that was measured)"
+    return "from the first version on"
 
 
 def _two_levels(values: Sequence[float], place: int) -> float:

@@ -218,7 +218,8 @@ class Keeper:
             self._finish(None)
             newest = self._arena.newest() if self._arena is not None else None
             if self._arena is not None and newest is not None and newest.generation > self._committed:
-                settled = settle(self._run, self._arena, self._report)
+                with self.keeping.during("Writing what memory holds"):
+                    settled = settle(self._run, self._arena, self._report)
         except Exception as error:
             self._report(traceback.format_exc())
             settled = Settled(refused=unsettled(error))

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from everstep.contracts import ParentRef, Report
+from everstep.contracts import During, ParentRef, Report
 from everstep.keeping.settings import Settings
+from everstep.telling import untold
 from everstep.versions import Run, Version
 
 
@@ -32,3 +33,4 @@ class Keeping:
     tell_trainer: Callable[[int | None], None] = lambda pid: None  # whoever asks who writes the run hears of it
     go_on: str = ""  # the command that goes on, for people
     undo: Callable[[], None] = lambda: None  # before leaving at once: takes back what came to nothing
+    during: During = untold  # says what takes long

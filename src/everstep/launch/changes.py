@@ -11,7 +11,7 @@ from typing import Any
 from everstep.config import Config, changes, flatten, read_hparams
 from everstep.config.load import Layer, known_part, parse_assignments, refuse_unknown, validate
 from everstep.config.policy import is_free
-from everstep.contracts import Changes, Report
+from everstep.contracts import Changes, During, Report
 from everstep.errors import UserError
 from everstep.launch.inputs import PLACES, Inputs, inputs_within, is_gone, new_inputs
 from everstep.versions import Run, Version
@@ -51,16 +51,26 @@ def edited(before: Config, version: Version | None) -> Changes:
     return {key: (made_with[key], now[key]) for key in now if key in made_with and made_with[key] != now[key]}
 
 
+def with_precision_of(before: Config, config: Config) -> Config:
+    """Where the line leaves the precision open, it is what the run was begun with."""
+    if config.compute.precision != "auto":
+        return config
+    compute = config.compute.model_copy(update={"precision": before.compute.precision})
+    return config.model_copy(update={"compute": compute})
+
+
 # --- begin, or go on with the same settings ----------------------------------------------------------------
 
 
-def agreed(run: Run, config: Config, other_run: Callable[[str], str], report: Report) -> tuple[Inputs, Differing]:
+def agreed(
+    run: Run, config: Config, other_run: Callable[[str], str], report: Report, during: During
+) -> tuple[Inputs, Differing]:
     """The settings of a line for a run that has begun; nothing of what is trained may differ, and places may.
 
     Raises: UserError with all other differences, and the two commands that would do it on purpose.
     """
     before, version = read_hparams(run.layout.hparams), newest(run)
-    inputs = inputs_within(run, before, config, report)
+    inputs = inputs_within(run, before, with_precision_of(before, config), report, during)
     found = Differing(changes(before, inputs.config), edited(before, version))
     _refuse_edited(run, inputs, found, version)
     refused = refusals(inputs, found.asked, version)
@@ -119,7 +129,7 @@ def _plain(value: Any) -> str:
 
 
 def changed(
-    run: Run, spec: str | None, assignments: Iterable[str], has_begun: bool, report: Report
+    run: Run, spec: str | None, assignments: Iterable[str], has_begun: bool, report: Report, during: During
 ) -> tuple[Inputs, Differing]:
     """The run's settings with the assignments applied, and what differs. Raises: UserError."""
     before = read_hparams(run.layout.hparams)
@@ -128,9 +138,9 @@ def changed(
         _assign(merged, key, value)
     after = validate(merged, "--set")
     if not has_begun:
-        inputs = new_inputs(after, report)
+        inputs = new_inputs(after, report, during)
         return inputs, Differing(changes(before, inputs.config), {})
-    inputs = inputs_within(run, before, after, report)
+    inputs = inputs_within(run, before, after, report, during)
     version = run.find(spec) if spec else newest(run)
     found = Differing(changes(before, inputs.config), edited(before, version))
     _refuse_edited(run, inputs, found, version)

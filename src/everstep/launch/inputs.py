@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from everstep.config import Config
-from everstep.contracts import Report
+from everstep.contracts import During, Report
 from everstep.data import Source
 from everstep.errors import EverstepError, UserError
 from everstep.launch.checks import complete
 from everstep.models.base import BaseFolder
+from everstep.telling import untold
 from everstep.train.ready import open_data
+from everstep.units import size
 from everstep.versions import Run, Version, run_folder
 from everstep.versions.layout import version_number
 
@@ -35,15 +37,17 @@ class Inputs:
     config: Config
     base: BaseFolder
     report: Report
+    during: During = untold
 
     @cached_property
     def source(self) -> Source:
         """The pairs, checked. Raises: UserError listing every pair that cannot be used."""
-        return open_data(self.config, self.report)
+        return open_data(self.config, self.report, self.during)
 
     @cached_property
     def base_digest(self) -> str:
-        return self.base.digest()
+        with self.during("Reading the base", count=size) as said:
+            return self.base.digest(said)
 
     def is_same(self, key: str, version: Version) -> bool:
         """Whether another place holds what the version was made from."""
@@ -54,13 +58,13 @@ class Inputs:
         return key == "optim.start_from" and _is_same_start(self.config.optim.start_from, version)
 
 
-def new_inputs(config: Config, report: Report) -> Inputs:
+def new_inputs(config: Config, report: Report, during: During = untold) -> Inputs:
     """Of a run that has not begun. Raises: UserError."""
     _refuse_impossible(config)
-    return Inputs(*complete(config), report)
+    return Inputs(*complete(config), report, during)
 
 
-def inputs_within(run: Run, before: Config, asked: Config, report: Report) -> Inputs:
+def inputs_within(run: Run, before: Config, asked: Config, report: Report, during: During = untold) -> Inputs:
     """Of a run that has begun: what it started from lies in it as weights, and need not be there any more.
 
     Raises: UserError, with the setting to give where base or data were moved.
@@ -80,7 +84,7 @@ def inputs_within(run: Run, before: Config, asked: Config, report: Report) -> In
     completed, base = complete(asked.model_copy(update={"optim": optim}))
     start_from = _start_meant(asked.optim.start_from, before.optim.start_from)
     optim = completed.optim.model_copy(update={"start_from": start_from})
-    return Inputs(completed.model_copy(update={"optim": optim}), base, report)
+    return Inputs(completed.model_copy(update={"optim": optim}), base, report, during)
 
 
 def _refuse_impossible(config: Config) -> None:

@@ -30,6 +30,7 @@ from everstep.train.progress import Reporter
 from everstep.train.ready import Ready, check_origin, pairs_of
 from everstep.train.retiring import retiring
 from everstep.train.waiting import Waiting
+from everstep.units import size
 from everstep.versions import Run, Version
 from everstep.versions.lock import Gone
 from everstep.versions.reading import reading
@@ -53,7 +54,7 @@ def start(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
             run = Run.open(folder) if Run.exists(folder) else None
             if run is None or not has_begun(run, config.keeper.ram_dir):
                 return _begin(folder, run, config, reporter)
-            inputs, found = agreed(run, config, other_run, reporter.say)
+            inputs, found = agreed(run, config, other_run, reporter.say, reporter.during)
             return _locked(Start(run, inputs, found), reporter)
     raise Gone(f"{folder} is made and taken back again and again by other starts. Nothing was changed.")
 
@@ -62,14 +63,14 @@ def go_on(run: Run, version: str | None, assignments: Iterable[str]) -> int:
     """Go on from the newest whole version, or from the one named, with the changes asked for."""
     assigned, reporter = list(assignments), Reporter()
     begun = has_begun(run, read_hparams(run.layout.hparams).keeper.ram_dir)
-    inputs, found = changed(run, version, assigned, begun, reporter.say)
+    inputs, found = changed(run, version, assigned, begun, reporter.say, reporter.during)
     is_other = accepts_other_data(assigned)
     return _locked(Start(run, inputs, found, version, is_other, is_new=not begun), reporter)
 
 
 def _begin(folder: Path, run: Run | None, config: Config, reporter: Reporter) -> int:
     """Make the run, or take one in which nothing was ever trained, and train."""
-    inputs, made = new_inputs(config, reporter.say), None
+    inputs, made = new_inputs(config, reporter.say, reporter.during), None
     assert inputs.source  # all that can be wrong is found before anything is made
     _check_room(folder, inputs, None, reporter)
     if run is None:
@@ -120,7 +121,8 @@ def _mended(start: Start, undo: Undo, held: ExitStack, reporter: Reporter) -> in
     run, config, inputs, changes = start.run, start.config, start.inputs, start.found.every
     for sentence in run.recover():
         reporter.say(sentence)
-    recover_memory(run, config.keeper.ram_dir, reporter.say)
+    with reporter.during("Looking for what memory holds"):
+        recover_memory(run, config.keeper.ram_dir, reporter.say)
     say_forgotten(run, config.keeper.ram_dir, reporter.say)
     if start.is_new and run.next_number() > 0:
         raise Gone(f"{run.name} was begun by another process meanwhile. Nothing was changed.")
@@ -168,6 +170,7 @@ def _kept(ready: Ready, is_named: bool, undo: Undo, reporter: Reporter) -> int:
         tell_trainer=run.held.tell_trainer if run.held is not None else lambda pid: None,
         go_on=f"everstep resume {run.word}",
         undo=undo.when_left,
+        during=reporter.during,
     )
     return Keeper(keeping, Origin(ready.version, ready.parent, is_named)).run(begin)
 
@@ -177,7 +180,10 @@ def _version(run: Run, config: Config, spec: str | None, reporter: Reporter) -> 
     if spec:
         return _resumable(run, spec)
     version = run.newest_resumable(reporter.say)
-    return version if version is None or not _is_complete(version, config) else run.newest_whole(reporter.say)
+    if version is None or not _is_complete(version, config):
+        return version
+    with reporter.during(f"Verifying {version.name}, {size(version.size_bytes)}"):
+        return run.newest_whole(reporter.say)
 
 
 def _resumable(run: Run, spec: str) -> Version:
@@ -240,7 +246,8 @@ def _trainer(ready: Ready, reporter: Reporter, channel: Channel | None = None) -
         reporter.say(said)
     reporter.say("Loading PyTorch and the base ...")
     with Waiting(ready.config.compute.threads, reporter.say):
-        from everstep.train.session import train
+        with reporter.during("Loading PyTorch"):
+            from everstep.train.session import train
 
         return train(ready, reporter, channel)
 

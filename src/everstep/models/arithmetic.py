@@ -10,6 +10,7 @@ from everstep.config.schema import Compute
 from everstep.errors import UserError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +30,19 @@ class Arithmetic:
     def needs_loss_scaling(self) -> bool:
         return self.dtype == torch.float16
 
+    @property
+    def precision(self) -> str:
+        """The dtype's name in the settings, never auto."""
+        return NAMES[self.dtype]
+
+    @property
+    def has_tf32(self) -> bool:
+        """Whether products of float32 matrices are computed from numbers rounded to 10 bits of mantissa."""
+        return self.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
+
 
 def arithmetic(settings: Compute) -> Arithmetic:
-    """Choose the device and set what is global in PyTorch (threads, determinism).
+    """Choose the device and set what is global in PyTorch (threads, determinism, TF32).
 
     Raises: UserError if the device is not there.
     """
@@ -45,7 +56,16 @@ def arithmetic(settings: Compute) -> Arithmetic:
     if device.type == "cuda":
         # Streams, events and memory that name no device are then this one's: snapshots of another would be unfinished.
         torch.cuda.set_device(device)
-    return Arithmetic(device, DTYPES[settings.precision])
+        # Convolutions have it already. Runs that asked to go on exactly began without, and go on without.
+        torch.backends.cuda.matmul.allow_tf32 = not settings.deterministic
+    return Arithmetic(device, DTYPES[_precision(settings.precision, device)])
+
+
+def _precision(name: str, device: torch.device) -> str:
+    """What auto means here. On a CPU, bf16 is emulated more often than not, and slower."""
+    if name != "auto":
+        return name
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def _device(name: str) -> torch.device:

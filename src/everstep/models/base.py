@@ -13,6 +13,7 @@ from typing import Any
 
 import xxhash
 
+from everstep.contracts import Counted
 from everstep.errors import UserError
 from everstep.places import absolute, as_text, spelled
 
@@ -64,12 +65,22 @@ class BaseFolder:
         side = resolution // self.vae_factor()
         return int(unet["in_channels"]), side, side
 
-    def digest(self) -> str:
-        """Content of everything a training reads from the base: equal if and only if the base is."""
-        total = xxhash.xxh3_128()
-        for path in _identifying_files(self.path):
+    def digest(self, said: Counted = lambda done, total: None) -> str:
+        """Content of everything a training reads from the base: equal if and only if the base is.
+
+        Args:
+            said: told of bytes.
+        """
+        total, paths, done = xxhash.xxh3_128(), list(_identifying_files(self.path)), 0
+        all_bytes = sum(path.stat().st_size for path in paths)
+        for path in paths:
             total.update(str(path.relative_to(self.path)).encode())
-            total.update(_file_digest(path))
+            digest = xxhash.xxh3_128()
+            for chunk in _chunks(path):
+                digest.update(chunk)
+                done += len(chunk)
+                said(done, all_bytes)
+            total.update(digest.digest())
         return f"xxh3-128:{total.hexdigest()}"
 
 
@@ -133,9 +144,7 @@ def _identifying_files(folder: Path) -> Iterator[Path]:
         yield from (path for path in entries if path.suffix not in skipped and ".fp16." not in path.name)
 
 
-def _file_digest(path: Path) -> bytes:
-    digest = xxhash.xxh3_128()
+def _chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.digest()
+            yield chunk

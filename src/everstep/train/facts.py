@@ -47,7 +47,8 @@ def version_facts(ready: Ready, family: StableDiffusion, pairs: Split, origin: P
             "host": platform.node(),
             "python": platform.python_version(),
             "device": str(family.arithmetic.device),
-            "precision": ready.config.compute.precision,
+            "precision": family.arithmetic.precision,  # what was used; what was asked for is in config
+            "tf32": family.arithmetic.has_tf32,
             "cpus": os.cpu_count(),
             "waiting": how_threads_wait(),
         },

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from everstep.contracts import COMPLETE
 from everstep.evaluation.filing import as_scored, file_found, in_words
 from everstep.evaluation.scorer import Found, Scorer
 from everstep.evaluation.scores import points
@@ -17,6 +18,7 @@ from everstep.train.metrics import Metrics
 from everstep.train.notes import Notes
 from everstep.train.progress import Reporter
 from everstep.train.state import TrainState
+from everstep.units import duration
 from everstep.versions import Run, Version
 
 NAMES = {"gain": "control gain", "pictures": "the pictures", "adherence": "adherence", "quality": "CLIP score or FID"}
@@ -42,6 +44,7 @@ class Judge(Observer):
         self._notes = Notes(run.layout, reporter.say)
         self._images_per_step = scorer.config.optim.images_per_step
         self.verdict: Verdict = verdict(points(run), self._images_per_step)
+        self._has_said_put_off = False
         self.is_worn_out = False  # whether training shall end because control gain rises no more
 
     def copied(self, claim: Claim) -> None:
@@ -55,6 +58,24 @@ class Judge(Observer):
             self._notes.add(version.number, scores={"loss": judged.loss})
         if judged is not None:
             self.file(version, judged, self._metrics)
+            self._say_put_off(claim, version, judged.found)
+
+    def _say_put_off(self, claim: Claim, version: Version, found: Found) -> None:
+        """Why a version has no control gain: once, and of the last version, since nothing comes after it."""
+        allowance = self._scorer.allowance
+        if not found.is_put_off or allowance is None:
+            return
+        if claim.reason in COMPLETE:
+            self._reporter.say(
+                f"  {version.name} was not measured; everstep score {self._run.path}@{version.number} does it."
+            )
+        elif not self._has_said_put_off:
+            self._has_said_put_off = True
+            needed, more = duration(allowance.needed_s or 0.0), duration(allowance.trained_until_enough_s)
+            self._reporter.say(
+                f"  Control gain takes about {needed} here, and may take {100 * allowance.share:g} % of the training "
+                f"(scoring.overhead): {version.name} is not measured, the first version after {more} more of it is."
+            )
 
     def measure(self, state: TrainState, loss: float | None) -> Judged:
         """Draw and score the state as it is now; with the averaged weights where there are any."""

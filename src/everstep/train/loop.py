@@ -48,6 +48,7 @@ class Loop:
         self._resumed_from = None if saver.last is None else saver.last.number
         self.forward = family.compiled(state.controlnet)
         self.rate = Rate()
+        self._is_under_way = False  # after the first step, which takes longest
         self._told_at = 0.0
         self._asked = Asked(self._layout, self._save_as_asked)
 
@@ -81,9 +82,10 @@ class Loop:
         return reason or Reason.FINAL
 
     def _save_last(self, reason: Reason) -> None:
-        if self.saver.last_step != self.state.step:
-            self._save(reason)
-        self.saver.finish()
+        with self.reporter.during("Writing the last version"):
+            if self.saver.last_step != self.state.step:
+                self._save(reason)
+            self.saver.finish()
         self._tell("complete" if reason in COMPLETE else "stopped")
 
     def advance(self) -> None:
@@ -99,7 +101,12 @@ class Loop:
     # --- one optimizer step --------------------------------------------------------------------------------
 
     def _step(self) -> None:
-        self.metrics.add(take_step(self.config.optim, self.family, self.forward, self.state, self.batches))
+        if self._is_under_way:
+            self.metrics.add(take_step(self.config.optim, self.family, self.forward, self.state, self.batches))
+            return
+        with self.reporter.during(f"{'Compiling, and ' if self.config.compute.compile else ''}the first step"):
+            self.metrics.add(take_step(self.config.optim, self.family, self.forward, self.state, self.batches))
+        self._is_under_way = True
 
     # --- versions, progress, stopping ----------------------------------------------------------------------
 

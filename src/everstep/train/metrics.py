@@ -6,7 +6,7 @@ not take wait in memory; no disk ends a training here.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from everstep.contracts import Report
-from everstep.errors import NotFinite
+from everstep.errors import FirstNotFinite, NotFinite, NothingTrained
 from everstep.telling import why
 from everstep.train.appended import AppendedFile, WaitingLines
 from everstep.train.boards import Board
@@ -23,6 +23,8 @@ from everstep.versions import fsops
 
 FILE = "metrics.jsonl"
 SMOOTHING_STEPS = 50
+# At the start a few steps are skipped, until the scale has come down from 65,536; so many halve it to nothing.
+MOST_SKIPPED_STEPS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,13 @@ class Measured:
     learning_rate: float
     loss: Tensor
     grad_norm: Tensor | None = None  # before it was clipped; None where gradients are not clipped
+    loss_scales: Tensor | None = None  # [2] in fp16: what the loss was scaled by, and will be in the next step
+
+    @property
+    def values(self) -> tuple[Tensor | None, ...]:
+        """All that may still be on the device."""
+        scales = (None, None) if self.loss_scales is None else self.loss_scales.unbind()
+        return (self.loss, self.grad_norm, *scales)
 
 
 class Metrics:
@@ -55,8 +64,10 @@ class Metrics:
         path = records / FILE
         kept = _keep_until(path, resumed_step, report)
         self.smoothed_loss: float | None = None
+        self._skipped = 0  # last steps in a row that changed nothing, as their gradients were no numbers
         for line in kept:
             self.smoothed_loss = _smooth(self.smoothed_loss, line["loss"])
+            self._skipped = self._skipped + 1 if line.get("is_skipped") else 0
         self._lines = WaitingLines(AppendedFile(path, _whole_bytes(path)), f"{records.name}/{FILE}", report)
         self._boards = boards
         self._pending: list[Measured] = []
@@ -66,7 +77,9 @@ class Metrics:
         self._pending.append(measured)
 
     def flush(self) -> None:
-        """Write all pending steps. Raises: NotFinite naming the first step whose loss or gradients are no numbers."""
+        """Write all pending steps. Raises: NotFinite naming the first step whose loss or gradients are no numbers, or
+        the steps that were all skipped for it.
+        """
         try:
             self._note_pending()
         finally:  # the line of the sick step, too, and whatever a disk refused before
@@ -75,17 +88,22 @@ class Metrics:
     def _note_pending(self) -> None:
         if not self._pending:
             return
-        losses = torch.stack([measured.loss for measured in self._pending]).tolist()
-        norms = _numbers([measured.grad_norm for measured in self._pending])
         pending, self._pending = self._pending, []
-        for measured, loss, norm in zip(pending, losses, norms, strict=True):
-            self._note(measured, loss, norm)
+        numbers = _numbers([value for measured in pending for value in measured.values])
+        for measured in pending:
+            loss, norm, scale, next_scale = (next(numbers) for _ in measured.values)
+            assert loss is not None
+            self._note(measured, loss, norm, scale, next_scale)
             if not math.isfinite(loss):
                 raise _not_finite(f"The loss is {loss}", measured)
             if norm is not None and not math.isfinite(norm) and not self._scales_losses:
                 raise _not_finite(f"The gradients' norm is {norm}", measured)
+            if self._skipped >= MOST_SKIPPED_STEPS:
+                raise _nothing_trained(measured, self._skipped, next_scale)
 
-    def _note(self, measured: Measured, loss: float, norm: float | None) -> None:
+    def _note(
+        self, measured: Measured, loss: float, norm: float | None, scale: float | None, next_scale: float | None
+    ) -> None:
         line = {
             "step": measured.step,
             "images_seen": measured.images_seen,
@@ -94,9 +112,15 @@ class Metrics:
             "loss": loss,
             "grad_norm": norm,
         }
-        self._lines.add(json.dumps(line))
         shown = {"loss": loss, "learning_rate": measured.learning_rate}
-        self._show(shown if norm is None else {**shown, "grad_norm": norm}, measured.step)
+        shown |= {} if norm is None else {"grad_norm": norm}
+        if scale is not None and next_scale is not None:
+            is_skipped = next_scale < scale or next_scale == 0  # it is halved by a step that overflows, and by no other
+            self._skipped = self._skipped + 1 if is_skipped else 0
+            line |= {"loss_scale": scale, "is_skipped": is_skipped}
+            shown["loss_scale"] = scale
+        self._lines.add(json.dumps(line))
+        self._show(shown, measured.step)
         self.smoothed_loss = _smooth(self.smoothed_loss, loss)
 
     def rate(self, images_per_second: float, step: int) -> None:
@@ -120,15 +144,22 @@ class Metrics:
             board.close()
 
 
-def _numbers(values: list[Tensor | None]) -> list[float | None]:
+def _numbers(values: list[Tensor | None]) -> Iterator[float | None]:
     """All on the host at once."""
-    there = [value for value in values if value is not None]
-    numbers = iter(torch.stack(there).tolist() if there else [])
-    return [None if value is None else next(numbers) for value in values]
+    numbers = iter(torch.stack([value for value in values if value is not None]).tolist())
+    return iter([None if value is None else next(numbers) for value in values])
+
+
+def _nothing_trained(measured: Measured, skipped: int, scale: float | None) -> NotFinite:
+    return NothingTrained(
+        f"Nothing is trained in fp16: the gradients of steps {measured.step - skipped + 1:,} to {measured.step:,} are "
+        f"no numbers, though the loss was scaled down to {scale:g}, and each of these steps was skipped."
+    )
 
 
 def _not_finite(what: str, measured: Measured) -> NotFinite:
-    return NotFinite(
+    kind = FirstNotFinite if measured.step == 1 else NotFinite
+    return kind(
         f"{what} at step {measured.step:,} (examples {measured.first_example:,} to {measured.images_seen - 1:,}, "
         f"learning rate {measured.learning_rate:g})."
     )

@@ -5,7 +5,9 @@ Never ends a training: what the terminal, pipe or file does not take is dropped,
 
 import contextlib
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, TextIO, cast
 
@@ -14,7 +16,9 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from everstep.contracts import Counted
 from everstep.telling import Outlet
+from everstep.train.lasting import Lasting
 from everstep.units import duration
 
 TERMINAL_PERIOD_S, PLAIN_PERIOD_S = 0.5, 15.0
@@ -57,6 +61,8 @@ class Reporter:
         self._outlet = Outlet.of(cast(TextIO, self.console.file))
         self.console.file = cast(IO[str], self._outlet)
         self._live: Live | None = None
+        self._drawing = threading.RLock()  # of the line that moves; again by a signal's sentence in the same thread
+        self._lasting: list[Lasting] = []  # what is being done now, the innermost last
         self._shown_at = 0.0
         self.period_s = TERMINAL_PERIOD_S if self.console.is_terminal else PLAIN_PERIOD_S
 
@@ -77,21 +83,64 @@ class Reporter:
         if not self.console.is_terminal:
             self.say(progress.text())
             return
-        with contextlib.suppress(Exception):  # a line that moves is worth no training, even where rich cannot draw it
+        self._draw(_line(progress.text(), progress.step / progress.max_steps))
+
+    @contextlib.contextmanager
+    def during(self, what: str, unit: str = "", count: Callable[[int], str] = "{:,}".format) -> Iterator[Counted]:
+        """While what is inside takes more than two seconds, say what it is, and how much of it is done.
+
+        Args:
+            what: as a sentence begins: Reading the base.
+            unit, count: what is counted, and a number of it in words.
+        """
+        lasting = Lasting(what, unit, count, self._show_lasting, self.period_s)
+        self._lasting.append(lasting)
+        lasting.begin()
+        is_done = False
+        try:
+            yield lasting.said
+            is_done = True
+        finally:
+            lasting.end()
+            self._lasting.remove(lasting)
+            if lasting.was_shown:
+                self._end_lasting(lasting, is_done)
+
+    def _show_lasting(self, lasting: Lasting) -> bool:
+        if self._lasting[-1:] != [lasting]:  # something inside of it is being done, and says so
+            return False
+        if self.console.is_terminal:
+            self._draw(_line(lasting.text(), lasting.share_done))
+        else:
+            self.say(f"{lasting.text()} ...")
+        return True
+
+    def _end_lasting(self, lasting: Lasting, is_done: bool) -> None:
+        """The line goes; a log, where it stays, says when it was done."""
+        if self.console.is_terminal:
+            self.close()
+        elif is_done:
+            self.say(f"{lasting.what}: done after {duration(lasting.took_s)}.")
+
+    def _draw(self, line: Table) -> None:
+        # A line that moves is worth no training, even where rich cannot draw it.
+        with contextlib.suppress(Exception), self._drawing:
             if self._live is None:
                 self._live = Live(console=self.console, auto_refresh=False, transient=True)
                 self._live.start()
-            self._live.update(_line(progress), refresh=True)
+            self._live.update(line, refresh=True)
 
     def close(self) -> None:
-        live, self._live = self._live, None
-        if live is not None:
-            with contextlib.suppress(Exception):
-                live.stop()
+        with self._drawing:
+            live, self._live = self._live, None
+            if live is not None:
+                with contextlib.suppress(Exception):
+                    live.stop()
         self._outlet.flush()
 
 
-def _line(progress: Progress) -> Table:
+def _line(text: str, share_done: float | None) -> Table:
     line = Table.grid(padding=(0, 1))
-    line.add_row(ProgressBar(total=progress.max_steps, completed=progress.step, width=20), progress.text())
+    bar = [] if share_done is None else [ProgressBar(total=1.0, completed=share_done, width=20)]
+    line.add_row(*bar, text)
     return line

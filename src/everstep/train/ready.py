@@ -7,11 +7,12 @@ import shlex
 from dataclasses import dataclass
 
 from everstep.config import Config
-from everstep.contracts import Changes, ParentRef, Report
+from everstep.contracts import Changes, During, ParentRef, Report
 from everstep.data import Source, Split, open_source, split, split_as
 from everstep.errors import UserError
 from everstep.models.base import BaseFolder
 from everstep.places import as_word
+from everstep.telling import untold
 from everstep.versions import Run, Version
 
 
@@ -28,9 +29,11 @@ class Ready:
     parent: ParentRef | None
 
 
-def open_data(config: Config, report: Report) -> Source:
+def open_data(config: Config, report: Report, during: During = untold) -> Source:
     """Open and check the pairs. Raises: UserError listing every pair that cannot be used."""
-    return open_source(config.data.path, config.data.resolution, config.data.bad_pairs, report=report)
+    data = config.data
+    with during("Checking the pairs", "pictures") as said:
+        return open_source(data.path, data.resolution, data.bad_pairs, report=report, progress=said)
 
 
 def check_origin(version: Version, base_digest: str, source: Source, accepts_data: bool) -> Changes:

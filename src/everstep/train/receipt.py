@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from everstep.models.arithmetic import Arithmetic
 from everstep.models.files import STATE
 from everstep.train.facts import LIBRARIES
 from everstep.train.ready import Ready
@@ -14,7 +15,7 @@ from everstep.train.state import TrainState
 from everstep.versions import Version, read_small
 
 
-def receipt(ready: Ready, state: TrainState) -> str:
+def receipt(ready: Ready, state: TrainState, arithmetic: Arithmetic) -> str:
     """Sentences for a person; the differences named are those that can change bits."""
     version = ready.version
     assert version is not None
@@ -24,18 +25,28 @@ def receipt(ready: Ready, state: TrainState) -> str:
         f"  restored: {', '.join(state.restored)}",
         "  not restored: nothing",
     ]
-    differences = _differences(ready, version)
+    differences = _differences(arithmetic, version)
     if differences:
         lines.append(f"  different from then, so not bit for bit the same: {'; '.join(differences)}")
     return "\n".join(lines)
 
 
-def _differences(ready: Ready, version: Version) -> list[str]:
-    then, found = version.manifest, []
+def _differences(arithmetic: Arithmetic, version: Version) -> list[str]:
+    then, found = version.manifest, other_arithmetic(version.manifest, arithmetic)
     threads = json.loads(read_small(version, STATE))["threads"]
     if then["machine"]["device"] == "cpu" and threads != torch.get_num_threads():
         found.append(f"{threads} threads then, {torch.get_num_threads()} now")
     return found + other_libraries(then)
+
+
+def other_arithmetic(then: Mapping[str, Any], now: Arithmetic) -> list[str]:
+    """What is computed otherwise than a manifest notes, in words: `auto` may mean another precision here."""
+    machine, found = then["machine"], list[str]()
+    if machine["precision"] != now.precision:
+        found.append(f"precision {machine['precision']} then, {now.precision} now")
+    if now.has_tf32 != machine.get("tf32", False):  # there was none before it was noted
+        found.append(f"TF32 {'off' if now.has_tf32 else 'on'} then, {'on' if now.has_tf32 else 'off'} now")
+    return found
 
 
 def other_libraries(then: Mapping[str, Any]) -> list[str]:

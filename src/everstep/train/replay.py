@@ -28,7 +28,7 @@ from everstep.train.metrics import Measured
 from everstep.train.progress import Progress, Reporter
 from everstep.train.rate import Rate
 from everstep.train.ready import Ready, pairs_of
-from everstep.train.receipt import other_libraries
+from everstep.train.receipt import other_arithmetic, other_libraries
 from everstep.train.replay_records import recorded_steps
 from everstep.train.replay_route import Leg, Route
 from everstep.train.replay_verdict import Replayed, StepDifference
@@ -82,7 +82,10 @@ def _as_then(leg: Leg) -> Ready:
 
 
 def _compute_of(compute: Compute, leg: Leg) -> Compute:
-    device, noted = leg.until.manifest["machine"]["device"], {}
+    machine, noted = leg.until.manifest["machine"], dict[str, Any]()
+    device = machine["device"]
+    if compute.precision == "auto":
+        noted["precision"] = machine["precision"]
     if compute.device == "auto" and (device == "cpu" or torch.cuda.is_available()):
         noted["device"] = device
     if device == "cpu" and (threads := _threads(leg)) is not None:
@@ -107,7 +110,7 @@ def _differences(then: Mapping[str, Any], family: StableDiffusion) -> list[str]:
         "revision": revision(),
     }
     found = [f"{name} {noted.get(name)} then, {here} now" for name, here in now.items() if noted.get(name) != here]
-    return other_libraries(then) + found
+    return other_libraries(then) + other_arithmetic(then, family.arithmetic) + found
 
 
 # --- training again ----------------------------------------------------------------------------------------

@@ -13,9 +13,10 @@ import torch
 
 from everstep.config import dump
 from everstep.config.schema import Optim
-from everstep.contracts import ParentRef, Reason
+from everstep.contracts import ExampleSettings, ParentRef, Reason
 from everstep.data import BatchStream, PatientSource, Split
-from everstep.errors import DamageFound, DataUnreadable, ExitCode, NotCommitted, NotFinite
+from everstep.errors import DamageFound, DataUnreadable, ExitCode, NotCommitted, NotFinite, UserError
+from everstep.evaluation.allowance import Allowance
 from everstep.evaluation.scorer import Scorer, example_settings
 from everstep.keeping.channel import Channel
 from everstep.keeping.claims import Making
@@ -26,6 +27,7 @@ from everstep.keeping.snapshots import open_snapshots
 from everstep.models.arithmetic import arithmetic
 from everstep.models.files import HPARAMS, WEIGHTS
 from everstep.models.sd import StableDiffusion
+from everstep.train.advice import advice
 from everstep.train.boards import Board, tensorboard, weights_and_biases
 from everstep.train.ema import Ema
 from everstep.train.facts import version_facts
@@ -39,7 +41,7 @@ from everstep.train.receipt import receipt
 from everstep.train.retiring import retiring
 from everstep.train.state import TrainState, seed_process
 from everstep.train.stop import StopSignals
-from everstep.units import duration
+from everstep.units import duration, size
 from everstep.versions import Run, Version, read_requests, split_spec
 from everstep.versions.reading import reading
 from everstep.versions.torch import load_weights
@@ -66,16 +68,21 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
 
     Raises: DamageFound if the version to go on from is not what was committed; the keeper is told which.
     """
-    family = StableDiffusion(ready.base, arithmetic(ready.config.compute), ready.config.compute)
-    state, origin = state_of(ready, family)
+    with reporter.during("Loading the base"):
+        family = StableDiffusion(ready.base, arithmetic(ready.config.compute), ready.config.compute)
+    with reporter.during("Building the ControlNet"):
+        state, origin = state_of(ready, family)
+        if ready.version is None:
+            _refuse_sick_start(ready, state)
     pairs = pairs_of(ready.config, ready.source, ready.version)
     making = _making(ready, version_facts(ready, family, pairs, origin), reporter)
     saver = Saver(making, state, ready.version, ready.parent or origin, link)
     if link is not None:
         settings = making.settings
-        saver.snapshots = open_snapshots(state, saver.small_bytes(), link, settings, reporter.say)
+        with reporter.during("Laying out memory for snapshots"):
+            saver.snapshots = open_snapshots(state, saver.small_bytes(), link, settings, reporter.say)
         closing.callback(saver.close)
-    _restore(ready, state, origin, saver, reporter)
+    _restore(ready, state, family, origin, saver, reporter)
     boards, scales_losses = _boards(ready, reporter), state.scaler.is_enabled()
     metrics = Metrics(ready.run.layout.records, state.step, reporter.say, scales_losses, boards)
     closing.callback(metrics.close)
@@ -83,11 +90,12 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
     batches = batches_of(ready, source, family, state, pairs)
     closing.callback(batches.close)
     closing.callback(source.close)  # before the batches', whose threads may wait for it
-    scorer = Scorer(family, ready.config, source, pairs, batches.settings)
+    scorer = _scorer(ready, family, source, pairs, batches.settings, reporter)
     judge = Judge(ready.run, scorer, reporter, state, metrics)
     saver.making, saver.observers = replace(making, check=metrics.flush), (judge,)
     if ready.version is None:
-        saver.save(Reason.START)
+        with reporter.during("Writing version_0"):
+            saver.save(Reason.START)
     return Loop(ready.config, family, state, batches, saver, judge, metrics, reporter, signals)
 
 
@@ -105,6 +113,21 @@ def _making(ready: Ready, facts: dict[str, Any], reporter: Reporter) -> Making:
         retire=retiring(config.keep, in_use),
         may_wait=reporter.console.is_terminal or config.keeper.unattended_minutes is not None,
     )
+
+
+def _scorer(
+    ready: Ready,
+    family: StableDiffusion,
+    source: PatientSource,
+    pairs: Split,
+    settings: ExampleSettings,
+    reporter: Reporter,
+) -> Scorer:
+    """Where patience ends the training, every version is measured: no clock may decide how long is trained."""
+    scoring = ready.config.scoring
+    allowance = Allowance(scoring.overhead) if scoring.overhead and scoring.patience is None else None
+    with reporter.during("Reading held-out pairs"):
+        return Scorer(family, ready.config, source, pairs, settings, during=reporter.during, allowance=allowance)
 
 
 def _opening(ready: Ready) -> str:
@@ -130,19 +153,39 @@ def state_of(ready: Ready, family: StableDiffusion) -> tuple[TrainState, ParentR
     return state, origin
 
 
-def _restore(ready: Ready, state: TrainState, origin: ParentRef | None, saver: Saver, reporter: Reporter) -> None:
+def _refuse_sick_start(ready: Ready, state: TrainState) -> None:
+    """Raises: UserError naming the weights to begin with that are no numbers: nothing could be learned from there."""
+    weights = state.tensors()[WEIGHTS]
+    sick = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
+    if sick:
+        raise UserError(
+            f"{ready.config.optim.start_from or ready.base.name} cannot be begun with: {len(sick)} of {len(weights)} "
+            f"tensors hold what is no finite number (first: {sick[0]}). Nothing was trained.\n"
+            "It was damaged, or came out of a training that diverged; another copy is needed."
+        )
+
+
+def _restore(
+    ready: Ready,
+    state: TrainState,
+    family: StableDiffusion,
+    origin: ParentRef | None,
+    saver: Saver,
+    reporter: Reporter,
+) -> None:
     """Put back what the version to go on from holds, if there is one, and say what was restored."""
     if ready.version is None:
         if origin is not None:
             reporter.say(f"Weights from {origin.run} version_{origin.version}; optimizer and data start anew.")
         return
     try:
-        state.restore(ready.version, saver.snapshots)
+        with reporter.during(f"Reading {ready.version.name}, {size(ready.version.size_bytes)}"):
+            state.restore(ready.version, saver.snapshots)
     except DamageFound:
         if saver.link is not None:
             saver.link.tell("damaged", number=ready.version.number)
         raise
-    reporter.say(receipt(ready, state))
+    reporter.say(receipt(ready, state, family.arithmetic))
 
 
 def _controlnet(family: StableDiffusion, optim: Optim, going_on: Version | None) -> tuple[Any, ParentRef | None]:
@@ -196,10 +239,8 @@ def _ended(ready: Ready, loop: Loop, reporter: Reporter) -> ExitCode:
     try:
         reason = loop.run()
     except NotFinite as error:
-        reporter.say(
-            f"{error} Nothing of it was saved. Next: a lower learning rate,\n"
-            f"  everstep resume {name} --set optim.learning_rate={_lower(ready.config.optim.learning_rate):g}"
-        )
+        next_ = advice(error, ready.config, loop.family.arithmetic, name)
+        reporter.say(f"{error} Nothing of it was saved. {next_}")
         return ExitCode.NOT_FINITE
     except NotCommitted as error:
         reporter.say(f"{error}\nOnce the disk takes it: everstep resume {name}")
@@ -220,11 +261,6 @@ def _ended(ready: Ready, loop: Loop, reporter: Reporter) -> ExitCode:
         return ExitCode.DONE
     reporter.say(f"Stopped at step {loop.state.step:,}. {_last(loop.saver.last)}\nGo on: everstep resume {name}")
     return ExitCode.STOPPED
-
-
-def _lower(learning_rate: float) -> float:
-    """Half of it; of what is beyond all reason, what is usual."""
-    return learning_rate / 2 if learning_rate < 0.01 else Optim().learning_rate
 
 
 def _last(version: Version | None) -> str:

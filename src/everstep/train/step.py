@@ -29,17 +29,26 @@ def take_step(
     set_learning_rate(state.optimizer, rate)
     first_example = state.images_seen
     loss = _accumulate(optim, family, forward, state, batches)
-    norm = None
+    norm, scales = None, _loss_scale(state)
     if optim.max_grad_norm is not None:
         state.scaler.unscale_(state.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(state.controlnet.parameters(), optim.max_grad_norm)
     state.scaler.step(state.optimizer)
     state.scaler.update()
+    scales += _loss_scale(state)
     state.optimizer.zero_grad(set_to_none=True)
     state.step += 1
     state.images_seen += optim.images_per_step
     state.average()
-    return Measured(state.step, state.images_seen, first_example, rate, loss, norm)
+    return Measured(
+        state.step, state.images_seen, first_example, rate, loss, norm, torch.stack(scales) if scales else None
+    )
+
+
+def _loss_scale(state: TrainState) -> list[Tensor]:
+    """What the loss is scaled by, where it is: a copy on the device, since get_scale() would wait for it."""
+    scale = state.scaler._get_scale_async() if state.scaler.is_enabled() else None
+    return [] if scale is None else [scale.reshape(()).clone()]
 
 
 def _accumulate(

@@ -7,16 +7,17 @@ from pathlib import Path
 
 from everstep.config import Config
 from everstep.config.load import validate
-from everstep.errors import UserError
 from everstep.evaluation.adherence import MODELS, check_scoring
 from everstep.models.base import BaseFolder, locate
+from everstep.models.beginning import check_start, controlnet_folder
+from everstep.models.survey import survey
 from everstep.train.boards import check_tracking
 from everstep.versions import Run, run_folder
 
 
 def complete(config: Config) -> tuple[Config, BaseFolder]:
     """Settings in which nothing is left open: absolute paths, the resolution. Raises: UserError."""
-    base = locate(config.base.path, config.base.revision)
+    base = survey(locate(config.base.path, config.base.revision))
     resolution = config.data.resolution or base.native_resolution()
     base.latent_shape(resolution)
     check_tracking(config.tracking)
@@ -28,7 +29,7 @@ def complete(config: Config) -> tuple[Config, BaseFolder]:
     for key in MODELS:
         if settings["scoring"][key] is not None:
             settings["scoring"][key] = _absolute(settings["scoring"][key])
-    settings["optim"]["start_from"] = _start_from(config.optim.start_from)
+    settings["optim"]["start_from"] = _start_from(config.optim.start_from, base)
     return validate(settings, "settings"), base
 
 
@@ -36,14 +37,15 @@ def _absolute(path: str) -> str:
     return path if path.startswith("builtin:") else str(Path(path).expanduser().resolve())
 
 
-def _start_from(spec: str | None) -> str | None:
+def _start_from(spec: str | None, base: BaseFolder) -> str | None:
     """A ControlNet folder or RUN@VERSION, absolute, and with the version's number instead of a moving name."""
     if spec is None:
         return None
-    folder, at, version = spec.rpartition("@")
-    if at:
+    if not Path(spec).is_dir() and "@" in spec:
+        folder, _, version = spec.rpartition("@")
         found = Run.open(run_folder(folder)).find(version)
+        check_start(found.path / "controlnet", base)
         return f"{found.path.parent}@{found.number}"
-    if not (Path(spec) / "config.json").is_file():
-        raise UserError(f"--from {spec}: neither RUN@VERSION nor a folder with a ControlNet's config.json.")
-    return str(Path(spec).resolve())
+    start = controlnet_folder(spec)
+    check_start(start, base)
+    return str(start.resolve())

@@ -26,7 +26,7 @@ from everstep.launch.processors import limit_threads
 from everstep.launch.space import plan_space
 from everstep.models.base import BaseFolder
 from everstep.train.progress import Reporter
-from everstep.train.ready import Ready, check_origin, open_data, pairs_of
+from everstep.train.ready import Ready, base_digest_of, check_origin, open_data, pairs_of
 from everstep.train.retiring import retiring
 from everstep.train.waiting import Waiting
 from everstep.versions import Run, Version
@@ -78,11 +78,11 @@ def _locked(
             if changes and all(map(is_free, changes)):
                 _record(run, config, changes, reporter)
             return ExitCode.DONE
-        source, base_digest = open_data(config, reporter.say), base.digest()
+        source, base_digest = open_data(config, reporter.say), base_digest_of(base, version)
         parent = None
         if version is not None:
             held.enter_context(reading(version.path))  # inherited by the trainer: no prune takes it from under us
-            changes |= check_origin(version, base_digest, source, accepts_data)
+            changes |= check_origin(version, base, source, accepts_data)
             parent = ParentRef(run.name, version.number, version.manifest_digest, changes)
             _say_held_out(config, source, version, reporter)
             _check_room(run.path, config, base, version, reporter)

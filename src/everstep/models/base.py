@@ -14,8 +14,8 @@ from typing import Any
 import xxhash
 
 from everstep.errors import UserError
-from everstep.models.brought import COMPONENTS, elsewhere, is_base, kind_of_folder, refuse_file
-from everstep.models.families import SUPPORTED, family_of_folder
+from everstep.models.brought import COMPONENTS, SUPPORTED, elsewhere, is_base, kind_of_folder, refuse_file
+from everstep.models.families import family_of_folder
 from everstep.models.hub import TOKENIZER, download
 from everstep.models.weights import DIFFUSERS, TRANSFORMERS, Weights, find_weights, listed, read_json, reason
 

@@ -46,10 +46,12 @@ def _no_controlnet(path: Path) -> str:
         return f"--from {path} is {kind}; say which version. Nothing was started.\nIts newest: --from {path}@latest"
     if kind is None and is_file(path / "config.json"):
         kind = "a folder whose config.json cannot be read, or says not what it is (_class_name)"
-    if kind is None or class_of(path) is None:
+    if kind is None or (kind != "a base" and class_of(path) is None):
         near = elsewhere(path, is_controlnet)
         told = f"--from {path} is {kind or 'a folder'}, not one with a ControlNet's config.json. Nothing was started."
         return f"{told}\nThe ControlNet is {near}" if near else told
+    if kind == "a base":
+        return f"--from {path} is a base, not a ControlNet. Nothing was started.\nA base goes to --base."
     return f"--from {path} is {kind}, not a ControlNet. Nothing was started."
 
 

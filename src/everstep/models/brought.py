@@ -3,6 +3,7 @@
 Never imports torch.
 """
 
+import json
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from everstep.errors import UserError
 from everstep.models.weights import file_shapes, is_file, read_json
 
+SUPPORTED = "So far ControlNets are trained for text-to-image bases of Stable Diffusion 1.x and 2.x."
 COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 # The beginnings of tensors' names that tell what one file holds; the first that is found decides.
@@ -52,16 +54,19 @@ def kind_of_file(path: Path) -> str | None:
 def refuse_file(path: Path, wanted: str) -> UserError:
     """One file where a folder is wanted."""
     kind = kind_of_file(path)
+    is_base_wanted = wanted.startswith("a base")
     is_weights = path.suffix == ".safetensors" or path.suffix in PICKLED
     told = f"one file with {kind}" if kind else "one file of weights" if is_weights else "a file"
     said = f"{path} is {told}; {wanted}. Nothing was started."
-    if kind in WHOLE and wanted.startswith("a base"):
+    if kind in WHOLE and is_base_wanted:
         out = path.with_name(f"{path.stem}-diffusers")
         said += f"\nConvert it once: {_convert('StableDiffusionPipeline', path, out)}\nThen: --base {out}"
-    elif kind == "a ControlNet as its authors store it" and not wanted.startswith("a base"):
+    elif kind and kind.startswith("a whole") and is_base_wanted:
+        said += f"\n{SUPPORTED}"
+    elif kind == "a ControlNet as its authors store it" and not is_base_wanted:
         out = path.with_name(f"{path.stem}-diffusers")
         said += f"\nConvert it once: {_convert('ControlNetModel', path, out)}\nThen: --from {out}"
-    elif kind in ("a ControlNet's weights", "a ControlNet as its authors store it") and wanted.startswith("a base"):
+    elif kind in ("a ControlNet's weights", "a ControlNet as its authors store it") and is_base_wanted:
         said += "\nA ControlNet to start from goes to --from; --base is what it is trained against."
     elif kind == "a ControlNet's weights" and is_file(path.parent / "config.json"):
         said += f"\nThe folder that it is in: --from {path.parent}"
@@ -69,7 +74,8 @@ def refuse_file(path: Path, wanted: str) -> UserError:
 
 
 def _convert(pipeline: str, path: Path, out: Path) -> str:
-    code = f"from diffusers import {pipeline} as P; P.from_single_file({str(path)!r}).save_pretrained({str(out)!r})"
+    before, after = json.dumps(str(path)), json.dumps(str(out))  # its quotes are not the shell's
+    code = f"from diffusers import {pipeline} as P; P.from_single_file({before}).save_pretrained({after})"
     return f"python -c {shlex.quote(code)}"
 
 

@@ -12,7 +12,6 @@ from everstep.errors import UserError
 from everstep.models.brought import class_of
 from everstep.models.weights import read_json
 
-SUPPORTED = "So far ControlNets are trained for text-to-image bases of Stable Diffusion 1.x and 2.x."
 # Beginnings of the class names of pipelines and networks; the first that fits decides.
 NAMES = (
     ("StableDiffusionXLImg2Img", "a refiner, or an image-to-image pipeline, of Stable Diffusion XL"),

@@ -9,8 +9,9 @@ from typing import Any
 
 from everstep.errors import UserError
 from everstep.models.base import BaseFolder
+from everstep.models.brought import SUPPORTED
 from everstep.models.configs import Kl, Part, Scheduler, Text, Tiny, Unet, checked
-from everstep.models.families import DISTILLED_SCHEDULERS, SUPPORTED, family_of_unet
+from everstep.models.families import DISTILLED_SCHEDULERS, family_of_unet
 from everstep.models.parts import modern_vae, plain_text, text_shapes, unet_shapes, vae_shapes
 from everstep.models.tokens import check_tokenizer
 from everstep.models.weights import Shape, be, count, listed, shapes_of, unlike

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from everstep.config import dump, resolve
+from everstep.versions import Run
 from street import Everstep, Row, Street, Words, read_golden, walk
 
 Spoil = Callable[[Path], object]
@@ -144,6 +146,20 @@ def controlnet(street: Street, *spoils: Spoil, **changed: Any) -> Path:
     return folder
 
 
+def a_run(street: Street) -> Path:
+    """One that has no versions yet."""
+    return Run.create(street.folder / "runs/b", dump(resolve(None, {}))).path
+
+
+def as_bin(folder: Path, *left_out: str) -> None:
+    """The UNet as older bases hold it."""
+    import torch
+
+    held = {name: torch.from_numpy(values) for name, values in load_file(folder / UNET).items() if name not in left_out}
+    (folder / UNET).unlink()
+    torch.save(held, folder / "unet/diffusion_pytorch_model.bin")
+
+
 def start(name: str, *spoils: Spoil, code: int = 2, shows: str = "", **changed: Any) -> Row:
     return brought(name, lambda street: controlnet(street, *spoils, **changed), code, shows, "--from")
 
@@ -207,6 +223,9 @@ WHOLE = [
     base("weights_are_still_coming", renamed((UNET, UNET + ".incomplete"))),
     base("weights_are_missing", lambda folder: (folder / TEXT).unlink()),
     base("weights_have_another_name", renamed((UNET, "unet/model.safetensors"))),
+    base("weights_are_bin", as_bin, code=0, shows="rror"),
+    base("weights_are_bin_and_lack_a_tensor", lambda folder: as_bin(folder, "conv_in.weight")),
+    base("weights_are_bin_and_cut", as_bin, cut("unet/diffusion_pytorch_model.bin")),
     base("unet_lacks_a_tensor", tensors(UNET, drop("conv_in.weight"))),
     base("unet_lacks_many", tensors(UNET, lambda held: [held.pop(name) for name in list(held) if "mid_block" in name])),
     base("vae_lacks_a_tensor", tensors(VAE, drop("quant_conv.bias"))),
@@ -257,7 +276,11 @@ STARTS = [
     ),
     brought("start_is_not_there", lambda street: street.folder / "nothing", option="--from"),
 ]
-ROWS = [*FAMILIES, *FITTING, *TOKENIZERS, *WHOLE, *PLACES, *STARTS]
+BESIDE_RUNS = [
+    brought("folder_of_a_run", lambda street: a_run(street)),
+    brought("start_is_a_run", lambda street: a_run(street), option="--from"),
+]
+ROWS = [*BESIDE_RUNS, *FAMILIES, *FITTING, *TOKENIZERS, *WHOLE, *PLACES, *STARTS]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from bases import write_base
@@ -79,6 +79,15 @@ def test_every_tensor_of_a_true_base_is_told(like: str) -> None:
         (encoder, text_shapes(text)),
     ):
         assert told == plain_text({name: tuple(t.shape) for name, t in network.state_dict().items()})
+
+
+@pytest.mark.parametrize("changed", [{}, {"encoder_block_out_channels": (8, 8), "num_encoder_blocks": (1, 2)}])
+def test_every_tensor_of_a_tiny_vae_is_told(changed: dict[str, object]) -> None:
+    decoder = {"decoder_block_out_channels": (8, 8), "num_decoder_blocks": (2, 1)} if changed else {}
+    with torch.device("meta"):
+        network = AutoencoderTiny(**changed, **decoder)
+    told = vae_shapes(json.loads(network.to_json_string()))
+    assert told == {name: tuple(t.shape) for name, t in network.state_dict().items()}
 
 
 def test_vaes_of_2022_are_read_by_their_old_names() -> None:

@@ -57,6 +57,8 @@ class Kl(Part):
 class Tiny(Part):
     encoder_block_out_channels: Counts = [64] * 4
     decoder_block_out_channels: Counts = [64] * 4
+    num_encoder_blocks: Counts = [1, 3, 3, 3]
+    num_decoder_blocks: Counts = [3, 3, 3, 1]
     latent_channels: Count = 4
     in_channels: Count = 3
     out_channels: Count = 3

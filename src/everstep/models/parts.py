@@ -91,7 +91,9 @@ def _up_block(
 
 
 def vae_shapes(config: Mapping[str, Any]) -> dict[str, Shape] | None:
-    """Every tensor of an AutoencoderKL; of others None."""
+    """Every tensor of an AutoencoderKL or AutoencoderTiny."""
+    if config.get("_class_name") == "AutoencoderTiny":
+        return _tiny_shapes(config)
     blocks = set(config.get("down_block_types", ["DownEncoderBlock2D"]))
     blocks |= set(config.get("up_block_types", ["UpDecoderBlock2D"]))
     if config.get("_class_name") != "AutoencoderKL" or not blocks <= {"DownEncoderBlock2D", "UpDecoderBlock2D"}:
@@ -133,6 +135,46 @@ def _vae_end(side: str, middle: int, width: int, out: int, has_attention: bool) 
         yield from resnet(f"{side}.mid_block.resnets.{number}", middle, middle)
     yield from norm(f"{side}.conv_norm_out", width)
     yield from conv(f"{side}.conv_out", width, out)
+
+
+def _tiny_shapes(config: Mapping[str, Any]) -> dict[str, Shape] | None:
+    """None where blocks and widths are not one for one."""
+    encoder, decoder = config["encoder_block_out_channels"], config["decoder_block_out_channels"]
+    encoded, decoded = config["num_encoder_blocks"], config["num_decoder_blocks"]
+    if (len(encoder), len(decoder)) != (len(encoded), len(decoded)):
+        return None
+    latent = int(config["latent_channels"])
+    inside = _tiny_encoder(int(config["in_channels"]), encoder, encoded, latent)
+    outside = _tiny_decoder(latent, decoder, decoded, int(config["out_channels"]))
+    return dict([*inside, *outside])
+
+
+def _tiny_encoder(before: int, widths: Sequence[int], blocks: Sequence[int], out: int) -> Shapes:
+    place = 0
+    for number, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+        convolution = conv(f"encoder.layers.{place}", width if number else before, width)
+        yield from convolution if number == 0 else list(convolution)[:1]  # those that halve have no bias
+        for block in range(place + 1, place + 1 + count):
+            yield from _tiny_block(f"encoder.layers.{block}", width)
+        place += 1 + count
+    yield from conv(f"encoder.layers.{place}", widths[-1], out)
+
+
+def _tiny_decoder(before: int, widths: Sequence[int], blocks: Sequence[int], out: int) -> Shapes:
+    yield from conv("decoder.layers.0", before, widths[0])
+    place = 2  # after an activation
+    for number, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+        is_last = number == len(widths) - 1
+        for block in range(place, place + count):
+            yield from _tiny_block(f"decoder.layers.{block}", width)
+        place += count + (not is_last)  # what doubles the picture has no tensors
+        yield from list(conv(f"decoder.layers.{place}", width, out if is_last else width))[: 1 + is_last]
+        place += 1
+
+
+def _tiny_block(name: str, width: int) -> Shapes:
+    for place in (0, 2, 4):
+        yield from conv(f"{name}.conv.{place}", width, width)
 
 
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}

@@ -105,7 +105,7 @@ def test_weights_to_start_from_tell_their_own_size(
     assert told["file_bytes"][OPTIMIZER] == sizes[OPTIMIZER]  # type: ignore[index]
     (folder / "diffusion_pytorch_model.safetensors").write_bytes(b"nothing")
     refused = everstep("plan", *other, "--from", folder)
-    assert (refused.code, "cannot be read" in refused.out) == (2, True)
+    assert (refused.code, "is damaged, or was not downloaded to its end" in refused.out) == (2, True)
 
 
 def test_what_would_be_refused_by_train_is_refused_by_plan(everstep: Everstep, words: tuple[object, ...]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from everstep.errors import UserError
-from everstep.models.base import locate
+from everstep.models.base import _once_digested, differing_files, locate
 
 
 def test_sizes_come_from_the_bases_own_configs(tiny_base: Path) -> None:
@@ -28,6 +28,33 @@ def test_the_digest_follows_the_content(tiny_base: Path, tmp_path: Path) -> None
     content[-1] ^= 1
     weights.write_bytes(content)
     assert locate(str(copy)).digest() != locate(str(tiny_base)).digest()
+
+
+def test_files_that_nothing_loads_do_not_count(tiny_base: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_base, tmp_path / "copy")
+    for name in ("unet/.DS_Store", "vae/README.md", "unet/diffusion_pytorch_model.non_ema.safetensors"):
+        (copy / name).write_bytes(b"stray")
+    base = locate(str(copy))
+    assert base.digest() == locate(str(tiny_base)).digest()
+    assert set(base.file_digests()) == {str(path.relative_to(copy)) for path in base.loaded_files()}
+    # An earlier program, to which every file counted, would have recorded this; a run of it goes on.
+    of_all_files = base._digest_of(_once_digested(copy))
+    assert of_all_files != base.digest()
+    assert base.digest(of_all_files) == of_all_files
+    assert base.digest("xxh3-128:another") == base.digest()
+
+
+def test_digests_of_known_bases_are_what_earlier_runs_recorded() -> None:
+    assert locate("builtin:circles").digest() == "xxh3-128:d7cb08b6843b0e9b227a65e4e2c97d38"
+
+
+def test_which_files_differ_is_told(tiny_base: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_base, tmp_path / "copy")
+    then = locate(str(copy)).file_digests()
+    (copy / "unet/config.json").write_text((copy / "unet/config.json").read_text() + " ")
+    (copy / "tokenizer/special_tokens_map.json").unlink()
+    told = differing_files(then, locate(str(copy)).file_digests()).splitlines()
+    assert told == ["  tokenizer/special_tokens_map.json is not there any more", "  unet/config.json is other"]
 
 
 def test_a_mistyped_folder_names_the_near_one(tiny_base: Path) -> None:

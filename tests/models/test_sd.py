@@ -1,5 +1,7 @@
 """The family does what its options say, on bases in the shapes of SD 1.5 and SD 2.1."""
 
+import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from bases import write_base
 from everstep.config.schema import Compute
@@ -75,6 +78,23 @@ def test_a_new_controlnet_changes_nothing_yet(tiny_base: Path, pairs_folder: Pat
     )
     assert all(not bool(residual.any()) for residual in (*down, middle))
     assert 0 <= float(conditions.min()) <= float(conditions.max()) <= 1
+
+
+def test_a_controlnet_begins_with_the_bases_own_numbers_whatever_the_precision(tiny_base: Path) -> None:
+    exact, halved = (family(tiny_base, precision=precision).new_controlnet(0) for precision in ("fp32", "bf16"))
+    ours = dict(halved.named_parameters())
+    assert all(torch.equal(values, ours[name]) for name, values in exact.named_parameters())
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_no_tensor_is_left_at_whatever_memory_held(part: str, tiny_base: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    path = next((base / part).glob("*.safetensors"))
+    held = load_file(path)
+    gone = sorted(held)[-1]
+    save_file({name: tensor for name, tensor in held.items() if name != gone}, path, {"format": "pt"})
+    with pytest.raises(UserError, match=rf"{part} could not be loaded: 1 tensor missing \(.*{re.escape(gone)}\)"):
+        family(base)
 
 
 def test_the_same_seed_makes_the_same_controlnet(tiny_base: Path) -> None:
@@ -239,7 +259,7 @@ def test_a_controlnet_for_another_base_is_refused(tiny_base: Path, tmp_path: Pat
     (tmp_path / "net/config.json").write_text(config.replace('"cross_attention_dim": 16', '"cross_attention_dim": 32'))
     with pytest.raises(UserError):
         sd.load_controlnet(str(tmp_path / "net"))
-    with pytest.raises(UserError, match="is not a ControlNet in diffusers layout"):
+    with pytest.raises(UserError, match="holds no weights"):
         sd.load_controlnet(str(tmp_path))
 
 

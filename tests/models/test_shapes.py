@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from bases import write_base
 from everstep.models.base import locate
+from everstep.models.parts import modern_vae, plain_text, text_shapes, unet_shapes, vae_shapes
 from everstep.models.shapes import controlnet_shapes, hint_channels, new_controlnet_shapes
 
 # The published configs, by hand; memory for the networks is not taken (the meta device).
@@ -58,6 +60,39 @@ def test_a_controlnets_own_config_tells_the_same() -> None:
     config = json.loads(network.to_json_string())
     found = controlnet_shapes(config, config["conditioning_embedding_out_channels"])
     assert found == {name: tuple(t.shape) for name, t in network.state_dict().items()}
+
+
+@pytest.mark.parametrize("like", ["sd15", "sd21"])
+def test_every_tensor_of_a_true_base_is_told(like: str) -> None:
+    config = {**{"sd15": SD15, "sd21": SD21}[like], "down_block_types": SD15["down_block_types"]}
+    up = ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D")
+    kl = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "_class_name": "AutoencoderKL"}
+    kl |= {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    text = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**config)
+        vae = AutoencoderKL(**{key: value for key, value in kl.items() if key != "_class_name"})
+        encoder = CLIPTextModel(CLIPTextConfig(**text))
+    for network, told in (
+        (unet, unet_shapes({**config, "up_block_types": up})),
+        (vae, vae_shapes(kl)),
+        (encoder, text_shapes(text)),
+    ):
+        assert told == plain_text({name: tuple(t.shape) for name, t in network.state_dict().items()})
+
+
+@pytest.mark.parametrize("changed", [{}, {"encoder_block_out_channels": (8, 8), "num_encoder_blocks": (1, 2)}])
+def test_every_tensor_of_a_tiny_vae_is_told(changed: dict[str, object]) -> None:
+    decoder = {"decoder_block_out_channels": (8, 8), "num_decoder_blocks": (2, 1)} if changed else {}
+    with torch.device("meta"):
+        network = AutoencoderTiny(**changed, **decoder)
+    told = vae_shapes(json.loads(network.to_json_string()))
+    assert told == {name: tuple(t.shape) for name, t in network.state_dict().items()}
+
+
+def test_vaes_of_2022_are_read_by_their_old_names() -> None:
+    old = {"encoder.mid_block.attentions.0.proj_attn.weight": (8, 8, 1, 1), "quant_conv.bias": (8,)}
+    assert modern_vae(old) == {"encoder.mid_block.attentions.0.to_out.0.weight": (8, 8), "quant_conv.bias": (8,)}
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def reproduce(run: Run, version: Version) -> Reproduced:
     if facts.device == "cpu":
         torch.set_num_threads(facts.threads)
     family = open_base(_in_the_precision_of(facts, config))
-    if family.base.digest() != facts.base["digest"]:
+    if family.base.digest(facts.base["digest"]) != facts.base["digest"]:
         raise UserError(f"The base {family.base.name} is not the one that {version.name} was drawn with.")
     controlnet = family.load_controlnet(str(version.path / "controlnet"))
     with reading(version.path):

@@ -5,10 +5,11 @@ Never imports torch.
 
 from everstep.config import Config
 from everstep.config.load import validate
-from everstep.errors import UserError
 from everstep.evaluation.adherence import MODELS, check_scoring
 from everstep.launch.machine import refuse_unfit
 from everstep.models.base import BaseFolder, locate
+from everstep.models.beginning import check_start, controlnet_folder
+from everstep.models.survey import survey
 from everstep.places import absolute, as_text, spelled
 from everstep.train.boards import check_tracking
 from everstep.versions import Run, run_folder, split_spec
@@ -17,7 +18,7 @@ from everstep.versions import Run, run_folder, split_spec
 def complete(config: Config) -> tuple[Config, BaseFolder]:
     """Settings in which nothing is left open: absolute paths, the resolution. Raises: UserError."""
     refuse_unfit(config)
-    base = locate(config.base.path, config.base.revision)
+    base = survey(locate(config.base.path, config.base.revision))
     resolution = config.data.resolution or base.native_resolution()
     base.latent_shape(resolution)
     check_tracking(config.tracking)
@@ -29,7 +30,7 @@ def complete(config: Config) -> tuple[Config, BaseFolder]:
     for key in MODELS:
         if settings["scoring"][key] is not None:
             settings["scoring"][key] = _absolute(settings["scoring"][key])
-    settings["optim"]["start_from"] = _start_from(config.optim.start_from)
+    settings["optim"]["start_from"] = _start_from(config.optim.start_from, base)
     return validate(settings, "settings"), base
 
 
@@ -37,14 +38,15 @@ def _absolute(path: str) -> str:
     return path if path.startswith("builtin:") else as_text(absolute(spelled(path)), "The folder")
 
 
-def _start_from(spec: str | None) -> str | None:
+def _start_from(spec: str | None, base: BaseFolder) -> str | None:
     """A ControlNet folder or RUN@VERSION, absolute, and with the version's number instead of a moving name."""
     if spec is None:
         return None
     folder, version = split_spec(spec)
     if version is not None:
         found = Run.open(run_folder(folder)).find(version)
+        check_start(found.path / "controlnet", base)
         return f"{found.path.parent}@{found.number}"
-    if not (spelled(spec) / "config.json").is_file():
-        raise UserError(f"--from {spec}: neither RUN@VERSION nor a folder with a ControlNet's config.json.")
-    return as_text(absolute(spelled(spec)), "--from")
+    start = controlnet_folder(spec)
+    check_start(start, base)
+    return as_text(absolute(start), "--from")

@@ -15,7 +15,7 @@ from everstep.errors import EverstepError, UserError
 from everstep.launch.checks import complete
 from everstep.models.base import BaseFolder
 from everstep.telling import untold
-from everstep.train.ready import open_data
+from everstep.train.ready import base_digest_of, open_data
 from everstep.units import size
 from everstep.versions import Run, Version, run_folder
 from everstep.versions.layout import version_number
@@ -44,15 +44,15 @@ class Inputs:
         """The pairs, checked. Raises: UserError listing every pair that cannot be used."""
         return open_data(self.config, self.report, self.during)
 
-    @cached_property
-    def base_digest(self) -> str:
+    def base_digest(self, version: Version | None) -> str:
+        """Of the base, as the version recorded it where that still holds. Files are read once in a process."""
         with self.during("Reading the base", count=size) as said:
-            return self.base.digest(said)
+            return base_digest_of(self.base, version, said)
 
     def is_same(self, key: str, version: Version) -> bool:
         """Whether another place holds what the version was made from."""
         if key in ("base.path", "base.revision"):
-            return bool(self.base_digest == version.manifest["base"]["digest"])
+            return bool(self.base_digest(version) == version.manifest["base"]["digest"])
         if key == "data.path":
             return bool(self.source.fingerprint() == version.manifest["data"]["fingerprint"])
         return key == "optim.start_from" and _is_same_start(self.config.optim.start_from, version)

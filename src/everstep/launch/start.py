@@ -133,11 +133,11 @@ def _mended(start: Start, undo: Undo, held: ExitStack, reporter: Reporter) -> in
         if changes and all(is_free(key) or _is_moved(key, inputs, version) for key in changes):
             _record(start, version, changes, reporter)
         return ExitCode.DONE
-    source, base_digest = inputs.source, inputs.base_digest
+    source, base_digest = inputs.source, inputs.base_digest(version)
     parent = None
     if version is not None:
         held.enter_context(reading(version.path))  # inherited by the trainer: no prune takes it from under us
-        changes |= check_origin(version, base_digest, source, start.accepts_data)
+        changes |= check_origin(version, inputs.base, source, start.accepts_data)
         parent = ParentRef(run.name, version.number, version.manifest_digest, changes)
         _say_held_out(config, source, version, reporter)
         _check_room(run.path, inputs, version, reporter)

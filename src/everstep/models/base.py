@@ -4,8 +4,7 @@ Must not load weights; that is the family's work.
 """
 
 import difflib
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -15,10 +14,15 @@ import xxhash
 
 from everstep.contracts import Counted
 from everstep.errors import UserError
+from everstep.models.brought import COMPONENTS, SUPPORTED, elsewhere, is_base, kind_of_folder, refuse_file
+from everstep.models.families import family_of_folder
+from everstep.models.hub import TOKENIZER, download
+from everstep.models.weights import DIFFUSERS, TRANSFORMERS, Weights, find_weights, listed, read_json, reason
 from everstep.places import absolute, as_text, spelled
 
 BUILTINS = ("circles",)
-COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+ALGORITHM = "xxh3-128"
+_DIGESTS: dict[tuple[str, int, int, int], bytes] = {}
 CHUNK_BYTES = 1 << 24
 
 
@@ -29,25 +33,35 @@ class BaseFolder:
     name: str
     path: Path
     revision: str | None = None
+    notes: tuple[str, ...] = ()  # what is worth saying of it before it is used
+
+    def weights(self, component: str) -> Weights:
+        """The files of a network that are loaded. Raises: UserError if they are not there."""
+        return find_weights(self.path / component, TRANSFORMERS if component == "text_encoder" else DIFFUSERS)
+
+    def config_path(self, component: str) -> Path:
+        """Of a network, or of the scheduler."""
+        return self.path / component / ("scheduler_config.json" if component == "scheduler" else "config.json")
 
     def config(self, component: str) -> dict[str, Any]:
         """The config.json of a component. Raises: UserError if it cannot be read."""
-        path = self.path / component / ("scheduler_config.json" if component == "scheduler" else "config.json")
-        try:
-            parsed: dict[str, Any] = json.loads(path.read_text())
-            return parsed
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.name} is not a base in diffusers layout: {path} ({error}).") from None
+        return read_json(self.config_path(component))
 
     def vae_factor(self) -> int:
         """By how much the VAE makes pictures smaller, per side."""
         vae = self.config("vae")
-        channels = vae.get("block_out_channels") or vae["encoder_block_out_channels"]
+        channels = vae.get("encoder_block_out_channels") or vae.get("block_out_channels") or [64]
         return int(2 ** (len(channels) - 1))
 
     def native_resolution(self) -> int:
         """Side, in pixels, of the pictures the base was made for."""
-        return int(self.config("unet")["sample_size"]) * self.vae_factor()
+        side = self.config("unet").get("sample_size")
+        if not isinstance(side, int):
+            raise UserError(
+                f"{self.name} does not say for which size of pictures it was made: its unet/config.json has no "
+                "sample_size. Nothing was started.\nSay it: --data.resolution 512"
+            )
+        return side * self.vae_factor()
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """Channels, height and width of the latents of a square picture.
@@ -65,38 +79,85 @@ class BaseFolder:
         side = resolution // self.vae_factor()
         return int(unet["in_channels"]), side, side
 
-    def digest(self, said: Counted = lambda done, total: None) -> str:
-        """Content of everything a training reads from the base: equal if and only if the base is.
+    def loaded_files(self) -> list[Path]:
+        """Everything that a training reads, in the order in which it is digested."""
+        found = []
+        for component in COMPONENTS:
+            if component == "tokenizer":
+                paths = [self.path / component / name for name in TOKENIZER]
+                found += [path for path in paths if path.is_file()]
+            elif component == "scheduler":
+                found.append(self.config_path(component))
+            else:
+                found += sorted([self.config_path(component), *self.weights(component).files])
+        return found
+
+    def file_digests(self) -> dict[str, str]:
+        """Of each file that is loaded, by its place in the base."""
+        return {self._place(path): f"{ALGORITHM}:{_file_digest(path).hex()}" for path in self.loaded_files()}
+
+    def digest(self, recorded: str | None = None, said: Counted = lambda done, total: None) -> str:
+        """Content of everything a training reads from the base: equal if and only if that is.
 
         Args:
             said: told of bytes.
+
+        Earlier programs also digested files that nothing loads. One of theirs is returned where it still holds.
         """
-        total, paths, done = xxhash.xxh3_128(), list(_identifying_files(self.path)), 0
-        all_bytes = sum(path.stat().st_size for path in paths)
+        loaded = self._digest_of(self.loaded_files(), said)
+        if recorded is None or recorded == loaded:
+            return loaded
+        return recorded if self._digest_of(_once_digested(self.path), said) == recorded else loaded
+
+    def _digest_of(self, paths: list[Path], said: Counted) -> str:
+        total, done, all_bytes = xxhash.xxh3_128(), 0, sum(path.stat().st_size for path in paths)
         for path in paths:
-            total.update(str(path.relative_to(self.path)).encode())
-            digest = xxhash.xxh3_128()
-            for chunk in _chunks(path):
-                digest.update(chunk)
-                done += len(chunk)
-                said(done, all_bytes)
-            total.update(digest.digest())
-        return f"xxh3-128:{total.hexdigest()}"
+            total.update(self._place(path).encode())
+            total.update(_file_digest(path, lambda read, before=done: said(before + read, all_bytes)))
+            done += path.stat().st_size
+        return f"{ALGORITHM}:{total.hexdigest()}"
+
+    def _place(self, path: Path) -> str:
+        return str(path.relative_to(self.path))
+
+
+def differing_files(then: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Which files of a base differ from what was recorded, one line each."""
+    lines = [f"  {name} is not there any more" for name in then if name not in now]
+    lines += [f"  {name} is other" for name in then if name in now and then[name] != now[name]]
+    lines += [f"  {name} was not there" for name in now if name not in then]
+    return "\n".join(lines)
 
 
 def locate(name: str, revision: str | None = None) -> BaseFolder:
     """Find a built-in base, a folder, or a hub id (downloaded if it is not in the cache).
 
-    Raises: UserError with the nearest folder name if there is nothing of this name.
+    Raises: UserError with the nearest folder name if there is nothing of this name, and what it is if it is no base.
     """
     if name.startswith("builtin:"):
         return BaseFolder(name, _builtin(name.removeprefix("builtin:")))
-    path = spelled(name)
+    path = _path_of(name)
     if path.is_dir():
         return BaseFolder(as_text(absolute(path), "The base"), _checked(absolute(path)))
+    if path.exists():
+        raise refuse_file(path.absolute(), "a base is a folder in diffusers layout")
+    if path.is_symlink():
+        raise UserError(f"The base {name} is a link to {path.readlink()}, which is not there. Nothing was started.")
     if path.is_absolute() or name.startswith(".") or name.count("/") != 1:
         raise UserError(f"The base {name} is not a folder{_near(path)}. Nothing was started.")
-    return BaseFolder(name, _download(name, revision), revision)
+    return BaseFolder(name, _checked(download(name, revision)), revision)
+
+
+def _path_of(name: str) -> Path:
+    """Raises: UserError for what cannot be one: a name that is too long, or a folder that may not be entered."""
+    try:
+        path = spelled(name)
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"The base {name[:80]} cannot be looked at: {reason(error)}. Nothing was started.") from None
+    return path
 
 
 def _builtin(name: str) -> Path:
@@ -106,10 +167,27 @@ def _builtin(name: str) -> Path:
 
 
 def _checked(path: Path) -> Path:
-    missing = [part for part in COMPONENTS if not (path / part).is_dir()]
-    if missing:
-        raise UserError(f"{path} is not a base in diffusers layout: {', '.join(missing)} missing.")
-    return path
+    """Raises: UserError saying what it is instead, and where the base is, if it is near."""
+    try:
+        missing = [part for part in COMPONENTS if not (path / part).is_dir()]
+        if other := family_of_folder(path):
+            raise UserError(f"{path} is {other}. {SUPPORTED} Nothing was started.")
+        if not missing:
+            return path
+        kind = kind_of_folder(path)
+        near = elsewhere(path, is_base)
+    except OSError as error:
+        raise UserError(f"{path} cannot be looked into: {reason(error)}. Nothing was started.") from None
+    if kind == "a base":
+        kind = None
+    is_one = (
+        f"{path} is {kind}, not a base in diffusers layout" if kind else f"{path} is not a base in diffusers layout"
+    )
+    told = "" if kind == "an empty folder" else f": {listed(missing)} missing"
+    hint = f"\nThe base is {near}" if near else ""
+    if kind in ("a ControlNet", "a run of Everstep", "a version of a run"):
+        hint += "\nA ControlNet to start from goes to --from; --base is what it is trained against."
+    raise UserError(f"{is_one}{told}. Nothing was started.{hint}")
 
 
 def _near(path: Path) -> str:
@@ -118,30 +196,31 @@ def _near(path: Path) -> str:
     return f"; did you mean {path.parent / near[0]}?" if near else ""
 
 
-def _download(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    patterns = ["model_index.json", *(f"{part}/*" for part in COMPONENTS)]
-    try:
-        folder = snapshot_download(
-            name,
-            revision=revision,
-            allow_patterns=patterns,
-            ignore_patterns=["*.msgpack", "*.onnx*", "*fp16*"],
-        )
-    except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"The base {name} is no folder here and could not be had from the hub: {first}") from None
-    return _checked(Path(folder))
+def _once_digested(folder: Path) -> list[Path]:
+    """What earlier programs digested: every file that lies in a component's folder, but for some forms of weights."""
+    return list(_all_files(folder))
 
 
-def _identifying_files(folder: Path) -> Iterator[Path]:
+def _all_files(folder: Path) -> Iterator[Path]:
     for component in COMPONENTS:
         entries = sorted(path for path in (folder / component).iterdir() if path.is_file())
         has_safetensors = any(path.suffix == ".safetensors" for path in entries)
         skipped = {".bin", ".msgpack", ".onnx"} if has_safetensors else {".msgpack", ".onnx"}
         yield from (path for path in entries if path.suffix not in skipped and ".fp16." not in path.name)
+
+
+def _file_digest(path: Path, said: Callable[[int], None] = lambda read: None) -> bytes:
+    """Read once in a process, and in the trainer that is forked from it, for as long as the file is the same."""
+    about = path.stat()
+    key = (str(path), about.st_size, about.st_mtime_ns, about.st_ino)
+    if key not in _DIGESTS:
+        digest, read = xxhash.xxh3_128(), 0
+        for chunk in _chunks(path):
+            digest.update(chunk)
+            read += len(chunk)
+            said(read)
+        _DIGESTS[key] = digest.digest()
+    return _DIGESTS[key]
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

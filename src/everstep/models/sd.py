@@ -4,7 +4,9 @@ The only place that knows this family's networks. Knows nothing of runs, steps o
 Legend: B batch, 3 RGB, C latent channels, H and W height and width (of latents, or of pixels for _B3HW).
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,13 @@ from transformers import CLIPTextModel, CLIPTokenizer
 import everstep.models.libraries  # noqa: F401  (quietens the others)
 from everstep.config.schema import Compute
 from everstep.contracts import Batch, Uint8Array
-from everstep.errors import UserError
+from everstep.errors import EverstepError, UserError
 from everstep.models.arithmetic import Arithmetic
 from everstep.models.base import BaseFolder
 from everstep.models.objective import add_noise, min_snr_weights, squared_error, velocity
 from everstep.models.shapes import hint_channels
 from everstep.models.text import PromptEncoder
+from everstep.models.weights import Weights, count, find_weights, listed, reason
 
 SAMPLERS = {"unipc": UniPCMultistepScheduler, "ddim": DDIMScheduler}
 
@@ -65,8 +68,8 @@ class StableDiffusion:
         self.unet = self._frozen(UNet2DConditionModel, "unet")
         self.vae = self._frozen(_vae_class(base), "vae")
         self.text_encoder = self._frozen(CLIPTextModel, "text_encoder")
-        self.tokenizer = CLIPTokenizer.from_pretrained(base.path / "tokenizer")
-        self.scheduler = DDPMScheduler.from_pretrained(base.path / "scheduler")
+        self.tokenizer = self._tokenizer()
+        self.scheduler = self._scheduler()
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise UserError(f"{base.name} predicts {self.prediction_type}; epsilon and v_prediction are known.")
         self.alphas_cumprod_T = self.scheduler.alphas_cumprod.to(arithmetic.device, torch.float32)
@@ -80,11 +83,34 @@ class StableDiffusion:
         self._unet_forward = torch.compile(self.unet) if compute.compile else self.unet
 
     def _frozen(self, network: Any, component: str) -> Any:
-        try:
-            loaded = _load(network, self.base.path / component, self.arithmetic.dtype)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"{self.base.name}: {component} could not be loaded: {error}") from None
+        loaded = self._loaded(network, component, self.arithmetic.dtype)
         return loaded.to(self.arithmetic.device).requires_grad_(False).eval()
+
+    def _loaded(self, network: Any, component: str, dtype: torch.dtype) -> Any:
+        folder, weights = self.base.path / component, self.base.weights(component)
+        return _load(network, folder, dtype, weights, f"{self.base.name}: {component}")
+
+    def _tokenizer(self) -> Any:
+        """As long as the encoder's positions, whatever the tokenizer's own files say or leave out."""
+        with _refused(f"{self.base.name}: tokenizer"):
+            tokenizer = CLIPTokenizer.from_pretrained(self.base.path / "tokenizer")
+            tokenizer("a", padding="max_length", max_length=3, truncation=True)
+        config = self.text_encoder.config
+        tokenizer.model_max_length = int(min(tokenizer.model_max_length, config.max_position_embeddings))
+        if len(tokenizer) > config.vocab_size:
+            raise UserError(
+                f"{self.base.name}: the tokenizer has {len(tokenizer):,} tokens, the text encoder knows "
+                f"{config.vocab_size:,}: they are of two bases."
+            )
+        return tokenizer
+
+    def _scheduler(self) -> Any:
+        with _refused(f"{self.base.name}: scheduler"):
+            scheduler = DDPMScheduler.from_pretrained(self.base.path / "scheduler")
+            _base_sampler(self.base)
+        if not torch.isfinite(scheduler.alphas_cumprod).all():
+            raise UserError(f"{self.base.name}: scheduler/scheduler_config.json makes noise that is not finite.")
+        return scheduler
 
     @property
     def prediction_type(self) -> str:
@@ -102,21 +128,21 @@ class StableDiffusion:
         The hint encoder halves the picture as often as the VAE does; its last layer begins at zero, or at random, so
         that the first step already hears of the condition. Source: Zhang et al. 2023, section 3.
         """
+        unet = self.unet
+        if self.arithmetic.dtype != torch.float32:
+            # What is trained begins with the base's own numbers, not with those rounded for computing.
+            unet = self._loaded(UNet2DConditionModel, "unet", torch.float32)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            controlnet = ControlNetModel.from_unet(
-                self.unet, conditioning_embedding_out_channels=hint_channels(self.base)
-            )
+            controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=hint_channels(self.base))
             if hint_start == "random":
                 controlnet.controlnet_cond_embedding.conv_out.reset_parameters()
         return self._trainable(controlnet)
 
     def load_controlnet(self, folder: str) -> ControlNetModel:
         """An existing ControlNet in diffusers layout. Raises: UserError if it does not fit the base."""
-        try:
-            controlnet = _load(ControlNetModel, Path(folder), torch.float32)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"{folder} is not a ControlNet in diffusers layout: {error}") from None
+        weights = find_weights(Path(folder))
+        controlnet = _load(ControlNetModel, Path(folder), torch.float32, weights, f"{folder}: the ControlNet")
         for key in ("cross_attention_dim", "in_channels", "block_out_channels"):
             ours, theirs = _plain(self.unet.config[key]), _plain(controlnet.config[key])
             if ours != theirs:
@@ -251,10 +277,35 @@ class StableDiffusion:
         return SAMPLERS[scheduler].from_config(self.scheduler.config)
 
 
-def _load(network: Any, folder: Path, dtype: torch.dtype) -> Any:
-    if network is CLIPTextModel:
-        return network.from_pretrained(folder, dtype=dtype)
-    return network.from_pretrained(folder, dtype=dtype, low_cpu_mem_usage=False)
+def _load(network: Any, folder: Path, dtype: torch.dtype, weights: Weights, what: str) -> Any:
+    """Raises: UserError in whose words a tensor would be left at whatever memory held, or does not fit."""
+    how: dict[str, Any] = {} if network is CLIPTextModel else {"low_cpu_mem_usage": False}
+    with _refused(what):
+        loaded, told = network.from_pretrained(
+            folder,
+            dtype=dtype,
+            variant=weights.variant,
+            use_safetensors=weights.is_safetensors,
+            output_loading_info=True,
+            local_files_only=True,
+            **how,
+        )
+    missing, misshapen = sorted(told["missing_keys"]), sorted(str(key) for key, *_ in told["mismatched_keys"])
+    for names, fault in ((missing, "missing"), (misshapen, "of another shape")):
+        if names:
+            raise UserError(f"{what} could not be loaded: {count(names, 'tensor')} {fault} ({listed(names)}).")
+    return loaded
+
+
+@contextlib.contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """The libraries raise whatever they like over files that they cannot read."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError, EverstepError):
+        raise
+    except Exception as error:
+        raise UserError(f"{what} could not be loaded: {reason(error)}") from None
 
 
 def _vae_class(base: BaseFolder) -> Any:

@@ -55,18 +55,18 @@ def _controlnet(config: Mapping[str, Any], hint: Sequence[int]) -> Shapes:
     widths, layers = list(config["block_out_channels"]), int(config.get("layers_per_block", 2))
     first, last = widths[0], widths[-1]
     time = first * TIME_FACTOR
-    yield from _conv("conv_in", int(config.get("in_channels", 4)), first)
-    yield from _linear("time_embedding.linear_1", first, time)
-    yield from _linear("time_embedding.linear_2", time, time)
+    yield from conv("conv_in", int(config.get("in_channels", 4)), first)
+    yield from linear("time_embedding.linear_1", first, time)
+    yield from linear("time_embedding.linear_2", time, time)
     yield from _hint_encoder(int(config.get("conditioning_channels", IMAGE_CHANNELS)), hint, first)
     for number, kind in enumerate(config["down_block_types"]):
-        yield from _down_block(config, number, kind, widths, layers, time)
+        yield from down_block(config, number, kind, widths, layers, time)
     for place, width in enumerate(_residual_widths(widths, layers)):
-        yield from _conv(f"controlnet_down_blocks.{place}", width, width, kernel=1)
-    yield from _conv("controlnet_mid_block", last, last, kernel=1)
-    yield from _attention("mid_block.attentions.0", config, last, _depths(config)[-1])
+        yield from conv(f"controlnet_down_blocks.{place}", width, width, kernel=1)
+    yield from conv("controlnet_mid_block", last, last, kernel=1)
+    yield from attention("mid_block.attentions.0", config, last, depths(config)[-1])
     for number in range(2):
-        yield from _resnet(f"mid_block.resnets.{number}", last, last, time)
+        yield from resnet(f"mid_block.resnets.{number}", last, last, time)
 
 
 def _residual_widths(widths: Sequence[int], layers: int) -> list[int]:
@@ -79,28 +79,29 @@ def _residual_widths(widths: Sequence[int], layers: int) -> list[int]:
 
 def _hint_encoder(channels: int, hint: Sequence[int], out: int) -> Shapes:
     name = "controlnet_cond_embedding"
-    yield from _conv(f"{name}.conv_in", channels, hint[0])
+    yield from conv(f"{name}.conv_in", channels, hint[0])
     for number, (narrow, wide) in enumerate(pairwise(hint)):
-        yield from _conv(f"{name}.blocks.{2 * number}", narrow, narrow)
-        yield from _conv(f"{name}.blocks.{2 * number + 1}", narrow, wide)
-    yield from _conv(f"{name}.conv_out", hint[-1], out)
+        yield from conv(f"{name}.blocks.{2 * number}", narrow, narrow)
+        yield from conv(f"{name}.blocks.{2 * number + 1}", narrow, wide)
+    yield from conv(f"{name}.conv_out", hint[-1], out)
 
 
-def _down_block(
+def down_block(
     config: Mapping[str, Any], number: int, kind: str, widths: Sequence[int], layers: int, time: int
 ) -> Shapes:
+    """A block of the encoder."""
     name, width = f"down_blocks.{number}", widths[number]
     if kind == "CrossAttnDownBlock2D":
         for layer in range(layers):
-            yield from _attention(f"{name}.attentions.{layer}", config, width, _depths(config)[number])
+            yield from attention(f"{name}.attentions.{layer}", config, width, depths(config)[number])
     for layer in range(layers):
         before = widths[max(0, number - 1)] if layer == 0 else width
-        yield from _resnet(f"{name}.resnets.{layer}", before, width, time)
+        yield from resnet(f"{name}.resnets.{layer}", before, width, time)
     if number < len(widths) - 1:
-        yield from _conv(f"{name}.downsamplers.0.conv", width, width)
+        yield from conv(f"{name}.downsamplers.0.conv", width, width)
 
 
-def _depths(config: Mapping[str, Any]) -> list[int]:
+def depths(config: Mapping[str, Any]) -> list[int]:
     """Transformer blocks in each attention, for each block of the encoder."""
     depth = config.get("transformer_layers_per_block", 1)
     return [depth] * len(config["down_block_types"]) if isinstance(depth, int) else list(depth)
@@ -109,48 +110,54 @@ def _depths(config: Mapping[str, Any]) -> list[int]:
 # --- layers ------------------------------------------------------------------------------------------------
 
 
-def _resnet(name: str, before: int, width: int, time: int) -> Shapes:
-    yield from _norm(f"{name}.norm1", before)
-    yield from _conv(f"{name}.conv1", before, width)
-    yield from _linear(f"{name}.time_emb_proj", time, width)
-    yield from _norm(f"{name}.norm2", width)
-    yield from _conv(f"{name}.conv2", width, width)
+def resnet(name: str, before: int, width: int, time: int | None = None) -> Shapes:
+    """Without a time it is one of a VAE."""
+    yield from norm(f"{name}.norm1", before)
+    yield from conv(f"{name}.conv1", before, width)
+    if time is not None:
+        yield from linear(f"{name}.time_emb_proj", time, width)
+    yield from norm(f"{name}.norm2", width)
+    yield from conv(f"{name}.conv2", width, width)
     if before != width:
-        yield from _conv(f"{name}.conv_shortcut", before, width, kernel=1)
+        yield from conv(f"{name}.conv_shortcut", before, width, kernel=1)
 
 
-def _attention(name: str, config: Mapping[str, Any], width: int, depth: int) -> Shapes:
+def attention(name: str, config: Mapping[str, Any], width: int, depth: int) -> Shapes:
+    """Transformer blocks that hear the text."""
     is_linear, text = bool(config.get("use_linear_projection")), int(config["cross_attention_dim"])
 
     def projection(end: str) -> Shapes:
-        return _linear(f"{name}.{end}", width, width) if is_linear else _conv(f"{name}.{end}", width, width, kernel=1)
+        return linear(f"{name}.{end}", width, width) if is_linear else conv(f"{name}.{end}", width, width, kernel=1)
 
-    yield from _norm(f"{name}.norm", width)
+    yield from norm(f"{name}.norm", width)
     yield from projection("proj_in")
     for number in range(depth):
         block = f"{name}.transformer_blocks.{number}"
         for place, context in ((1, width), (2, text)):
-            yield from _norm(f"{block}.norm{place}", width)
+            yield from norm(f"{block}.norm{place}", width)
             yield f"{block}.attn{place}.to_q.weight", (width, width)
             yield f"{block}.attn{place}.to_k.weight", (width, context)
             yield f"{block}.attn{place}.to_v.weight", (width, context)
-            yield from _linear(f"{block}.attn{place}.to_out.0", width, width)
-        yield from _norm(f"{block}.norm3", width)
-        yield from _linear(f"{block}.ff.net.0.proj", width, 2 * FEED_FORWARD_FACTOR * width)  # a gate and a value
-        yield from _linear(f"{block}.ff.net.2", FEED_FORWARD_FACTOR * width, width)
+            yield from linear(f"{block}.attn{place}.to_out.0", width, width)
+        yield from norm(f"{block}.norm3", width)
+        yield from linear(f"{block}.ff.net.0.proj", width, 2 * FEED_FORWARD_FACTOR * width)  # a gate and a value
+        yield from linear(f"{block}.ff.net.2", FEED_FORWARD_FACTOR * width, width)
     yield from projection("proj_out")
 
 
-def _conv(name: str, before: int, after: int, kernel: int = 3) -> Shapes:
+def conv(name: str, before: int, after: int, kernel: int = 3) -> Shapes:
+    """A convolution."""
     yield f"{name}.weight", (after, before, kernel, kernel)
     yield f"{name}.bias", (after,)
 
 
-def _linear(name: str, before: int, after: int) -> Shapes:
+def linear(name: str, before: int, after: int) -> Shapes:
+    """A matrix and its bias."""
     yield f"{name}.weight", (after, before)
     yield f"{name}.bias", (after,)
 
 
-def _norm(name: str, width: int) -> Shapes:
+def norm(name: str, width: int) -> Shapes:
+    """Scale and bias of a normalisation."""
     yield f"{name}.weight", (width,)
     yield f"{name}.bias", (width,)

@@ -26,6 +26,7 @@ def version_facts(ready: Ready, family: StableDiffusion, pairs: Split, origin: P
             "name": ready.base.name,
             "revision": ready.base.revision,
             "digest": ready.base_digest,
+            "files": ready.base.file_digests(),
             "family": family.name,
             "prediction_type": family.prediction_type,
         },

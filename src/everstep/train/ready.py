@@ -7,10 +7,10 @@ import shlex
 from dataclasses import dataclass
 
 from everstep.config import Config
-from everstep.contracts import Changes, During, ParentRef, Report
+from everstep.contracts import Changes, Counted, During, ParentRef, Report
 from everstep.data import Source, Split, open_source, split, split_as
 from everstep.errors import UserError
-from everstep.models.base import BaseFolder
+from everstep.models.base import BaseFolder, differing_files
 from everstep.places import as_word
 from everstep.telling import untold
 from everstep.versions import Run, Version
@@ -36,14 +36,9 @@ def open_data(config: Config, report: Report, during: During = untold) -> Source
         return open_source(data.path, data.resolution, data.bad_pairs, report=report, progress=said)
 
 
-def check_origin(version: Version, base_digest: str, source: Source, accepts_data: bool) -> Changes:
+def check_origin(version: Version, base: BaseFolder, source: Source, accepts_data: bool) -> Changes:
     """Returns the data's change if it is accepted. Raises: UserError if base or data are not the version's."""
-    was = version.manifest["base"]["digest"]
-    if was != base_digest:
-        raise UserError(
-            f"The base is not the one that {version.name} was trained on: {base_digest}, but it was {was}. "
-            "Nothing was changed."
-        )
+    _refuse_other_base(version, base)
     was, now = version.manifest["data"]["fingerprint"], source.fingerprint()
     if was == now:
         return {}
@@ -54,6 +49,21 @@ def check_origin(version: Version, base_digest: str, source: Source, accepts_dat
         f"The pairs in {path} have changed since {version.name} was made. Nothing was changed.\n"
         f"To go on with them as they are now: everstep resume {as_word(version.path.parent)} --set data.path={path}"
     )
+
+
+def base_digest_of(base: BaseFolder, version: Version | None, said: Counted = lambda done, total: None) -> str:
+    """As the version recorded it, where that still holds: one run has one."""
+    return base.digest(None if version is None else version.manifest["base"]["digest"], said)
+
+
+def _refuse_other_base(version: Version, base: BaseFolder) -> None:
+    was = version.manifest["base"]
+    now = base_digest_of(base, version)
+    if now == was["digest"]:
+        return
+    said = f"The base is not the one that {version.name} was trained on: {now}, but it was {was['digest']}."
+    files = differing_files(was.get("files", {}), base.file_digests()) if was.get("files") else ""
+    raise UserError(f"{said} Nothing was changed.{chr(10) if files else ''}{files}")
 
 
 def pairs_of(config: Config, source: Source, version: Version | None) -> Split:

@@ -17,7 +17,7 @@ from everstep.data import Source
 from everstep.errors import DamageFound, UserError
 from everstep.models.base import locate
 from everstep.places import as_word
-from everstep.train.ready import Ready, check_origin, open_data
+from everstep.train.ready import Ready, base_digest_of, check_origin, open_data
 from everstep.versions import Run, Version, describe_damage, verify
 from everstep.versions.lineage import ancestors
 from everstep.versions.reading import reading
@@ -179,18 +179,18 @@ def _legs(run: Run, version: Version, stops: list[Version | None], report: Repor
     """Raises: UserError if base or data are not those of then, or if nobody knows where settings changed."""
     named = config_of(version).base  # a run never changes it
     base = locate(named.path, named.revision)
-    base_digest, sources = base.digest(), dict[str, Source]()
+    sources = dict[str, Source]()
     for before, until in itertools.pairwise(stops):
         assert until is not None
         _refuse_unknown_change(before, until)
         config = config_of(until)
         pairs = f"{config.data.path} {config.data.resolution} {config.data.bad_pairs}"
         source = sources[pairs] = sources[pairs] if pairs in sources else open_data(config, report)
-        if check_origin(until, base_digest, source, accepts_data=True):
+        if check_origin(until, base, source, accepts_data=True):
             raise UserError(
                 f"The pairs in {config.data.path} have changed since {until.name} was made, so it cannot be replayed."
             )
-        yield Leg(Ready(run, config, base, base_digest, source, before, None), until)
+        yield Leg(Ready(run, config, base, base_digest_of(base, until), source, before, None), until)
 
 
 def _refuse_unknown_change(before: Version | None, until: Version) -> None:

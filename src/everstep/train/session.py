@@ -132,8 +132,9 @@ def _scorer(
 
 def _opening(ready: Ready) -> str:
     optim = ready.config.optim
+    notes = "".join(f"{note}\n" for note in ready.base.notes)
     return (
-        f"{ready.run.name}: ControlNet on {ready.base.name}, {ready.source.description}\n"
+        f"{notes}{ready.run.name}: ControlNet on {ready.base.name}, {ready.source.description}\n"
         f"{optim.max_steps:,} steps of {optim.images_per_step} images at {ready.config.data.resolution} px; "
         f"versions every {ready.config.versions.every} in {ready.run.path}"
     )

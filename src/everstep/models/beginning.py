@@ -1,0 +1,94 @@
+"""Looks at a ControlNet that a training is to start from, and at whether it fits the base, before anything starts.
+
+Never imports torch, never reads weights.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from everstep.errors import UserError
+from everstep.models.base import BaseFolder
+from everstep.models.brought import class_of, elsewhere, is_controlnet, kind_of_folder, refuse_file
+from everstep.models.configs import ControlNet, checked
+from everstep.models.shapes import controlnet_shapes
+from everstep.models.weights import find_weights, is_file, shapes_of, unlike
+
+# What base and ControlNet must have in common, for their blocks are added to each other.
+COMMON = (
+    *("in_channels", "block_out_channels", "down_block_types", "layers_per_block", "cross_attention_dim"),
+    *("use_linear_projection", "transformer_layers_per_block"),
+)
+
+
+def controlnet_folder(spec: str) -> Path:
+    """The folder that --from names. Raises: UserError saying what it is, if it is no ControlNet, and where one is."""
+    path = Path(spec).expanduser().absolute()
+    try:
+        if path.is_dir():
+            if is_controlnet(path):
+                return path
+            raise UserError(_no_controlnet(path))
+        is_there = path.exists()
+    except (OSError, ValueError) as error:
+        raise UserError(f"--from {spec[:80]} cannot be looked at: {error}. Nothing was started.") from None
+    if is_there:
+        raise refuse_file(path, "a start is RUN@VERSION or a folder with a ControlNet's config.json")
+    raise UserError(
+        f"--from {spec} is not there: neither RUN@VERSION nor a folder with a ControlNet's config.json. "
+        "Nothing was started."
+    )
+
+
+def _no_controlnet(path: Path) -> str:
+    kind = kind_of_folder(path)
+    if kind == "a run of Everstep":
+        return f"--from {path} is {kind}; say which version. Nothing was started.\nIts newest: --from {path}@latest"
+    if kind is None and is_file(path / "config.json"):
+        kind = "a folder whose config.json cannot be read, or says not what it is (_class_name)"
+    if kind is None or (kind != "a base" and class_of(path) is None):
+        near = elsewhere(path, is_controlnet)
+        told = f"--from {path} is {kind or 'a folder'}, not one with a ControlNet's config.json. Nothing was started."
+        return f"{told}\nThe ControlNet is {near}" if near else told
+    if kind == "a base":
+        return f"--from {path} is a base, not a ControlNet. Nothing was started.\nA base goes to --base."
+    return f"--from {path} is {kind}, not a ControlNet. Nothing was started."
+
+
+def check_start(folder: Path, base: BaseFolder) -> None:
+    """Raises: UserError with the file, the key and the names where it is not whole, or was made for another base."""
+    config = checked(folder / "config.json", ControlNet)
+    unet = base.config("unet")
+    for key in COMMON:
+        theirs, ours = config.get(key), unet.get(key, config.get(key))
+        if theirs != ours:
+            raise UserError(
+                f"--from {folder} was not made for {base.name}: {key} is {theirs}, but the base has {ours}. "
+                "Nothing was started."
+            )
+    _check_hint(folder, config, base)
+    found = shapes_of(find_weights(folder))
+    expected = controlnet_shapes(config, config["conditioning_embedding_out_channels"])
+    if found is None or expected is None:
+        return
+    if said := unlike(expected, found):
+        raise UserError(f"--from {folder}: the weights are not what config.json describes: {said}. "
+                        "Nothing was started.")  # fmt: skip
+
+
+def _check_hint(folder: Path, config: Mapping[str, Any], base: BaseFolder) -> None:
+    channels = config["conditioning_channels"]
+    if channels != 3:
+        raise UserError(f"--from {folder} takes conditions of {channels} channels (conditioning_channels); pictures "
+                        "have 3. Nothing was started.")  # fmt: skip
+    order = config["controlnet_conditioning_channel_order"]
+    if order not in ("rgb", "bgr"):
+        raise UserError(f"{folder / 'config.json'}: controlnet_conditioning_channel_order is {order!r:.60}; rgb and "
+                        "bgr are known. Nothing was started.")  # fmt: skip
+    made = 2 ** (len(config["conditioning_embedding_out_channels"]) - 1)
+    if made != base.vae_factor():
+        raise UserError(
+            f"--from {folder} was not made for {base.name}: it makes conditions {made} times smaller "
+            f"(conditioning_embedding_out_channels), but the base's VAE makes pictures {base.vae_factor()} times "
+            "smaller. Nothing was started."
+        )

@@ -1,0 +1,135 @@
+"""What lies in the place of a base, or of a ControlNet to start from, if it is neither: named, and what to do with it.
+
+Never imports torch.
+"""
+
+import json
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+from everstep.errors import UserError
+from everstep.models.weights import file_shapes, is_file, read_json
+
+SUPPORTED = "So far ControlNets are trained for text-to-image bases of Stable Diffusion 1.x and 2.x."
+COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+PICKLED = (".ckpt", ".pt", ".pth", ".bin")
+# The beginnings of tensors' names that tell what one file holds; the first that is found decides.
+FILES = (
+    (("lora_", "lora.", ".lora_", "loha_", "hada_"), "a LoRA"),
+    (("control_model.",), "a ControlNet as its authors store it"),
+    (("controlnet_cond_embedding.", "controlnet_down_blocks."), "a ControlNet's weights"),
+    (("ip_adapter.", "image_proj."), "an IP-Adapter"),
+    (("adapter.", "body.0.in_conv"), "a T2I-Adapter"),
+    (("double_blocks.", "model.diffusion_model.double_blocks."), "a whole Flux"),
+    (("joint_blocks.", "model.diffusion_model.joint_blocks."), "a whole Stable Diffusion 3"),
+    (("conditioner.embedders.1",), "a whole Stable Diffusion XL"),
+    (("cond_stage_model.model.",), "a whole Stable Diffusion 2.x"),
+    (("cond_stage_model.transformer.",), "a whole Stable Diffusion 1.x"),
+    (("model.diffusion_model.",), "the UNet of a Stable Diffusion"),
+    (("down_blocks.", "up_blocks."), "a UNet's weights"),
+    (("encoder.conv_in", "first_stage_model.", "decoder.conv_in"), "a VAE's weights"),
+    (("text_model.", "embeddings.token_embedding"), "a text encoder's weights"),
+)
+WHOLE = ("a whole Stable Diffusion 1.x", "a whole Stable Diffusion 2.x")
+
+
+def kind_of_names(names: Iterable[str]) -> str | None:
+    """What a file with tensors of these names is."""
+    known = list(names)
+    for beginnings, kind in FILES:
+        if any(name.startswith(beginnings) or (kind == "a LoRA" and ".lora" in name) for name in known):
+            return kind
+    return None
+
+
+def kind_of_file(path: Path) -> str | None:
+    """In words; None where it cannot be told. Raises: UserError if it is not whole."""
+    if path.suffix != ".safetensors" and path.suffix not in PICKLED:
+        return None
+    shapes = file_shapes(path)
+    return None if shapes is None else kind_of_names(shapes)
+
+
+def refuse_file(path: Path, wanted: str) -> UserError:
+    """One file where a folder is wanted."""
+    kind = kind_of_file(path)
+    is_base_wanted = wanted.startswith("a base")
+    is_weights = path.suffix == ".safetensors" or path.suffix in PICKLED
+    told = f"one file with {kind}" if kind else "one file of weights" if is_weights else "a file"
+    said = f"{path} is {told}; {wanted}. Nothing was started."
+    if kind in WHOLE and is_base_wanted:
+        out = path.with_name(f"{path.stem}-diffusers")
+        said += f"\nConvert it once: {_convert('StableDiffusionPipeline', path, out)}\nThen: --base {out}"
+    elif kind and kind.startswith("a whole") and is_base_wanted:
+        said += f"\n{SUPPORTED}"
+    elif kind == "a ControlNet as its authors store it" and not is_base_wanted:
+        out = path.with_name(f"{path.stem}-diffusers")
+        said += f"\nConvert it once: {_convert('ControlNetModel', path, out)}\nThen: --from {out}"
+    elif kind in ("a ControlNet's weights", "a ControlNet as its authors store it") and is_base_wanted:
+        said += "\nA ControlNet to start from goes to --from; --base is what it is trained against."
+    elif kind == "a ControlNet's weights" and is_file(path.parent / "config.json"):
+        said += f"\nThe folder that it is in: --from {path.parent}"
+    return UserError(said)
+
+
+def _convert(pipeline: str, path: Path, out: Path) -> str:
+    before, after = json.dumps(str(path)), json.dumps(str(out))  # its quotes are not the shell's
+    code = f"from diffusers import {pipeline} as P; P.from_single_file({before}).save_pretrained({after})"
+    return f"python -c {shlex.quote(code)}"
+
+
+def is_base(folder: Path) -> bool:
+    return all((folder / part).is_dir() for part in COMPONENTS)
+
+
+def is_controlnet(folder: Path) -> bool:
+    return class_of(folder) == "ControlNetModel"
+
+
+def class_of(folder: Path) -> str | None:
+    """What the config.json of a folder says that it is."""
+    try:
+        name = read_json(folder / "config.json").get("_class_name")
+    except UserError:
+        return None
+    return name if isinstance(name, str) else None
+
+
+def kind_of_folder(folder: Path) -> str | None:
+    """What a folder is that is neither base nor ControlNet, in words; None where nothing of it is known."""
+    if not any(folder.iterdir()):
+        return "an empty folder"
+    if is_file(folder / "hparams.yaml") and (folder / "records").is_dir():
+        return "a run of Everstep"
+    if is_file(folder / "manifest.json") and (folder / "controlnet").is_dir():
+        return "a version of a run"
+    if is_base(folder):
+        return "a base"
+    if is_file(folder / "adapter_config.json") or is_file(folder / "pytorch_lora_weights.safetensors"):
+        return "a LoRA"
+    if name := class_of(folder):
+        return "a ControlNet" if name == "ControlNetModel" else f"a single network, {name[:80]}"
+    found = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", *PICKLED))
+    if found and not any((folder / part).is_dir() for part in COMPONENTS):
+        return f"a folder with {found[0].name}"
+    return None
+
+
+def elsewhere(folder: Path, is_wanted: object) -> Path | None:
+    """The same thing one level up, or up to two levels down, as in the cache of the hub."""
+    assert callable(is_wanted)
+    if folder.parent != folder and is_wanted(folder.parent):
+        return folder.parent
+    below = list(_folders(folder))
+    if (folder / "snapshots").is_dir():
+        below = [*_folders(folder / "snapshots"), *below]
+    deeper = [grandchild for child in below[:50] for grandchild in _folders(child)[:50]]
+    return next((child for child in (*below, *deeper) if is_wanted(child)), None)
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(child for child in folder.iterdir() if child.is_dir())
+    except OSError:
+        return []

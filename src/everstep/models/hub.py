@@ -1,0 +1,96 @@
+"""Which files of a repository on the hub are downloaded: exactly those that are loaded.
+
+Never imports torch.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from everstep.errors import UserError
+from everstep.models.brought import COMPONENTS
+from everstep.models.weights import DIFFUSERS, TRANSFORMERS, VARIANT
+
+TOKENIZER = (
+    "added_tokens.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+
+
+def loaded_files(names: Iterable[str]) -> list[str]:
+    """Of all files in a repository those that a training reads; shards by their pattern.
+
+    Where a network is there in several forms, the one that `find_weights` takes.
+    """
+    there = sorted(names)
+    wanted = [name for name in there if name == "model_index.json"]
+    for component in COMPONENTS:
+        inside = [name.split("/", 1)[1] for name in there if name.startswith(f"{component}/") and name.count("/") == 1]
+        if component == "tokenizer":
+            taken = [name for name in inside if name in TOKENIZER]
+        elif component == "scheduler":
+            taken = [name for name in inside if name == "scheduler_config.json"]
+        else:
+            stems = TRANSFORMERS if component == "text_encoder" else DIFFUSERS
+            taken = [name for name in inside if name == "config.json"] + _weights(inside, stems)
+        wanted += [f"{component}/{name}" for name in taken]
+    return wanted
+
+
+def _weights(names: list[str], stems: tuple[str, str]) -> list[str]:
+    for variant in ("", f".{VARIANT}"):
+        for stem, kind in zip(stems, ("safetensors", "bin"), strict=True):
+            index = f"{stem}.{kind}.index{variant}.json"
+            if index in names:
+                beginning = f"{stem}{variant}-0"
+                return [index, *(name for name in names if name.startswith(beginning) and name.endswith(f".{kind}"))]
+            if f"{stem}{variant}.{kind}" in names:
+                return [f"{stem}{variant}.{kind}"]
+    return []
+
+
+def download(name: str, revision: str | None) -> Path:
+    """The folder of a snapshot in the hub's cache, completed if it can be reached. Raises: UserError."""
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    def cached() -> Path:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+
+    def fetched() -> Path:
+        listed = HfApi().list_repo_files(name, revision=revision)
+        wanted = loaded_files(listed)
+        if "unet/config.json" not in wanted and not any(file.startswith("transformer/") for file in listed):
+            raise UserError(_no_base(name, listed))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted or ["model_index.json"]))
+
+    ways: list[Callable[[], Path]] = [cached] if constants.HF_HUB_OFFLINE else [fetched, cached]
+    failed = ""
+    for way in ways:
+        try:
+            return way()
+        except HFValidationError as error:
+            failed = failed or _first(error)
+        except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+            failed = failed or _first(error)
+        except Exception as error:  # what carries a request has errors of its own, another in each version of the hub
+            if not type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3")):
+                raise
+            failed = failed or _first(error)
+    raise UserError(f"The base {name} is no folder here and could not be had from the hub: {failed}")
+
+
+def _first(error: Exception) -> str:
+    said = str(error).strip().splitlines()
+    return said[0] if said else type(error).__name__
+
+
+def _no_base(name: str, listed: list[str]) -> str:
+    single = [file for file in listed if file.endswith((".safetensors", ".ckpt")) and "/" not in file]
+    told = f" It holds {single[0]}, one file, which diffusers converts." if single else ""
+    return (
+        f"{name} on the hub is not a base in diffusers layout: it has no unet/config.json.{told} Nothing was started."
+    )

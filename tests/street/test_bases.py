@@ -1,0 +1,308 @@
+"""Bases and starts that people bring: each is trained on, or one sentence says why not and nothing is left behind."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from everstep.config import dump, resolve
+from everstep.versions import Run
+from street import Everstep, Row, Street, Words, read_golden, walk
+
+Spoil = Callable[[Path], object]
+UNET = "unet/diffusion_pytorch_model.safetensors"
+VAE = "vae/diffusion_pytorch_model.safetensors"
+TEXT = "text_encoder/model.safetensors"
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3438167536\n"
+
+
+# --- how things are spoilt ---------------------------------------------------------------------------------
+
+
+def config(file: str, **values: Any) -> Spoil:
+    """Keys of a config changed; those that are None are left out where `...` is given."""
+
+    def spoil(folder: Path) -> None:
+        path = folder / file
+        settings = json.loads(path.read_text()) | values
+        path.write_text(json.dumps({key: value for key, value in settings.items() if value is not ...}))
+
+    return spoil
+
+
+def tensors(file: str, change: Callable[[dict[str, np.ndarray]], object]) -> Spoil:
+    def spoil(folder: Path) -> None:
+        held = load_file(folder / file)
+        change(held)
+        save_file(held, folder / file, {"format": "pt"})
+
+    return spoil
+
+
+def text(file: str, content: str) -> Spoil:
+    return lambda folder: (folder / file).write_text(content)
+
+
+def cut(file: str) -> Spoil:
+    def spoil(folder: Path) -> None:
+        content = (folder / file).read_bytes()
+        (folder / file).write_bytes(content[: len(content) // 2])
+
+    return spoil
+
+
+def renamed(*pairs: tuple[str, str]) -> Spoil:
+    def spoil(folder: Path) -> None:
+        for before, after in pairs:
+            (folder / before).rename(folder / after)
+
+    return spoil
+
+
+def sharded(folder: Path, left_out: bool = False) -> None:
+    held = load_file(folder / UNET)
+    (folder / UNET).unlink()
+    names, stem = sorted(held), "diffusion_pytorch_model"
+    shards = {f"{stem}-00001-of-00002.safetensors": names[::2], f"{stem}-00002-of-00002.safetensors": names[1::2]}
+    for shard, inside in shards.items():
+        save_file({name: held[name] for name in inside}, folder / "unet" / shard, {"format": "pt"})
+    index = {"metadata": {}, "weight_map": {name: shard for shard, inside in shards.items() for name in inside}}
+    (folder / f"unet/{stem}.safetensors.index.json").write_text(json.dumps(index))
+    if left_out:
+        (folder / f"unet/{stem}-00002-of-00002.safetensors").unlink()
+
+
+def drop(*names: str) -> Callable[[dict[str, np.ndarray]], object]:
+    return lambda held: [held.pop(name) for name in names]
+
+
+def base(name: str, *spoils: Spoil, code: int = 2, shows: str = "") -> Row:
+    """A copy of a base, spoilt."""
+
+    def build(street: Street) -> Words:
+        folder = street.base()
+        for spoil in spoils:
+            spoil(folder)
+        return street.train(base=folder)
+
+    return Row(name, build, code, shows)
+
+
+def brought(name: str, make: Callable[[Street], object], code: int = 2, shows: str = "", option: str = "base") -> Row:
+    """Something in the place of a base, or of a start."""
+    build: Callable[[Street], Words] = lambda street: street.train(base=make(street))  # noqa: E731
+    if option == "--from":
+        build = lambda street: street.train("--from", make(street))  # noqa: E731
+    return Row(name, build, code, shows)
+
+
+def one_file(name: str, *keys: str) -> Callable[[Street], Path]:
+    def make(street: Street) -> Path:
+        save_file({key: np.zeros((2, 2), np.float32) for key in keys}, street.folder / name)
+        return street.folder / name
+
+    return make
+
+
+def folder_with(**parts: dict[str, Any]) -> Callable[[Street], Path]:
+    """A folder of another family: only its configs."""
+
+    def make(street: Street) -> Path:
+        made = street.folder / "other"
+        for place, settings in parts.items():
+            path = made / place.replace("__", "/") / "config.json" if place != "index" else made / "model_index.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(settings))
+        return made
+
+    return make
+
+
+def moved_into(*below: str) -> Callable[[Street], Path]:
+    def make(street: Street) -> Path:
+        shutil.copytree(street.right_base, street.folder.joinpath("outer", *below))
+        return street.folder / "outer"
+
+    return make
+
+
+def controlnet(street: Street, *spoils: Spoil, **changed: Any) -> Path:
+    """One for this base, written by diffusers."""
+    from diffusers import ControlNetModel
+
+    unet = json.loads((street.right_base / "unet/config.json").read_text())
+    keys = ("in_channels", "block_out_channels", "down_block_types", "layers_per_block", "cross_attention_dim")
+    settings = {key: unet[key] for key in (*keys, "attention_head_dim", "norm_num_groups")}
+    settings["conditioning_embedding_out_channels"] = (16, 32)
+    folder = street.folder / "net"
+    ControlNetModel(**(settings | changed)).save_pretrained(folder)
+    for spoil in spoils:
+        spoil(folder)
+    return folder
+
+
+def a_run(street: Street) -> Path:
+    """One that has no versions yet."""
+    return Run.create(street.folder / "runs/b", dump(resolve(None, {}))).path
+
+
+def as_bin(folder: Path, *left_out: str) -> None:
+    """The UNet as older bases hold it."""
+    import torch
+
+    held = {name: torch.from_numpy(values) for name, values in load_file(folder / UNET).items() if name not in left_out}
+    (folder / UNET).unlink()
+    torch.save(held, folder / "unet/diffusion_pytorch_model.bin")
+
+
+def start(name: str, *spoils: Spoil, code: int = 2, shows: str = "", **changed: Any) -> Row:
+    return brought(name, lambda street: controlnet(street, *spoils, **changed), code, shows, "--from")
+
+
+NET = "diffusion_pytorch_model.safetensors"
+FAMILIES = [
+    brought("family_sdxl", folder_with(index={"_class_name": "StableDiffusionXLPipeline"}, unet={})),
+    base("family_sdxl_by_its_unet", config("unet/config.json", addition_embed_type="text_time")),
+    brought("family_refiner", folder_with(unet={"addition_embed_type": "text_time"}, text_encoder_2={})),
+    brought("family_flux", folder_with(transformer={"_class_name": "FluxTransformer2DModel"})),
+    brought("family_sd3", folder_with(transformer={"_class_name": "SD3Transformer2DModel"}, text_encoder_3={})),
+    brought("family_z_image", folder_with(index={"_class_name": "ZImagePipeline"}, transformer={})),
+    brought("family_video", folder_with(unet={"_class_name": "UNet3DConditionModel"}, vae={})),
+    brought("family_nobody_knows", folder_with(transformer={"_class_name": "MyOwnTransformer"})),
+    base("family_inpainting", config("unet/config.json", in_channels=9)),
+    base("family_depth", config("unet/config.json", in_channels=5)),
+    base("family_edits", config("unet/config.json", in_channels=8)),
+    base("family_lcm", config("unet/config.json", time_cond_proj_dim=256)),
+    base("family_lcm_by_its_scheduler", config("scheduler/scheduler_config.json", _class_name="LCMScheduler")),
+    base("family_turbo", config("unet/config.json", _name_or_path="stabilityai/sd-turbo")),
+    base("family_without_a_middle", config("unet/config.json", mid_block_type=None)),
+    base("family_of_another_text_encoder", config("text_encoder/config.json", model_type="t5")),
+]
+FITTING = [
+    base("vae_of_16_channels", config("vae/config.json", latent_channels=16)),
+    base("text_of_another_width", config("text_encoder/config.json", hidden_size=32)),
+    base("scheduler_unknown", config("scheduler/scheduler_config.json", _class_name="MyScheduler")),
+    base(
+        "scheduler_of_flow_matching",
+        config("scheduler/scheduler_config.json", _class_name="FlowMatchEulerDiscreteScheduler"),
+    ),
+    base("scheduler_predicts_samples", config("scheduler/scheduler_config.json", prediction_type="sample")),
+    base("scheduler_is_missing", lambda folder: (folder / "scheduler/scheduler_config.json").unlink()),
+    base("config_of_a_wrong_kind", config("unet/config.json", block_out_channels="320,640")),
+    base("config_is_no_json", text("vae/config.json", "{'latent_channels': 4}")),
+    base("config_is_empty", text("unet/config.json", "")),
+    base("size_is_not_said", config("unet/config.json", sample_size=...)),
+]
+TOKENIZERS = [
+    base(
+        "tokenizer_without_its_config",
+        lambda f: (f / "tokenizer/tokenizer_config.json").unlink(),
+        code=0,
+        shows="rror",
+    ),
+    base("tokenizer_is_empty", lambda f: [path.unlink() for path in (f / "tokenizer").iterdir()]),
+    base("tokenizer_is_broken", cut("tokenizer/vocab.json")),
+    base("tokenizer_merges_are_missing", lambda f: (f / "tokenizer/merges.txt").unlink()),
+    base("tokenizer_merges_are_of_another", text("tokenizer/merges.txt", "#version: 0.2\nqx zz\n")),
+    base("tokenizer_is_larger_than_the_encoder", config("tokenizer/vocab.json", **{"a-word-too-much": 49407})),
+]
+WHOLE = [
+    base(
+        "weights_only_fp16", renamed((UNET, "unet/diffusion_pytorch_model.fp16.safetensors")), code=0, shows="variant"
+    ),
+    base("weights_in_shards", sharded, code=0, shows="rror|damaged"),
+    base("weights_a_shard_is_missing", lambda folder: sharded(folder, left_out=True)),
+    base("weights_are_a_pointer", text(UNET, POINTER)),
+    base("weights_are_cut", cut(VAE)),
+    base("weights_are_empty", text(TEXT, "")),
+    base("weights_are_still_coming", renamed((UNET, UNET + ".incomplete"))),
+    base("weights_are_missing", lambda folder: (folder / TEXT).unlink()),
+    base("weights_have_another_name", renamed((UNET, "unet/model.safetensors"))),
+    base("weights_are_bin", as_bin, code=0, shows="rror"),
+    base("weights_are_bin_and_lack_a_tensor", lambda folder: as_bin(folder, "conv_in.weight")),
+    base("weights_are_bin_and_cut", as_bin, cut("unet/diffusion_pytorch_model.bin")),
+    base("unet_lacks_a_tensor", tensors(UNET, drop("conv_in.weight"))),
+    base("unet_lacks_many", tensors(UNET, lambda held: [held.pop(name) for name in list(held) if "mid_block" in name])),
+    base("vae_lacks_a_tensor", tensors(VAE, drop("quant_conv.bias"))),
+    base("text_lacks_a_tensor", tensors(TEXT, drop("final_layer_norm.weight"))),
+    base(
+        "unet_is_misshapen",
+        tensors(UNET, lambda held: held.update({"conv_in.weight": np.zeros((8, 9, 3, 3), np.float32)})),
+    ),
+    base("unet_has_too_much", tensors(UNET, lambda held: held.update({"motion.weight": np.zeros(2, np.float32)}))),
+]
+PLACES = [
+    brought("file_whole_sd", one_file("sd.safetensors", "model.diffusion_model.x", "cond_stage_model.transformer.x")),
+    brought("file_whole_sdxl", one_file("xl.safetensors", "model.diffusion_model.x", "conditioner.embedders.1.x")),
+    brought("file_lora", one_file("lora.safetensors", "lora_unet_down.lora_down.weight")),
+    brought("file_text", lambda street: street.right_pairs / "metadata.jsonl"),
+    brought(
+        "folder_is_empty",
+        lambda street: shutil.copytree(street.right_base, street.folder / "e", ignore=lambda _, names: names),
+    ),
+    brought("folder_one_down", moved_into("inner")),
+    brought("folder_one_up", lambda street: street.base() / "unet"),
+    brought("folder_of_a_hub_cache", moved_into("snapshots", "0" * 40)),
+    brought("folder_of_pairs", lambda street: street.right_pairs),
+    brought("folder_of_a_controlnet", controlnet),
+    brought("link_to_nowhere", lambda street: (street.folder / "l").symlink_to("gone") or street.folder / "l"),
+    brought(
+        "link_to_a_base",
+        lambda street: (street.folder / "l").symlink_to(street.right_base) or street.folder / "l",
+        code=0,
+        shows="rror",
+    ),
+]
+STARTS = [
+    start("start_works", code=0, shows="rror"),
+    start("start_of_other_blocks", layers_per_block=2),
+    start("start_of_other_hint", conditioning_embedding_out_channels=(16, 32, 96)),
+    start("start_of_other_conditions", conditioning_channels=4),
+    start("start_lacks_a_tensor", tensors(NET, drop("controlnet_mid_block.weight"))),
+    start("start_is_cut", cut(NET)),
+    start("start_without_weights", lambda folder: (folder / NET).unlink()),
+    brought("start_is_a_base", lambda street: street.right_base, option="--from"),
+    brought("start_is_one_file", one_file("c.safetensors", "control_model.x"), option="--from"),
+    brought("start_is_a_lora", one_file("lora.safetensors", "lora_unet_down.lora_down.weight"), option="--from"),
+    brought(
+        "start_is_one_down",
+        lambda street: controlnet(street).rename(street.folder / "outer-net").parent,
+        option="--from",
+    ),
+    brought("start_is_not_there", lambda street: street.folder / "nothing", option="--from"),
+]
+BESIDE_RUNS = [
+    brought("folder_of_a_run", lambda street: a_run(street)),
+    brought("start_is_a_run", lambda street: a_run(street), option="--from"),
+]
+ROWS = [*BESIDE_RUNS, *FAMILIES, *FITTING, *TOKENIZERS, *WHOLE, *PLACES, *STARTS]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_what_is_brought_works_or_one_sentence_says_why(row: Row, street: Street, everstep: Everstep) -> None:
+    walk(row, "bases", street, everstep)
+
+
+def test_a_run_goes_on_when_stray_files_come_and_not_when_loaded_ones_change(
+    street: Street, everstep: Everstep
+) -> None:
+    folder = street.base()
+    assert everstep(*street.train(base=folder)).code == 0
+    (folder / "unet/.DS_Store").write_bytes(b"x")
+    (folder / "unet/diffusion_pytorch_model.non_ema.safetensors").write_bytes(b"x")
+    gone_on = everstep("resume", "a", "--set", "optim.max_steps=3")
+    assert gone_on.code == 0, gone_on.out
+    config("scheduler/scheduler_config.json", beta_end=0.013)(folder)
+    refused = everstep("resume", "a", "--set", "optim.max_steps=4")
+    assert refused.code == 2
+    assert "scheduler/scheduler_config.json is other" in refused.out
+    assert "unet" not in refused.out
+
+
+def test_every_message_has_its_row() -> None:
+    assert set(read_golden("bases")) == {row.name for row in ROWS}

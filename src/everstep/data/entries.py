@@ -114,8 +114,9 @@ def _encoding_fault(written: str) -> str:
 
 def _no_json(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"is no JSON ({error.msg} at column {error.colno})"
-    return f"is no JSON that can be read ({'nested too deeply' if isinstance(error, RecursionError) else error})"
+        return f"is no JSON ({error.msg.removesuffix(' at')} at column {error.colno})"
+    why = "nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
+    return f"is no JSON that can be read ({why})"
 
 
 def _of_stream(text: str, start: int) -> Iterator[Entry]:
@@ -131,6 +132,8 @@ def _of_stream(text: str, start: int) -> Iterator[Entry]:
         if text[place] == ("]" if is_array else "["):
             place, is_array = place + 1, not is_array
             continue
+        if text[place] == "}" and text[start - 1 : start].strip() in (":", "") and not text[place + 1 :].strip():
+            return  # the end of the object that the array lies in
         try:
             value, end = DECODER.raw_decode(text, place)
         except (ValueError, RecursionError) as error:

@@ -37,7 +37,9 @@ class Finding:
     kind: str = ""  # one word for all findings that are counted together
 
     def __str__(self) -> str:
-        return f"line {self.line}: {self.file}: {self.what}" if self.file else f"line {self.line}: {self.what}"
+        return (
+            f"line {self.line}: {printable(self.file)}: {self.what}" if self.file else f"line {self.line}: {self.what}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ def _parse(
 def _no_text(name: str | None, value: Any, has: dict[str, Any], keys: Any, known: tuple[str, ...]) -> str:
     """Why one of the three is not there as a text."""
     if name is None:
-        every = ", ".join(" or ".join(known) for known in keys)
+        every = ", ".join(names[0] for names in keys)
         return f"has no {known[0]}; it has {printable(', '.join(has)) or 'nothing'}; known are {every}"
     is_caption = known == keys[-1]
     if value is None:

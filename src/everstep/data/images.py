@@ -53,9 +53,11 @@ def decode(file: BinaryIO, paper: tuple[int, int, int]) -> Image.Image:
         opened = Image.open(file)
     except UnidentifiedImageError:
         raise ValueError("Pillow knows no format that begins as it does") from None  # its own text shows an address
+    except Image.DecompressionBombError:
+        raise ValueError(f"it says that it has more than {MOST_PIXELS:,} pixels") from None
     with opened:
         if opened.width * opened.height > MOST_PIXELS:
-            raise ValueError(f"it says that it is {opened.width}x{opened.height}, over {MOST_PIXELS:,} pixels")
+            raise ValueError(f"it says that it has more than {MOST_PIXELS:,} pixels")
         opened.load()
         turned = _turned(opened)
         if turned.mode.startswith("I") or turned.mode == "F":

@@ -43,7 +43,7 @@ def start(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
         completed = with_start_of(run, config.optim.start_from, completed)
         found = refuse_changes(run, completed, other_run)
     else:
-        open_data(completed, reporter.say)
+        open_data(completed, lambda said: None)  # what is odd is said once, when the run is held
         _check_room(folder, completed, base, None, reporter)
         run = Run.create(folder, dump(completed), about(completed.keep))
     return _locked(run, completed, base, None, found, False, reporter)

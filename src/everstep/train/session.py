@@ -26,6 +26,7 @@ from everstep.keeping.snapshots import open_snapshots
 from everstep.models.arithmetic import arithmetic
 from everstep.models.files import HPARAMS, WEIGHTS
 from everstep.models.sd import StableDiffusion
+from everstep.models.tokens import say_cut
 from everstep.train.boards import Board, tensorboard, weights_and_biases
 from everstep.train.ema import Ema
 from everstep.train.facts import version_facts
@@ -67,6 +68,8 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
     Raises: DamageFound if the version to go on from is not what was committed; the keeper is told which.
     """
     family = StableDiffusion(ready.base, arithmetic(ready.config.compute), ready.config.compute)
+    if said := say_cut(family.tokenizer, ready.source.captioned, ready.config.data.path, ready.base.name):
+        reporter.say(said)
     state, origin = state_of(ready, family)
     pairs = pairs_of(ready.config, ready.source, ready.version)
     making = _making(ready, version_facts(ready, family, pairs, origin), reporter)

@@ -126,7 +126,7 @@ def _no_text(name: str | None, value: Any, has: dict[str, Any], keys: Any, known
         return f"has no {known[0]}; it has {printable(', '.join(has)) or 'nothing'}; known are {every}"
     is_caption = known == keys[-1]
     if value is None:
-        return f"has null as its {name}{'; a pair without a caption has ' if is_caption else ''}"
+        return f"has null as its {name}" + ('; a pair without a caption has "" there' if is_caption else "")
     more = "; each caption needs a line of its own" if is_caption and isinstance(value, list) else ""
     return f"has {KINDS[type(value)]} as its {name}, not a text{more}"
 

@@ -55,7 +55,7 @@ class Shuffled:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self.description, self.skipped = source.description, source.skipped
+        self.description, self.skipped, self.captioned = source.description, source.skipped, source.captioned
         self.looks = source.looks
 
     def __len__(self) -> int:

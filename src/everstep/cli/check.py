@@ -1,35 +1,61 @@
 """everstep check"""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from everstep.cli.printing import print_json
 from everstep.errors import ExitCode, UserError
 
+if TYPE_CHECKING:
+    from everstep.data import CheckReport
 
-def check_(data: Path, *, json: bool = False) -> int:
+
+def check_(data: Path, *, base: str | None = None, json: bool = False) -> int:
     """Check a folder of pairs before it is trained on: every image is decoded; exit 1 if a pair cannot be used.
 
     Parameters
     ----------
     data
         Folder with metadata.jsonl or prompt.json.
+    base
+        The base that will be trained on: captions that its tokenizer cuts are found too.
     json
         Print as JSON, every finding included.
     """
     from rich.console import Console
 
     from everstep.data import check, describe, listed
+    from everstep.data.counts import counted
+    from everstep.data.folder import LAYOUTS
     from everstep.train.progress import Reporter
 
+    if data.name in LAYOUTS and data.is_file():
+        raise UserError(f"{data} is the list itself. Give its folder: everstep check {data.parent}")
     if not data.is_dir():
         raise UserError(f"{data} is not a folder.")
     with Reporter(Console(stderr=True, highlight=False, soft_wrap=True)).during("Looking at images", "images") as said:
         report = check(data, said)
+    if base is not None:
+        report = _with_cut_captions(report, base)
     if json:
         facts = {"pairs": report.total, "usable": len(report.usable), "fingerprint": report.fingerprint}
         print_json({**facts, "findings": [asdict(finding) for finding in report.findings]})
     else:
         print(f"{describe(report)}: {len(report.usable):,} of {report.total:,} pairs can be used.")
+        if odd := counted(report.findings):
+            print(f"Odd, but trained on: {odd}.")
         print(listed(report.findings, limit=200) if report.findings else "Nothing wrong was found.")
     return ExitCode.FAULT_FOUND if report.errors else ExitCode.DONE
+
+
+def _with_cut_captions(report: "CheckReport", base: str) -> "CheckReport":
+    from everstep.models.base import locate
+    from everstep.models.captions import cut_captions, open_tokenizer
+
+    try:
+        tokenizer = open_tokenizer(locate(base))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"The tokenizer of {base} cannot be read ({' '.join(str(error).split())}).") from None
+    found = (*report.findings, *cut_captions(tokenizer, report.usable))
+    return replace(report, findings=tuple(sorted(found, key=lambda finding: (finding.line, finding.file))))

@@ -24,10 +24,13 @@ import xxhash
 
 from everstep import __version__
 from everstep.data.folder import Finding, Listed, Listing, read_listing
-from everstep.data.images import BLACK, read_rgb
+from everstep.data.images import BLACK, decode_content, what_else
 from everstep.data.looks import look_of
+from everstep.data.plain_files import read_plain
 from everstep.data.remembered import ImageFacts, Memory, is_fresh, stamp_of
 
+RETRY_PAUSES_S = (0.1, 0.4)
+FINAL_FAULTS = ("is missing", "is a folder, not a file")  # which no second look changes
 FLAT_SPREAD = 2.0  # standard deviation, of 255, below which a condition says nothing
 TELL_PERIOD_S = 0.1
 BATCH = 2000  # files asked of the memory at once
@@ -113,14 +116,15 @@ def _pair_findings(pair: Listed, facts: dict[str, ImageFacts], resolution: int |
         what = f"is {target.width}x{target.height}, but its condition {pair.condition} is {theirs}"
         yield Finding(pair.line, pair.target, what)
     if not pair.caption.strip():
-        yield Finding(pair.line, pair.target, "has an empty caption", "warning")
+        yield Finding(pair.line, pair.target, "has an empty caption", "warning", "empty")
     if target.digest == condition.digest:
-        yield Finding(pair.line, pair.target, "is the same file as its condition", "warning")
+        yield Finding(pair.line, pair.target, "is the same file as its condition", "warning", "same_file")
     if condition.spread < FLAT_SPREAD:
-        yield Finding(pair.line, pair.condition, "is nearly one colour: a condition that says nothing", "warning")
+        what = "is nearly one colour: a condition that says nothing"
+        yield Finding(pair.line, pair.condition, what, "warning", "flat")
     if resolution is not None and min(target.width, target.height) < resolution:
         what = f"is {target.width}x{target.height}, smaller than the {resolution} px that are trained on"
-        yield Finding(pair.line, pair.target, what, "warning")
+        yield Finding(pair.line, pair.target, what, "warning", "small")
 
 
 def _repeated(usable: Iterable[Listed], facts: dict[str, ImageFacts]) -> list[Finding]:
@@ -129,7 +133,7 @@ def _repeated(usable: Iterable[Listed], facts: dict[str, ImageFacts]) -> list[Fi
     for pair in usable:
         first = lines.setdefault((facts[pair.target].digest, facts[pair.condition].digest), pair.line)
         if first != pair.line:
-            findings.append(Finding(pair.line, pair.target, f"is the same pair as line {first}", "warning"))
+            findings.append(Finding(pair.line, pair.target, f"is the same pair as line {first}", "warning", "repeated"))
     return findings
 
 
@@ -277,16 +281,32 @@ def _in_order(
 
 
 def _examine_one(path: Path) -> ImageFacts:
+    """What fails is tried again: a disk may stutter, a file may just be written."""
+    found = _looked_at(path)
+    for pause_s in RETRY_PAUSES_S:
+        if not found.fault or found.fault in FINAL_FAULTS:
+            return found
+        time.sleep(pause_s)
+        before, found = found, _looked_at(path)
+        if found.digest and found.digest == before.digest:  # the same content decodes no better the next time
+            return found
+    return found
+
+
+def _looked_at(path: Path) -> ImageFacts:
     try:
-        content = path.read_bytes()
+        content = read_plain(path)
     except FileNotFoundError:
         return ImageFacts("", 0, 0, 0.0, "is missing")
     except OSError as error:
         return ImageFacts("", 0, 0, 0.0, f"cannot be read ({error.strerror})")
+    except ValueError as error:  # no plain file
+        return ImageFacts("", 0, 0, 0.0, str(error))
     digest = xxhash.xxh3_128_hexdigest(content)
     try:
-        image = read_rgb(path, BLACK)
+        image = decode_content(content, BLACK)
     except Exception as error:  # Pillow's decoders raise whatever their format's library does
-        return ImageFacts(digest, 0, 0, 0.0, f"is no image that can be read ({' '.join(str(error).split())})")
+        why = f"is no image that can be read ({' '.join(str(error).split()) or type(error).__name__})"
+        return ImageFacts(digest, 0, 0, 0.0, what_else(content) or why)
     spread = float(np.asarray(image.reduce(max(1, min(image.size) // 64))).std())
     return ImageFacts(digest, image.width, image.height, spread, "", look_of(image))

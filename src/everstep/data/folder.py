@@ -3,24 +3,27 @@
 Reads the list only; whether the images are there and can be used is for `faults` to find.
 """
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from everstep.data.captions import oddity, printable, whole_letters
+from everstep.data.entries import Entry, read_entries
+from everstep.data.names import Names
 from everstep.errors import UserError
 
 # List file -> for each of target, condition and caption, the keys that are understood, the usual one first.
 LAYOUTS = {
     "metadata.jsonl": (
-        ("file_name", "image"),
-        ("conditioning_image", "condition_image"),
+        ("file_name", "image", "image_file_name"),
+        ("conditioning_image", "condition_image", "conditioning_image_file_name"),
         ("text", "caption"),
     ),
     "prompt.json": (("target",), ("source",), ("prompt",)),
 }
+KINDS = {list: "a list", dict: "an object", bool: "a truth value", int: "a number", float: "a number"}
+OTHER_LISTS = ("metadata.csv", "metadata.parquet", "metadata.json", "train.jsonl", "dataset.json", "prompts.json")
+EXAMPLE = '{"file_name": "a.png", "conditioning_image": "a_edges.png", "text": "a cat"}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +34,17 @@ class Finding:
     file: str
     what: str
     severity: str = "error"
+    kind: str = ""  # one word for all findings that are counted together
 
     def __str__(self) -> str:
-        return f"line {self.line}: {self.file}: {self.what}" if self.file else f"line {self.line}: {self.what}"
+        return (
+            f"line {self.line}: {printable(self.file)}: {self.what}" if self.file else f"line {self.line}: {self.what}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One pair of the list, paths relative to the folder."""
+    """One pair of the list, paths relative to the folder, or absolute."""
 
     line: int
     target: str
@@ -58,65 +64,79 @@ class Listing:
 
 def read_listing(folder: Path) -> Listing:
     """Read the folder's list. Raises: UserError if there is none, or more than one."""
-    found = [name for name in LAYOUTS if (folder / name).is_file()]
+    found = [name for name in LAYOUTS if (folder / name).exists()]
     if len(found) != 1:
-        has = "both" if found else "neither"
-        raise UserError(
-            f"{folder} holds {has} of metadata.jsonl and prompt.json; one of them lists the pairs. "
-            'A line of metadata.jsonl: {"file_name": "a.png", "conditioning_image": "a_edges.png", "text": "a cat"}'
-        )
+        raise UserError(_no_list(folder, bool(found)))
     layout = found[0]
-    _is_folder_inside.cache_clear()  # a link may lead elsewhere than it did at the last look
+    names = Names(folder)
     pairs: list[Listed] = []
     findings: list[Finding] = []
-    for line, text in _lines(folder / layout):
-        parsed = _parse(folder, line, text, LAYOUTS[layout])
-        if isinstance(parsed, Listed):
-            pairs.append(parsed)
-        else:
+    for entry in read_entries(folder / layout):
+        parsed = _parse(entry, LAYOUTS[layout], names)
+        if isinstance(parsed, Finding):
             findings.append(parsed)
+            continue
+        pair, found_odd = parsed
+        pairs.append(pair)
+        findings += found_odd
     if not pairs and not findings:
-        raise UserError(f"{folder / layout} lists no pairs.")
+        raise UserError(f"{folder / layout} lists no pairs. Nothing was started. A line of it: {EXAMPLE}")
     return Listing(folder, layout, tuple(pairs), tuple(findings))
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error}") from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, line
+def _no_list(folder: Path, has_both: bool) -> str:
+    """Why there is not one list, with what lies there instead."""
+    near = [name for name in OTHER_LISTS if (folder / name).exists()]
+    below = sorted(path for name in LAYOUTS for path in folder.glob(f"*/{name}")) if not has_both else []
+    hint = f" {folder / near[0]} is not read." if near and not has_both else ""
+    hint = f" {below[0].parent} has one." if below else hint
+    return (
+        f"{folder} holds {'both' if has_both else 'neither'} of metadata.jsonl and prompt.json; one of them lists the "
+        f"pairs.{hint} Nothing was started. A line of metadata.jsonl: {EXAMPLE}"
+    )
 
 
-def _parse(folder: Path, line: int, text: str, keys: tuple[tuple[str, ...], ...]) -> Listed | Finding:
-    try:
-        entry = json.loads(text)
-    except ValueError as error:
-        return Finding(line, "", f"is no JSON ({error})")
-    if not isinstance(entry, dict):
-        return Finding(line, "", "is no JSON object")
+def _parse(
+    entry: Entry, keys: tuple[tuple[str, ...], ...], names: Names
+) -> tuple[Listed, tuple[Finding, ...]] | Finding:
+    if entry.fault:
+        return Finding(entry.line, "", entry.fault)
+    if not isinstance(entry.value, dict):
+        return Finding(entry.line, "", "is no JSON object")
     values = []
-    for names in keys:
-        value = next((entry[name] for name in names if name in entry), None)
+    for known in keys:
+        name = next((name for name in known if name in entry.value), None)
+        value = None if name is None else entry.value[name]
         if not isinstance(value, str):
-            return Finding(line, "", f"has no {names[0]}; it has {', '.join(entry) or 'nothing'}")
+            return Finding(entry.line, "", _no_text(name, value, entry.value, keys, known))
         values.append(value)
     target, condition, caption = values
     for path in (target, condition):
-        if not _is_inside(folder, path):
-            return Finding(line, path, "lies outside of the folder")
-    return Listed(line, target, condition, caption)
+        if wrong := _no_name(path):
+            return Finding(entry.line, printable(path), wrong)
+    pair = Listed(entry.line, names.find(target), names.find(condition), whole_letters(caption))
+    odd = oddity(caption)
+    return pair, () if odd is None else (Finding(entry.line, pair.target, odd[1], "warning", odd[0]),)
 
 
-def _is_inside(folder: Path, path: str) -> bool:
-    parent, _, name = path.rpartition("/")
-    return _is_folder_inside(folder, path if name in ("", ".", "..") else parent)
+def _no_text(name: str | None, value: Any, has: dict[str, Any], keys: Any, known: tuple[str, ...]) -> str:
+    """Why one of the three is not there as a text."""
+    if name is None:
+        every = ", ".join(names[0] for names in keys)
+        return f"has no {known[0]}; it has {printable(', '.join(has)) or 'nothing'}; known are {every}"
+    is_caption = known == keys[-1]
+    if value is None:
+        return f"has null as its {name}" + ('; a pair without a caption has "" there' if is_caption else "")
+    more = "; each caption needs a line of its own" if is_caption and isinstance(value, list) else ""
+    return f"has {KINDS[type(value)]} as its {name}, not a text{more}"
 
 
-@lru_cache(maxsize=10_000)
-def _is_folder_inside(folder: Path, parent: str) -> bool:
-    """Asked once of each folder: a list of a million files must not ask the disk about each of them here."""
-    whole: Any = (folder / parent).resolve()
-    return bool(whole.is_relative_to(folder.resolve()))
+def _no_name(path: str) -> str:
+    """Why a text can name no file."""
+    if not path.strip():
+        return "has an empty file name"
+    if "\0" in path:
+        return "is no file name: it holds a NUL"
+    if whole_letters(path) != path:
+        return "is no file name: it holds half a letter; rename the file"
+    return ""

@@ -1,12 +1,15 @@
 """Where pairs come from: a folder, or the built-in generator."""
 
 import difflib
+import shlex
 from pathlib import Path
 from typing import Literal, Protocol
 
 from everstep.contracts import Pair, Report
 from everstep.data import circles
+from everstep.data.counts import counted
 from everstep.data.faults import CheckReport, Progress, check, looks_of
+from everstep.data.folder import LAYOUTS, Listed
 from everstep.data.images import BLACK, WHITE, read_rgb
 from everstep.data.looks import Looks
 from everstep.errors import UserError
@@ -29,6 +32,11 @@ class Source(Protocol):
         """Name and reason of every pair that was left out on purpose."""
         ...
 
+    @property
+    def captioned(self) -> tuple[Listed, ...]:
+        """The pairs whose captions somebody wrote."""
+        ...
+
     def looks(self) -> Looks | None:
         """What the targets look like, by pair number; None where they need not be told apart by it."""
         ...
@@ -44,6 +52,7 @@ class CircleSource:
 
     def __init__(self, resolution: int) -> None:
         self.skipped: dict[str, str] = {}
+        self.captioned: tuple[Listed, ...] = ()
         self.resolution = resolution
         self.description = f"{NUM_CIRCLES:,} circles drawn at {resolution} px"
 
@@ -72,6 +81,7 @@ class FolderSource:
         self._report, self._folder = report, report.listing.folder
         self._looks: bytes | None = None  # asked for twice in a start
         self.skipped = {f"line {finding.line}": str(finding) for finding in report.errors}
+        self.captioned = report.usable
         self.description = describe(report)
 
     def looks(self) -> Looks | None:
@@ -118,11 +128,15 @@ def open_source(
             raise UserError(f"There is no built-in data {path}; there is builtin:circles.")
         return CircleSource(resolution or 64)
     folder = spelled(path)
+    if folder.name in LAYOUTS and folder.is_file():
+        raise UserError(f"The data {path} is the list itself. Nothing was started. Give its folder: {folder.parent}")
     if not folder.is_dir():
         raise UserError(f"The data {path} is not a folder{_near(folder)}. Nothing was started.")
     checked = check(folder, progress, resolution)
     if checked.errors and (bad_pairs == "refuse" or not checked.usable):
         raise UserError(refusal(checked))
+    if report is not None and (odd := counted(checked.findings)):
+        report(f"{odd}; everstep check {shlex.quote(str(folder))} lists them.")
     if checked.errors and report is not None:
         report(f"Left out {checked.total - len(checked.usable)} of {checked.total:,} pairs that cannot be used:")
         report(listed(checked.errors))

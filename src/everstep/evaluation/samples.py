@@ -10,15 +10,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from everstep.config.schema import Data, Sampling
 from everstep.contracts import Counted, Float32Array, PairSource, Uint8Array
 from everstep.data import fit
+from everstep.evaluation.lettering import drawable, font, wrapped
+from everstep.models.captions import as_taken
 from everstep.models.sd import StableDiffusion
 
 CELL_PX, GAP_PX, LABEL_PX, TITLE_PX, CAPTION_PX = 144, 6, 78, 26, 40
 TOGETHER = 8  # pictures that are drawn at once: what memory has to hold
+CAPTION_FONT_PX = 11
 PAPER, INK = (250, 250, 248), (40, 40, 44)
 
 
@@ -85,7 +88,7 @@ def _painted(
     try:
         with family.arithmetic.autocast():
             drawn = pipeline(
-                prompt=[item.caption for item in shown],
+                prompt=[as_taken(family.tokenizer, item.caption) for item in shown],
                 image=conditions_B3HW,
                 num_inference_steps=settings.steps,
                 guidance_scale=settings.guidance_scale,
@@ -123,21 +126,21 @@ def sheet(
         **drawn,
         "target": [item.target_HWC for item in shown],
     }
-    font, title_font = ImageFont.load_default(13), ImageFont.load_default(15)
-    label_px = max(LABEL_PX, *(_width(name, font) + 3 * GAP_PX for name in rows))
+    title = drawable(title)
+    label_font, title_font = font(13), font(15)
+    label_px = max(LABEL_PX, *(_width(name, label_font) + 3 * GAP_PX for name in rows))
     first_row = TITLE_PX + CAPTION_PX
     width = max(label_px + len(shown) * (cell_px + GAP_PX), _width(title, title_font) + 2 * GAP_PX)
     page = Image.new("RGB", (width, first_row + len(rows) * (cell_px + GAP_PX)), PAPER)
     pen = ImageDraw.Draw(page)
     pen.text((GAP_PX, 5), title, INK, title_font)
     for column, item in enumerate(shown):
-        caption = _wrapped(item.caption, cell_px // 6)
-        pen.multiline_text(
-            (label_px + column * (cell_px + GAP_PX), TITLE_PX), caption, INK, ImageFont.load_default(11), spacing=1
-        )
+        caption = wrapped(item.caption, cell_px, CAPTION_FONT_PX, 3)
+        place = (label_px + column * (cell_px + GAP_PX), TITLE_PX)
+        pen.multiline_text(place, caption, INK, font(CAPTION_FONT_PX), spacing=1)
     for row, (name, pictures) in enumerate(rows.items()):
         top = first_row + row * (cell_px + GAP_PX)
-        pen.multiline_text((GAP_PX, top + cell_px // 2 - 8 - 7 * name.count("\n")), name, INK, font)
+        pen.multiline_text((GAP_PX, top + cell_px // 2 - 8 - 7 * name.count("\n")), name, INK, label_font)
         for column, pixels in enumerate(pictures):
             if pixels is not None:
                 page.paste(_cell(pixels, cell_px), (label_px + column * (cell_px + GAP_PX), top))
@@ -154,9 +157,3 @@ def _cell(pixels_HWC: Uint8Array, cell_px: int) -> Image.Image:
     picture = Image.fromarray(pixels_HWC)
     filter_ = Image.Resampling.NEAREST if picture.width < cell_px else Image.Resampling.LANCZOS
     return picture.resize((cell_px, cell_px), filter_)
-
-
-def _wrapped(caption: str, characters: int = 24, lines: int = 3) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(caption, characters, max_lines=lines, placeholder=" …"))

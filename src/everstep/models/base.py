@@ -110,11 +110,16 @@ class BaseFolder:
         return recorded if self._digest_of(_once_digested(self.path), said) == recorded else loaded
 
     def _digest_of(self, paths: list[Path], said: Counted) -> str:
-        total, done, all_bytes = xxhash.xxh3_128(), 0, sum(path.stat().st_size for path in paths)
+        total, all_bytes, done = xxhash.xxh3_128(), sum(path.stat().st_size for path in paths), 0
+
+        def read(chunk_bytes: int) -> None:
+            nonlocal done
+            done += chunk_bytes
+            said(done, all_bytes)
+
         for path in paths:
             total.update(self._place(path).encode())
-            total.update(_file_digest(path, lambda read, before=done: said(before + read, all_bytes)))
-            done += path.stat().st_size
+            total.update(_file_digest(path, read))
         return f"{ALGORITHM}:{total.hexdigest()}"
 
     def _place(self, path: Path) -> str:
@@ -209,16 +214,15 @@ def _all_files(folder: Path) -> Iterator[Path]:
         yield from (path for path in entries if path.suffix not in skipped and ".fp16." not in path.name)
 
 
-def _file_digest(path: Path, said: Callable[[int], None] = lambda read: None) -> bytes:
+def _file_digest(path: Path, read: Callable[[int], None] = lambda chunk_bytes: None) -> bytes:
     """Read once in a process, and in the trainer that is forked from it, for as long as the file is the same."""
     about = path.stat()
     key = (str(path), about.st_size, about.st_mtime_ns, about.st_ino)
     if key not in _DIGESTS:
-        digest, read = xxhash.xxh3_128(), 0
+        digest = xxhash.xxh3_128()
         for chunk in _chunks(path):
             digest.update(chunk)
-            read += len(chunk)
-            said(read)
+            read(len(chunk))
         _DIGESTS[key] = digest.digest()
     return _DIGESTS[key]
 

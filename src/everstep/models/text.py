@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from everstep.models.captions import as_taken
+
 DEFAULT_BYTES = 512 << 20
 
 
@@ -39,7 +41,7 @@ class PromptEncoder:
     @torch.no_grad()
     def _encode(self, prompt: str) -> Tensor:
         tokens = self._tokenizer(
-            prompt,
+            as_taken(self._tokenizer, prompt),
             padding="max_length",
             max_length=self._tokenizer.model_max_length,
             truncation=True,

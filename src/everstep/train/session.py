@@ -25,6 +25,7 @@ from everstep.keeping.saver import Saver
 from everstep.keeping.settings import Settings
 from everstep.keeping.snapshots import open_snapshots
 from everstep.models.arithmetic import arithmetic
+from everstep.models.captions import say_cut
 from everstep.models.files import HPARAMS, WEIGHTS
 from everstep.models.sd import StableDiffusion
 from everstep.train.advice import advice
@@ -70,6 +71,9 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
     """
     with reporter.during("Loading the base"):
         family = StableDiffusion(ready.base, arithmetic(ready.config.compute), ready.config.compute)
+    with reporter.during("Counting captions that are cut"):
+        if said := say_cut(family.tokenizer, ready.source.captioned, ready.config.data.path, ready.base.name):
+            reporter.say(said)
     with reporter.during("Building the ControlNet"):
         state, origin = state_of(ready, family)
         if ready.version is None:

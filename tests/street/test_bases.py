@@ -1,6 +1,7 @@
 """Bases and starts that people bring: each is trained on, or one sentence says why not and nothing is left behind."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -280,7 +281,29 @@ BESIDE_RUNS = [
     brought("folder_of_a_run", lambda street: a_run(street)),
     brought("start_is_a_run", lambda street: a_run(street), option="--from"),
 ]
-ROWS = [*BESIDE_RUNS, *FAMILIES, *FITTING, *TOKENIZERS, *WHOLE, *PLACES, *STARTS]
+
+
+def no_file(file: str, make: Callable[[Path], object]) -> Spoil:
+    """Something else in a file's place."""
+
+    def spoil(folder: Path) -> None:
+        (folder / file).unlink()
+        make(folder / file)
+
+    return spoil
+
+
+NO_FILES = [
+    base("config_that_is_a_pipe", no_file("unet/config.json", os.mkfifo)),
+    base("weights_that_are_a_pipe", no_file(UNET, os.mkfifo)),
+    base("weights_that_are_a_folder", no_file(UNET, Path.mkdir)),
+    base("merges_that_are_a_pipe", no_file("tokenizer/merges.txt", os.mkfifo)),
+    base(
+        "weights_in_eight_bits",
+        tensors(UNET, lambda held: held.update({name: tensor.astype(np.int8) for name, tensor in held.items()})),
+    ),
+]
+ROWS = [*NO_FILES, *BESIDE_RUNS, *FAMILIES, *FITTING, *TOKENIZERS, *WHOLE, *PLACES, *STARTS]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

@@ -148,7 +148,6 @@ def test_data_that_changed_by_themselves_are_not_accepted_with_another_setting(
         ("optim.seed", 3, "order, noise and timesteps are functions of it"),
         ("data.held_out_pairs", 0, "pairs held out so far would be trained on"),
         ("optim.ema_decay", 0, "the averaged weights are kept from step 0 on, or not at all"),
-        ("base.path", "builtin:circles", "the ControlNet was trained against this base"),
         ("optim.start_from", "runs/a@1", "it says where step 0 came from"),
     ],
 )

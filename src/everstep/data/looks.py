@@ -2,7 +2,7 @@
 
 A glance is 8x8 brightnesses and 4x4 of each colour. Two pictures look alike if none of these differs by more than
 TOLERANCE. The usual hashes of 64 bits were measured and take half of all drawings on white for each other; see
-docs/decisions/021-check.md.
+docs/decisions/023-alike.md.
 """
 
 import numpy as np

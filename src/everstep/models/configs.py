@@ -109,7 +109,12 @@ def checked(path: Path, kind: type[Part]) -> dict[str, Any]:
         if first["type"] == "missing":
             raise UserError(f"{path} has no {key}. Nothing was started.") from None
         value = _short(raw.get(key))
-        words = first["msg"].replace("Input should", "should").replace("be a valid", "be a")
+        words = (
+            first["msg"]
+            .replace("Input should", "should")
+            .replace("be a valid int", "be an int")
+            .replace("be a valid", "be a")
+        )
         raise UserError(f"{path}: {key} is {value}; it {words}. Nothing was started.") from None
     return raw | parsed.model_dump()
 

@@ -6,6 +6,7 @@ Never imports torch or transformers.
 from pathlib import Path
 from typing import Any
 
+from everstep.data.plain_files import read_plain
 from everstep.errors import UserError
 from everstep.models.weights import count, is_file, listed, read_json, reason
 
@@ -78,7 +79,7 @@ def _numbers(path: Path, words: Any) -> dict[str, int]:
 def _check_merges(path: Path, words: dict[str, int]) -> None:
     """A merge of what is not in the vocabulary makes the tokenizer fail as a whole."""
     try:
-        lines = path.read_text("utf-8").split("\n")
+        lines = read_plain(path).decode("utf-8").replace("\r\n", "\n").split("\n")
     except FileNotFoundError:
         raise UserError(f"{path} is missing: vocab.json needs it. Nothing was started.") from None
     except (OSError, ValueError) as error:

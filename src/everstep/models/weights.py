@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from everstep.data.plain_files import open_plain, read_plain
 from everstep.errors import DamageFound, UserError
 from everstep.versions.tensorfile import read_header
 
@@ -22,6 +23,7 @@ POINTER = b"version https://git-lfs"
 # Named as the libraries name them, in the order in which they are preferred: whole numbers before halved ones.
 DIFFUSERS, TRANSFORMERS = ("diffusion_pytorch_model",) * 2, ("model", "pytorch_model")
 VARIANT = "fp16"
+FLOATS, COUNTERS = ("F64", "F32", "F16", "BF16"), ("position_ids", "num_batches_tracked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def find_weights(folder: Path, stems: tuple[str, str] = DIFFUSERS) -> Weights:
             if index.is_file():
                 return Weights((index, *_shards(index)), kind == "safetensors", variant)
             single = folder / f"{stem}{part}.{kind}"
-            if single.is_file() or single.is_symlink():
+            if single.exists() or single.is_symlink():
                 return Weights((single,), kind == "safetensors", variant)
     raise UserError(_none(folder, f"{safe}.safetensors"))
 
@@ -95,7 +97,7 @@ def shapes_of(weights: Weights) -> dict[str, Shape] | None:
 def file_shapes(path: Path) -> dict[str, Shape] | None:
     """The same of one file."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             beginning = file.read(len(POINTER))
             if beginning == POINTER:
                 raise UserError(
@@ -105,6 +107,7 @@ def file_shapes(path: Path) -> dict[str, Shape] | None:
             file.seek(0)
             if path.suffix == ".safetensors":
                 header, _ = read_header(file, os.fstat(file.fileno()).st_size)
+                _refuse_numbers(path, {str(name): place.dtype for name, place in header.tensors.items()})
                 return {str(name): place.shape for name, place in header.tensors.items()}
         return _pickled_shapes(path)
     except DamageFound as fault:
@@ -114,6 +117,16 @@ def file_shapes(path: Path) -> dict[str, Shape] | None:
         raise UserError(f"{path} is a link that leads nowhere. Nothing was started.") from None
     except (OSError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {reason(error)}. Nothing was started.") from None
+    except ValueError as error:  # no plain file
+        raise UserError(f"{path} {error}. Nothing was started.") from None
+
+
+def _refuse_numbers(path: Path, dtypes: Mapping[str, str]) -> None:
+    """Numbers of another kind are loaded without a word, and mean nothing without what they were packed with."""
+    odd = [name for name, dtype in dtypes.items() if dtype not in FLOATS and not name.endswith(COUNTERS)]
+    if odd:
+        raise UserError(f"{path} holds {count(odd, 'tensor')} of {dtypes[odd[0]]} numbers ({listed(odd)}): it was made "
+                        "smaller for drawing. Weights in 16 or 32 bits are needed. Nothing was started.")  # fmt: skip
 
 
 # --- .bin: a zip with a pickle, read without running anything of it ----------------------------------------
@@ -162,12 +175,14 @@ def _pickled_shapes(path: Path) -> dict[str, Shape] | None:
 def read_json(path: Path) -> dict[str, Any]:
     """Raises: UserError if it is not there or holds no JSON object."""
     try:
-        parsed = json.loads(path.read_bytes())
+        parsed = json.loads(read_plain(path))
     except FileNotFoundError:
         raise UserError(f"{path} is missing. Nothing was started.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {reason(error)}. Nothing was started.") from None
     except (ValueError, RecursionError) as error:
+        if not path.is_file():
+            raise UserError(f"{path} {error}. Nothing was started.") from None
         if _is_pointer(path):
             raise UserError(f"{path} is a git-lfs pointer, not the file. Nothing was started.\n"
                             f"Fetch it: git -C {path.parent} lfs pull") from None  # fmt: skip

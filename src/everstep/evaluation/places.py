@@ -32,6 +32,7 @@ def as_they_are(config: Config, version: Version) -> Config:
             )
     base = now.base if "base" in gone else config.base
     data = config.data.model_copy(update={"path": now.data.path}) if "data" in gone else config.data
-    if "base" in gone and locate(base.path, base.revision).digest() != version.manifest["base"]["digest"]:
+    was = version.manifest["base"]["digest"]
+    if "base" in gone and locate(base.path, base.revision).digest(was) != was:
         raise UserError(f"The base in {base.path} is not the one that {version.name} was trained on.")
     return config.model_copy(update={"base": base, "data": data})

@@ -71,7 +71,7 @@ def go_on(run: Run, version: str | None, assignments: Iterable[str]) -> int:
 def _begin(folder: Path, run: Run | None, config: Config, reporter: Reporter) -> int:
     """Make the run, or take one in which nothing was ever trained, and train."""
     inputs, made = new_inputs(config, reporter.say, reporter.during), None
-    assert inputs.source  # all that can be wrong is found before anything is made
+    _ = inputs.source  # read and checked: all that can be wrong is found before anything is made
     _check_room(folder, inputs, None, reporter)
     if run is None:
         root = folder.resolve()

@@ -15,6 +15,7 @@ from everstep.config.policy import is_free
 from everstep.contracts import ParentRef, Report
 from everstep.data import Source
 from everstep.errors import DamageFound, UserError
+from everstep.evaluation.places import as_they_are
 from everstep.models.base import locate
 from everstep.places import as_word
 from everstep.train.ready import Ready, base_digest_of, check_origin, open_data
@@ -22,8 +23,8 @@ from everstep.versions import Run, Version, describe_damage, verify
 from everstep.versions.lineage import ancestors
 from everstep.versions.reading import reading
 
-# Settings of the other sections that change nothing of what is trained.
-UNTRAINED = ("versions", "sampling", "data.workers", "compute.threads")
+# Settings of the other sections that change nothing of what is trained; what is in a place is compared by itself.
+UNTRAINED = ("versions", "sampling", "data.workers", "compute.threads", "base", "data.path", "optim.start_from")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +178,13 @@ def _nearest(version: Version, line: list[Version]) -> str:
 
 def _legs(run: Run, version: Version, stops: list[Version | None], report: Report) -> Iterator[Leg]:
     """Raises: UserError if base or data are not those of then, or if nobody knows where settings changed."""
-    named = config_of(version).base  # a run never changes it
+    named = as_they_are(config_of(version), version).base  # a run never changes what it is
     base = locate(named.path, named.revision)
     sources = dict[str, Source]()
     for before, until in itertools.pairwise(stops):
         assert until is not None
         _refuse_unknown_change(before, until)
-        config = config_of(until)
+        config = as_they_are(config_of(until), until)
         pairs = f"{config.data.path} {config.data.resolution} {config.data.bad_pairs}"
         source = sources[pairs] = sources[pairs] if pairs in sources else open_data(config, report)
         if check_origin(until, base, source, accepts_data=True):

@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from everstep.cli.printing import print_json
+from everstep.cli.printing import beside, print_json
 from everstep.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
@@ -23,21 +23,19 @@ def check_(data: Path, *, base: str | None = None, json: bool = False) -> int:
     json
         Print as JSON, every finding included.
     """
-    from rich.console import Console
-
     from everstep.data import check, describe, listed
     from everstep.data.counts import counted
     from everstep.data.folder import LAYOUTS
-    from everstep.train.progress import Reporter
 
     if data.name in LAYOUTS and data.is_file():
         raise UserError(f"{data} is the list itself. Give its folder: everstep check {data.parent}")
     if not data.is_dir():
         raise UserError(f"{data} is not a folder.")
-    with Reporter(Console(stderr=True, highlight=False, soft_wrap=True)).during("Looking at images", "images") as said:
+    with beside("Looking at images", "images") as said:
         report = check(data, said)
     if base is not None:
-        report = _with_cut_captions(report, base)
+        with beside("Counting captions that are cut"):
+            report = _with_cut_captions(report, base)
     if json:
         facts = {"pairs": report.total, "usable": len(report.usable), "fingerprint": report.fingerprint}
         print_json({**facts, "findings": [asdict(finding) for finding in report.findings]})

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from everstep.cli.place import open_version
-from everstep.cli.printing import print_json, print_table
+from everstep.cli.printing import beside, print_json, print_table
 from everstep.errors import UserError
 from everstep.evaluation.comparable import common_ground
 from everstep.evaluation.comparison import Side, block_table, comparison_json, sampling_in_words, version_table
@@ -37,13 +37,17 @@ def compare_(*versions: str, out: Path | None = None, html: Path | None = None, 
     target = _writable("--out", out or _default_name(names))
     page = None if html is None else _writable("--html", html)
     common = common_ground(found, names)
-    apart = distances(found[0], found, block_of)
+    with beside("Comparing weights"):
+        apart = distances(found[0], found, block_of)
     _say("Loading PyTorch and the base ...")
     from everstep.evaluation.comparing import comparison_sheet, draw_all, shown_in, write_page
 
     shown, sides = shown_in(common), []
     began = time.monotonic()
-    for (run, version), name, distance, row in zip(opened, names, apart, draw_all(found, common, shown), strict=True):
+    rows = draw_all(found, common, shown)
+    for (run, version), name, distance in zip(opened, names, apart, strict=True):
+        with beside(f"Drawing with {name}"):
+            row = next(rows)
         sides.append(Side(name, version, run.annotation(version.number), distance, row.pictures, row.averaged))
         _say(f"{name} drew {len(shown)} pictures ({time.monotonic() - began:.1f} s)")
     title = ", ".join(names)

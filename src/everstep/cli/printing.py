@@ -3,9 +3,39 @@
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from unicodedata import east_asian_width
+
+from everstep.contracts import Counted
+
+
+@contextmanager
+def beside(what: str, unit: str = "", count: Callable[[int], str] = "{:,}".format) -> Iterator[Counted]:
+    """While what is inside takes more than two seconds, stderr says what: apart from what is printed for programs.
+
+    Args:
+        what: as a sentence begins: Drawing with version_3.
+        unit, count: what is counted, and a number of it in words.
+    """
+    from everstep.train.lasting import PLAIN_PERIOD_S, TERMINAL_PERIOD_S, Lasting
+
+    is_terminal = sys.stderr.isatty()
+    before, after = ("\r\033[K", "") if is_terminal else ("", " ...\n")
+
+    def show(lasting: Lasting) -> bool:
+        print(f"{before}{lasting.text()}{after}", end="", file=sys.stderr, flush=True)
+        return True
+
+    lasting = Lasting(what, unit, count, show, TERMINAL_PERIOD_S if is_terminal else PLAIN_PERIOD_S)
+    lasting.begin()
+    try:
+        yield lasting.said
+    finally:
+        lasting.end()
+        if lasting.was_shown:
+            print(before, end="", file=sys.stderr, flush=True)
 
 
 def print_json(facts: Any) -> None:

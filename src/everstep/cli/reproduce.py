@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from everstep.cli.place import open_version
+from everstep.cli.printing import beside
 from everstep.errors import ExitCode, UserError
 
 
@@ -20,9 +21,10 @@ def reproduce_(version: str, *, out: Path | None = None) -> int:
     target = out or Path(f"{run.name}-{found.name}-again.png")
     if not target.parent.is_dir():
         raise UserError(f"--out {target}: there is no folder {target.parent}.")
-    from everstep.evaluation.reproducing import reproduce
+    with beside(f"Drawing with {found.name} again"):
+        from everstep.evaluation.reproducing import reproduce
 
-    again = reproduce(run, found)
+        again = reproduce(run, found)
     again.page.save(target)
     if again.same == again.total:
         print(f"{found.name}: all {again.total} pictures are the same, bit for bit. {target}")

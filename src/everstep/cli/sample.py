@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from everstep.cli.place import open_version
+from everstep.cli.printing import beside
 from everstep.errors import UserError
 from everstep.places import here, refuse_unwritable
 
@@ -38,9 +39,10 @@ def sample_(
         raise UserError(f"--condition {condition}: there is no such file.")
     here()  # PyTorch loads from nowhere else
     target = refuse_unwritable("--out", out or Path(f"{found.path.parent.name}-{found.name}.png"))
-    from everstep.evaluation.drawing import draw_with_version
+    with beside(f"Drawing with {found.name}"):
+        from everstep.evaluation.drawing import draw_with_version
 
-    picture = draw_with_version(found, condition, prompt, seed, averaged)
+        picture = draw_with_version(found, condition, prompt, seed, averaged)
     picture.save(target)
     print(f"{found.name} drew {target} ({picture.width}x{picture.height})")
     return 0

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from everstep.cli.place import open_run
-from everstep.cli.printing import print_json
+from everstep.cli.printing import beside, print_json
 from everstep.errors import UserError
 from everstep.places import as_word, here
 from everstep.versions import Run, split_spec
@@ -54,7 +54,10 @@ def score_(
         return 0
     _refuse_read_only(run)
     done = []
-    for count, turn in enumerate(rescore(run, todo, pairs), start=1):
+    turns = rescore(run, todo, pairs)
+    for count, version_ in enumerate(todo, start=1):
+        with beside(f"[{count}/{len(todo)}] Measuring {version_.name}"):
+            turn = next(turns)
         done.append(asdict(turn.scored))
         if not json:
             print(f"[{count}/{len(todo)}] {turn.version.name}, step {turn.version.step:,}: {turn.in_words}", flush=True)

@@ -1,7 +1,7 @@
 """everstep verify"""
 
 from everstep.cli.place import open_run
-from everstep.cli.printing import print_json
+from everstep.cli.printing import beside, print_json
 from everstep.errors import ExitCode, UserError
 from everstep.units import size
 from everstep.versions import split_spec, verify
@@ -27,7 +27,7 @@ def verify_(run: str, *, json: bool = False) -> int:
     checked = []
     for version in versions:
         try:
-            with reading(version.path):
+            with reading(version.path), beside(f"Reading {version.name}, {size(version.size_bytes)}"):
                 found = verify(version)
         except UserError as gone:
             if not json:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from everstep.units import duration
 
+TERMINAL_PERIOD_S, PLAIN_PERIOD_S = 0.5, 15.0
 QUIET_S = 2.0  # what takes no longer is not worth a word
 LEFT_AFTER_S = 4.0  # an estimate from less is no estimate
 

@@ -18,10 +18,8 @@ from rich.table import Table
 
 from everstep.contracts import Counted
 from everstep.telling import Outlet
-from everstep.train.lasting import Lasting
+from everstep.train.lasting import PLAIN_PERIOD_S, TERMINAL_PERIOD_S, Lasting
 from everstep.units import duration
-
-TERMINAL_PERIOD_S, PLAIN_PERIOD_S = 0.5, 15.0
 
 
 @dataclass(frozen=True, slots=True)

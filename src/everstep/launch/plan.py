@@ -43,11 +43,12 @@ class Plan:
 def plan(folder: Path, config: Config, report: Report) -> Plan:
     """Check everything that a start checks, and tell what it would be. Raises: UserError. Writes nothing."""
     run = Run.open(folder) if Run.exists(folder) else None
-    inputs, refused = _met(run, config, report)
-    if refused is not None:
+    inputs, is_other = _met(run, config, report)
+    refused = folder if is_other else None
+    if is_other:
         folder = folder.with_name(f"{folder.name}-2")
     completed, base, source = inputs.config, inputs.base, inputs.source
-    version = None if refused else _newest(folder)
+    version = None if is_other else _newest(folder)
     pairs = pairs_of(completed, source, version)
     if not pairs.training:
         raise UserError(f"{completed.data.path} leaves no pair to train on: {source.description}.")
@@ -79,14 +80,13 @@ def plan(folder: Path, config: Config, report: Report) -> Plan:
     )
 
 
-def _met(run: Run | None, config: Config, report: Report) -> tuple[Inputs, Path | None]:
-    """What the line names, and the run that is there with other settings, if one is."""
+def _met(run: Run | None, config: Config, report: Report) -> tuple[Inputs, bool]:
+    """What the line names, and whether the run that is there has other settings."""
     if run is None or not has_begun(run, config.keeper.ram_dir):
-        return new_inputs(config, report), None
+        return new_inputs(config, report), False
     before = read_hparams(run.layout.hparams)
     inputs = inputs_within(run, before, with_precision_of(before, config), report)
-    is_other = refusals(inputs, changes(before, inputs.config), newest(run))
-    return inputs, run.path if is_other else None
+    return inputs, bool(refusals(inputs, changes(before, inputs.config), newest(run)))
 
 
 def _newest(folder: Path) -> Version | None:

@@ -20,7 +20,7 @@ types: $(VENV)/.installed
 	$(BIN)/mypy
 
 tests: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python tools/run_tests.py
 
 # The long crash suite: many more moments to die at, and every guard taken out once. Counts what it did into
 # docs/reliability.json and .md, also where something failed. EVERSTEP_CRASH_SEED picks other moments.

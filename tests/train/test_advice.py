@@ -21,7 +21,7 @@ def test_an_ordinary_rate_is_halved() -> None:
     assert "everstep resume runs/a --set optim.learning_rate=5e-05" in advised(NotFinite("The loss is nan."))
 
 
-@pytest.mark.parametrize("rate", [float("inf"), 1e30, 0.5])
+@pytest.mark.parametrize("rate", [1e30, 0.5])
 def test_a_rate_that_nobody_chooses_is_not_halved_but_replaced(rate: float) -> None:
     assert advised(NotFinite("The loss is nan."), rate).endswith("optim.learning_rate=1e-05")
 

@@ -38,7 +38,7 @@ def test_files_that_nothing_loads_do_not_count(tiny_base: Path, tmp_path: Path) 
     assert base.digest() == locate(str(tiny_base)).digest()
     assert set(base.file_digests()) == {str(path.relative_to(copy)) for path in base.loaded_files()}
     # An earlier program, to which every file counted, would have recorded this; a run of it goes on.
-    of_all_files = base._digest_of(_once_digested(copy))
+    of_all_files = base._digest_of(list(_once_digested(copy)))
     assert of_all_files != base.digest()
     assert base.digest(of_all_files) == of_all_files
     assert base.digest("xxh3-128:another") == base.digest()

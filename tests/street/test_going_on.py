@@ -263,3 +263,36 @@ def test_a_resume_that_is_refused_by_the_trainer_puts_the_settings_back(
     refused = everstep("resume", "a", "--set", "compute.device=cuda:7", "--set", "optim.max_steps=3")
     assert refused.code == 2, refused.out
     assert trained.layout.hparams.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["mine@home", "at@all/mine", "mine@2"])
+def test_a_start_whose_folder_has_an_at_sign_is_taken_whole(
+    street: Street, everstep: Everstep, trained: Run, name: str
+) -> None:
+    shutil.copytree(trained.version(1).path / "controlnet", street.folder / name)
+    words = ("train", "--run", "b", "--from", f"./{name}", *street.train(base="base", data="pairs")[3:])
+    for _ in range(2):
+        ended = everstep(*words)
+        assert ended.code == 0, ended.out
+    shutil.rmtree(street.folder / name)
+    ended = everstep("resume", "b", "--set", "optim.max_steps=3")
+    assert ended.code == 0, ended.out
+
+
+def test_a_run_goes_on_where_the_version_that_it_began_with_was_let_go(
+    street: Street, everstep: Everstep, trained: Run
+) -> None:
+    words = ("train", "--run", "b", "--from", "a@1", *street.train(base="base", data="pairs")[3:])
+    assert everstep(*words).code == 0
+    shutil.rmtree(trained.version(1).path)
+    ended = everstep("resume", "b", "--set", "optim.max_steps=3")
+    assert ended.code == 0, ended.out
+    assert Run.open(street.folder / "runs/b").find("latest").manifest["started_from"]["version"] == 1
+
+
+def test_a_start_that_is_edited_by_hand_is_refused(street: Street, everstep: Everstep, trained: Run) -> None:
+    other = shutil.copytree(trained.version(1).path / "controlnet", street.folder / "other")
+    edit(trained, "start_from: null", f"start_from: {other}")
+    refused = everstep("resume", "a", "--set", "optim.max_steps=3")
+    assert refused.code == 2, refused.out
+    assert "optim.start_from cannot change within a run" in refused.out

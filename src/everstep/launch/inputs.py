@@ -14,10 +14,11 @@ from everstep.data import Source
 from everstep.errors import EverstepError, UserError
 from everstep.launch.checks import complete
 from everstep.models.base import BaseFolder
+from everstep.places import absolute, as_text, spelled
 from everstep.telling import untold
 from everstep.train.ready import base_digest_of, open_data
 from everstep.units import size
-from everstep.versions import Run, Version, run_folder
+from everstep.versions import Run, Version, run_folder, split_spec
 from everstep.versions.layout import version_number
 
 # Settings that say only where something is: with the same content there, they may change within a run.
@@ -95,10 +96,10 @@ def _refuse_impossible(config: Config) -> None:
         place = value.rpartition("@")[0] or value if value and key == "optim.start_from" else value
         try:
             if place is not None:
-                Path(place).expanduser().stat()
+                spelled(place).stat()
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except (OSError, ValueError, RuntimeError) as error:  # too long, a loop of links, not to be read; no such user
+        except (OSError, ValueError) as error:  # too long, a loop of links, not to be read
             why = getattr(error, "strerror", None) or str(error).rstrip(".")
             shown = value if len(value) <= MOST_SHOWN else f"{value[:MOST_SHOWN]}..."
             raise UserError(f"{key} is {shown}, which cannot be looked at: {why}. Nothing was started.") from None
@@ -108,11 +109,11 @@ def _start_meant(asked: str | None, before: str | None) -> str | None:
     """The start as this run knows it: RUN@latest means the version that it meant when the run began."""
     if asked is None:
         return None
-    folder, at, version = asked.rpartition("@")
-    if not at:
-        return str(Path(asked).expanduser().resolve())
-    place = run_folder(folder).resolve()
-    was, _, number = (before or "").rpartition("@")
+    folder, version = split_spec(asked)
+    if version is None:
+        return as_text(absolute(spelled(asked)), "--from")
+    place = absolute(run_folder(folder))
+    was, number = split_spec(before or "")
     named = version_number(f"version_{version.removeprefix('version_')}")
     if named is not None:
         return f"{place}@{named}"
@@ -129,8 +130,8 @@ def _is_same_start(spec: str | None, version: Version) -> bool:
 
 
 def is_gone(spec: str | None) -> bool:
-    """Whether no version is where it says."""
-    return spec is not None and _digest_at(spec) is None
+    """Whether there is neither version nor folder where it says."""
+    return spec is not None and _digest_at(spec) is None and not Path(spec).is_dir()
 
 
 def _first(version: Version) -> Version | None:
@@ -141,8 +142,8 @@ def _first(version: Version) -> Version | None:
 
 
 def _digest_at(spec: str) -> str | None:
-    folder, at, number = spec.rpartition("@")
+    folder, number = split_spec(spec)
     try:
-        return Run.open(Path(folder)).version(int(number)).manifest_digest if at else None
+        return None if number is None else Run.open(Path(folder)).version(int(number)).manifest_digest
     except (EverstepError, ValueError):
         return None

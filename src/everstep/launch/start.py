@@ -212,8 +212,8 @@ def _is_moved(key: str, inputs: Inputs, version: Version) -> bool:
 
 def _record(start: Start, version: Version, changes: Changes, reporter: Reporter) -> None:
     """Say what changes before anything starts, and make it the run's settings."""
-    run, edited, places = start.run, start.found.edited, ("base.path", "data.path", "optim.start_from")
-    moved = [key for key in places if key in changes and "data.fingerprint" not in changes]
+    run, edited = start.run, start.found.edited
+    moved = [key for key in MOVED if key in changes and "data.fingerprint" not in changes]
     asked = {key: ab for key, ab in changes.items() if (key in start.found.asked or key not in edited)}
     asked = {key: ab for key, ab in asked.items() if key not in moved}
     by_hand = {key: ab for key, ab in changes.items() if key not in asked and key not in moved}

@@ -107,7 +107,7 @@ class BaseFolder:
         loaded = self._digest_of(self.loaded_files(), said)
         if recorded is None or recorded == loaded:
             return loaded
-        return recorded if self._digest_of(_once_digested(self.path), said) == recorded else loaded
+        return recorded if self._digest_of(list(_once_digested(self.path)), said) == recorded else loaded
 
     def _digest_of(self, paths: list[Path], said: Counted = lambda done, total: None) -> str:
         total, all_bytes, done = xxhash.xxh3_128(), sum(path.stat().st_size for path in paths), 0
@@ -201,12 +201,8 @@ def _near(path: Path) -> str:
     return f"; did you mean {path.parent / near[0]}?" if near else ""
 
 
-def _once_digested(folder: Path) -> list[Path]:
+def _once_digested(folder: Path) -> Iterator[Path]:
     """What earlier programs digested: every file that lies in a component's folder, but for some forms of weights."""
-    return list(_all_files(folder))
-
-
-def _all_files(folder: Path) -> Iterator[Path]:
     for component in COMPONENTS:
         entries = sorted(path for path in (folder / component).iterdir() if path.is_file())
         has_safetensors = any(path.suffix == ".safetensors" for path in entries)

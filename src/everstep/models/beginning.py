@@ -13,6 +13,7 @@ from everstep.models.brought import class_of, elsewhere, is_controlnet, kind_of_
 from everstep.models.configs import ControlNet, checked
 from everstep.models.shapes import controlnet_shapes
 from everstep.models.weights import find_weights, is_file, shapes_of, unlike
+from everstep.places import spelled
 
 # What base and ControlNet must have in common, for their blocks are added to each other.
 COMMON = (
@@ -23,7 +24,7 @@ COMMON = (
 
 def controlnet_folder(spec: str) -> Path:
     """The folder that --from names. Raises: UserError saying what it is, if it is no ControlNet, and where one is."""
-    path = Path(spec).expanduser().absolute()
+    path = spelled(spec).absolute()
     try:
         if path.is_dir():
             if is_controlnet(path):

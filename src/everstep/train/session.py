@@ -198,10 +198,9 @@ def _controlnet(family: StableDiffusion, optim: Optim, going_on: Version | None)
     if start_from is None:
         return family.new_controlnet(optim.seed, optim.hint_start), None
     folder, number = split_spec(start_from)
-    is_gone = not (Path(start_from).is_dir() if number is None else Run.exists(Path(folder)))
-    if going_on is not None and is_gone:
-        # All weights come from the version that is gone on from; the start is only told of in what is made.
-        origin = None if number is None else ParentRef(folder, int(number), "")
+    if going_on is not None:
+        # All weights come from there; the start, which may be gone, is only told of in what is made.
+        origin = ParentRef(folder, int(number), "") if number is not None and number.isdecimal() else None
         return family.load_controlnet(str(going_on.path / "controlnet")), origin
     if number is None:
         return family.load_controlnet(start_from), None

@@ -20,8 +20,8 @@ FLOORS = {
     4: ("models",),
     3: ("config", "keeping"),
     2: ("versions", "data"),
-    1: ("places",),
-    0: ("errors", "contracts", "units", "telling"),
+    1: ("places", "plain_files"),
+    0: ("errors", "contracts", "units", "telling", "letters"),
 }
 FLOOR_OF = {package: floor for floor, packages in FLOORS.items() for package in packages}
 

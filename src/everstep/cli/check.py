@@ -49,11 +49,12 @@ def check_(data: Path, *, base: str | None = None, json: bool = False) -> int:
 
 def _with_cut_captions(report: "CheckReport", base: str) -> "CheckReport":
     from everstep.models.base import locate
-    from everstep.models.captions import cut_captions, open_tokenizer
+    from everstep.models.survey import survey, text_config
+    from everstep.models.tokens import open_tokenizer
+    from everstep.train.captions import cut_captions
 
-    try:
-        tokenizer = open_tokenizer(locate(base))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"The tokenizer of {base} cannot be read ({' '.join(str(error).split())}).") from None
+    looked_at = survey(locate(base))
+    positions = int(text_config(looked_at)["max_position_embeddings"])
+    tokenizer = open_tokenizer(looked_at.path / "tokenizer", positions)
     found = (*report.findings, *cut_captions(tokenizer, report.usable))
     return replace(report, findings=tuple(sorted(found, key=lambda finding: (finding.line, finding.file))))

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from everstep.data.plain_files import read_plain
 from everstep.errors import UserError
+from everstep.plain_files import read_plain
 
 # Bytes that are no UTF-8 stand in the text as these, until their line is looked at.
 NOT_UTF8 = re.compile("[\udc80-\udcff]")

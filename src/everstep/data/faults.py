@@ -26,8 +26,8 @@ from everstep import __version__
 from everstep.data.folder import Finding, Listed, Listing, read_listing
 from everstep.data.images import BLACK, decode_content, what_else
 from everstep.data.looks import look_of
-from everstep.data.plain_files import read_plain
 from everstep.data.remembered import ImageFacts, Memory, is_fresh, stamp_of
+from everstep.plain_files import read_plain
 
 RETRY_PAUSES_S = (0.1, 0.4)
 FINAL_FAULTS = ("is missing", "is a folder, not a file")  # which no second look changes

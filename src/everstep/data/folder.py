@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from everstep.data.captions import oddity, printable, whole_letters
 from everstep.data.entries import Entry, read_entries
 from everstep.data.names import Names
 from everstep.errors import UserError
+from everstep.letters import oddity, printable, whole_letters
 
 # List file -> for each of target, condition and caption, the keys that are understood, the usual one first.
 LAYOUTS = {

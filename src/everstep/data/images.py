@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from everstep.data.plain_files import open_plain
+from everstep.plain_files import open_plain
 
 MOST_PIXELS = 1 << 28  # 16,384 by 16,384: what decodes to gigabytes is no picture to train on
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS

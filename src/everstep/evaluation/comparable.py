@@ -13,7 +13,7 @@ from everstep.config.schema import Sampling
 from everstep.data import Source, open_source
 from everstep.errors import UserError
 from everstep.evaluation.differing import settings_that_differ
-from everstep.evaluation.places import as_they_are
+from everstep.evaluation.moved import as_they_are
 from everstep.versions import Version
 
 PAIRS = 8  # shown where the run itself shows none

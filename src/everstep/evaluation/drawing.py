@@ -10,7 +10,7 @@ from everstep.contracts import Pair
 from everstep.data import fit
 from everstep.data.images import BLACK, read_rgb
 from everstep.errors import DamageFound, UserError
-from everstep.evaluation.places import as_they_are
+from everstep.evaluation.moved import as_they_are
 from everstep.evaluation.samples import Shown, draw
 from everstep.models.arithmetic import arithmetic
 from everstep.models.base import locate

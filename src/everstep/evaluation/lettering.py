@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import ImageFont
 
-from everstep.data.captions import whole_letters
+from everstep.letters import whole_letters
 
 FILE = "DejaVuSansCondensed.ttf"
 

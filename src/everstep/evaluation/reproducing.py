@@ -11,7 +11,7 @@ from everstep.config.schema import Compute, Sampling
 from everstep.data import open_source
 from everstep.errors import UserError
 from everstep.evaluation.drawing import config_of, open_base
-from everstep.evaluation.places import as_they_are
+from everstep.evaluation.moved import as_they_are
 from everstep.evaluation.samples import contact_sheet, draw, shown_pairs
 from everstep.evaluation.sheets import SheetFacts, picture_digest, read_sheet
 from everstep.models.files import AVERAGED, WEIGHTS

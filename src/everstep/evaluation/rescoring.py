@@ -11,7 +11,7 @@ from everstep.data import open_source, split_as
 from everstep.errors import UserError
 from everstep.evaluation.drawing import config_of, open_base, weights_drawn_with
 from everstep.evaluation.filing import as_scored, file_found, in_words
-from everstep.evaluation.places import as_they_are
+from everstep.evaluation.moved import as_they_are
 from everstep.evaluation.scorer import Scorer, example_settings
 from everstep.evaluation.scores import Scored, read_scores
 from everstep.evaluation.verdict import Verdict

@@ -16,8 +16,8 @@ from everstep.config.schema import Data, Sampling
 from everstep.contracts import Counted, Float32Array, PairSource, Uint8Array
 from everstep.data import fit
 from everstep.evaluation.lettering import drawable, font, wrapped
-from everstep.models.captions import as_taken
 from everstep.models.sd import StableDiffusion
+from everstep.models.tokens import as_taken
 
 CELL_PX, GAP_PX, LABEL_PX, TITLE_PX, CAPTION_PX = 144, 6, 78, 26, 40
 TOGETHER = 8  # pictures that are drawn at once: what memory has to hold

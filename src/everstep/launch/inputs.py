@@ -12,6 +12,7 @@ from everstep.config import Config
 from everstep.contracts import During, Report
 from everstep.data import Source
 from everstep.errors import EverstepError, UserError
+from everstep.evaluation import moved
 from everstep.launch.checks import complete
 from everstep.models.base import BaseFolder
 from everstep.places import absolute, as_text, spelled
@@ -75,11 +76,8 @@ def inputs_within(run: Run, before: Config, asked: Config, report: Report, durin
         ("base", asked.base.path, before.base.path),
         ("data", asked.data.path, before.data.path),
     ):
-        if place == was and Path(place).is_absolute() and not Path(place).is_dir():
-            raise UserError(
-                f"The {key} of {run.name} is not in {place} any more. Nothing was changed.\n"
-                f"If it was moved: everstep resume {run.path} --set {key}.path=NEW"
-            )
+        if place == was and moved.is_gone(place):
+            raise moved.gone(run.path, key, place)
     # Hence only what is new in it is looked at.
     optim = asked.optim.model_copy(update={"start_from": None})
     completed, base = complete(asked.model_copy(update={"optim": optim}))

@@ -23,7 +23,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
 import everstep.models.libraries  # noqa: F401  (quietens the others)
 from everstep.config.schema import Compute
@@ -34,6 +34,7 @@ from everstep.models.base import BaseFolder
 from everstep.models.objective import add_noise, min_snr_weights, squared_error, velocity
 from everstep.models.shapes import hint_channels
 from everstep.models.text import PromptEncoder
+from everstep.models.tokens import open_tokenizer
 from everstep.models.weights import Weights, count, find_weights, listed, reason
 
 SAMPLERS = {"unipc": UniPCMultistepScheduler, "ddim": DDIMScheduler}
@@ -91,12 +92,9 @@ class StableDiffusion:
         return _load(network, folder, dtype, weights, f"{self.base.name}: {component}")
 
     def _tokenizer(self) -> Any:
-        """As long as the encoder's positions, whatever the tokenizer's own files say or leave out."""
-        with _refused(f"{self.base.name}: tokenizer"):
-            tokenizer = CLIPTokenizer.from_pretrained(self.base.path / "tokenizer")
-            tokenizer("a", padding="max_length", max_length=3, truncation=True)
         config = self.text_encoder.config
-        tokenizer.model_max_length = int(min(tokenizer.model_max_length, config.max_position_embeddings))
+        with _refused(f"{self.base.name}: tokenizer"):
+            tokenizer = open_tokenizer(self.base.path / "tokenizer", config.max_position_embeddings)
         if len(tokenizer) > config.vocab_size:
             raise UserError(
                 f"{self.base.name}: the tokenizer has {len(tokenizer):,} tokens, the text encoder knows "

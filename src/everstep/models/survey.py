@@ -38,7 +38,7 @@ def survey(base: BaseFolder) -> BaseFolder:
     _refuse_class(base, "vae", base.config("vae"), tuple(VAES))
     vae = checked(base.config_path("vae"), VAES[str(vae_class)])
     _check_unet(base, unet, vae)
-    text = _text(base)
+    text = text_config(base)
     _check_scheduler(base)
     if unet["cross_attention_dim"] != text["hidden_size"]:
         raise UserError(
@@ -84,7 +84,8 @@ def _check_unet(base: BaseFolder, unet: Mapping[str, Any], vae: Mapping[str, Any
                         f"{unet['block_out_channels']}. Nothing was started.")  # fmt: skip
 
 
-def _text(base: BaseFolder) -> dict[str, Any]:
+def text_config(base: BaseFolder) -> dict[str, Any]:
+    """Of the text encoder, with what it leaves out. Raises: UserError."""
     path = base.config_path("text_encoder")
     kind = base.config("text_encoder").get("model_type")
     if kind not in TEXT_MODELS:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from everstep.models.captions import as_taken
+from everstep.models.tokens import as_taken
 
 DEFAULT_BYTES = 512 << 20
 

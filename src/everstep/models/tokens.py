@@ -1,14 +1,15 @@
-"""Looks at a tokenizer's files: there, whole, and no larger than the text encoder's embeddings.
+"""A base's tokenizer: its files are there, whole, and no larger than the text encoder's embeddings; what it takes.
 
-Never imports torch or transformers.
+Never imports torch.
 """
 
 from pathlib import Path
 from typing import Any
 
-from everstep.data.plain_files import read_plain
 from everstep.errors import UserError
+from everstep.letters import whole_letters
 from everstep.models.weights import count, is_file, listed, read_json, reason
+from everstep.plain_files import read_plain
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 KINDS = ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
@@ -96,3 +97,26 @@ def _check_merges(path: Path, words: dict[str, int]) -> None:
 def _fits(line: str, words: dict[str, int]) -> bool:
     pair = line.split()
     return len(pair) == 2 and pair[0] in words and pair[1] in words and "".join(pair) in words
+
+
+# --- in use ------------------------------------------------------------------------------------------------
+
+
+def open_tokenizer(folder: Path, positions: int) -> Any:
+    """As a training takes captions: as long as the encoder's positions, whatever its own files say or leave out."""
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    tokenizer("a", padding="max_length", max_length=3, truncation=True)
+    tokenizer.model_max_length = int(min(tokenizer.model_max_length, positions))
+    return tokenizer
+
+
+def as_taken(tokenizer: Any, caption: str) -> str:
+    """The caption as the tokenizer takes it: whole letters, or nothing where it fails all the same."""
+    whole = whole_letters(caption)
+    try:
+        tokenizer(whole, verbose=False)
+    except Exception:  # whatever a tokenizer raises; it must not end what is trained
+        return ""
+    return whole

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from everstep.data.plain_files import open_plain, read_plain
 from everstep.errors import DamageFound, UserError
+from everstep.plain_files import open_plain, read_plain
 from everstep.versions.tensorfile import read_header
 
 Shape = tuple[int, ...]

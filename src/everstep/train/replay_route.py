@@ -15,7 +15,7 @@ from everstep.config.policy import is_free
 from everstep.contracts import ParentRef, Report
 from everstep.data import Source
 from everstep.errors import DamageFound, UserError
-from everstep.evaluation.places import as_they_are
+from everstep.evaluation.moved import as_they_are
 from everstep.models.base import locate
 from everstep.places import as_word
 from everstep.train.ready import Ready, base_digest_of, check_origin, open_data

@@ -25,11 +25,11 @@ from everstep.keeping.saver import Saver
 from everstep.keeping.settings import Settings
 from everstep.keeping.snapshots import open_snapshots
 from everstep.models.arithmetic import arithmetic
-from everstep.models.captions import say_cut
 from everstep.models.files import HPARAMS, WEIGHTS
 from everstep.models.sd import StableDiffusion
 from everstep.train.advice import advice
 from everstep.train.boards import Board, tensorboard, weights_and_biases
+from everstep.train.captions import say_cut
 from everstep.train.ema import Ema
 from everstep.train.facts import version_facts
 from everstep.train.judging import Judge

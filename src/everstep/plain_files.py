@@ -1,4 +1,4 @@
-"""Files that people name in a list: only plain ones are opened, so that a pipe or a device can hold nothing up."""
+"""Files that people name: only plain ones are opened, so that a pipe or a device can hold nothing up."""
 
 import os
 import stat

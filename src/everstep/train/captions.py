@@ -5,30 +5,12 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from everstep.data.captions import whole_letters
 from everstep.data.counts import counted
 from everstep.data.folder import Finding, Listed
-from everstep.models.base import BaseFolder
+from everstep.models.tokens import as_taken
 
 TOGETHER = 4096  # captions that become tokens at once
 MOST_AT_START = 10_000  # about two seconds
-
-
-def open_tokenizer(base: BaseFolder) -> Any:
-    """The base's tokenizer, as a training loads it."""
-    from transformers import CLIPTokenizer
-
-    return CLIPTokenizer.from_pretrained(base.path / "tokenizer")
-
-
-def as_taken(tokenizer: Any, caption: str) -> str:
-    """The caption as the tokenizer takes it: whole letters, or nothing where it fails all the same."""
-    whole = whole_letters(caption)
-    try:
-        tokenizer(whole, verbose=False)
-    except Exception:  # whatever a tokenizer raises; it must not end what is trained
-        return ""
-    return whole
 
 
 def cut_captions(tokenizer: Any, pairs: Sequence[Listed], most: int | None = None) -> list[Finding]:

@@ -31,6 +31,8 @@ ONCE = """
         if step == {step}:
             open('once', 'w'); {what}
 """
+# Nothing changes before the version of step 20 is there: a copy that is overtaken by a change is refused.
+AT_20 = "if step == 20: [time.sleep(0.01) for _ in iter(lambda: os.path.exists('runs/own/version_1'), True)]"
 Start = Callable[..., Running]
 both = pytest.mark.parametrize("way", ["beside", "under"])
 
@@ -238,7 +240,7 @@ def test_an_interrupt_within_a_step_waits_for_its_end_and_reaches_the_user(
     tmp_path: Path, straight: dict[str, object]
 ) -> None:
     interrupted = once(33, "os.kill(os.getpid(), signal.SIGINT)")
-    out = run_through(script(tmp_path, NOTEBOOK, interrupted))
+    out = run_through(script(tmp_path, NOTEBOOK, f"{AT_20}{interrupted}"))
     assert "interrupted after 34 signal" in out
     assert "Resumed from version_2 (step 34)" in out  # the very same objects are gone on with
     assert_whole(tmp_path, straight)
@@ -249,7 +251,7 @@ def test_a_second_interrupt_leaves_at_once_and_the_newest_whole_state_is_kept(
     tmp_path: Path, straight: dict[str, object]
 ) -> None:
     twice = once(33, "[(os.kill(os.getpid(), signal.SIGINT), time.sleep(0.7)) for _ in range(2)]")
-    out = run_through(script(tmp_path, NOTEBOOK, twice))
+    out = run_through(script(tmp_path, NOTEBOOK, f"{AT_20}{twice}"))
     assert "interrupted after 33" in out
     assert "Resumed from version_2 (step 33)" in out
     assert_whole(tmp_path, straight)

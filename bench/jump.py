@@ -25,7 +25,7 @@ from everstep.data import BatchStream, Source, circles, split
 from everstep.evaluation.gain import num_examples
 from everstep.evaluation.probe import Probe
 from everstep.evaluation.samples import draw, shown_pairs
-from everstep.evaluation.verdict import Control, Point, Verdict, verdict
+from everstep.records.verdict import Control, Point, Verdict, verdict
 from everstep.train.loop import Loop
 from loop import built_loop, merged
 from machine import record

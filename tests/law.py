@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from everstep.train.metrics import read_metrics
+from everstep.records.steps import read_metrics
 from everstep.versions import Run, verify
 
 STEPS = 40

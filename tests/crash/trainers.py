@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from everstep.keeping.memory import Found, lying_about
-from everstep.train.metrics import read_metrics
+from everstep.records.steps import read_metrics
 from everstep.versions import LiveStatus, Run, Version, read_live, verify, write_request
 from program import Program
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from everstep.errors import NothingTrained
-from everstep.train.metrics import MOST_SKIPPED_STEPS, Measured, Metrics, read_metrics
+from everstep.records.steps import read_metrics
+from everstep.train.metrics import MOST_SKIPPED_STEPS, Measured, Metrics
 from everstep.versions import Run
 
 

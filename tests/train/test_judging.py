@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from everstep.evaluation.scores import marks, points, read_scores
+from everstep.records.scores import marks, points, read_scores
 from everstep.versions import Run
 
 

@@ -10,8 +10,9 @@ import torch
 
 from disks import fill, remount, small_disk
 from everstep.errors import NotFinite
+from everstep.records.steps import read_metrics
 from everstep.train.boards import tensorboard
-from everstep.train.metrics import Measured, Metrics, read_metrics
+from everstep.train.metrics import Measured, Metrics
 
 
 @pytest.fixture

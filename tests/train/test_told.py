@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from disks import fill, remount, small_disk
-from everstep.train.metrics import read_metrics
+from everstep.records.steps import read_metrics
 from everstep.versions import Run, is_waiting, read_live, verify, write_request
 from program import Ended, Program
 

@@ -124,15 +124,6 @@ def test_a_policy_that_lets_nothing_grow_never_fills_it(small_disk: Path, held: 
     assert found.disk_peak_bytes == pytest.approx(4 * max(sizes), rel=0.2)
 
 
-def test_the_latest_verdict_is_read_and_a_broken_one_costs_nothing(run: Run) -> None:
-    verdict = run.layout.records / "verdict.json"
-    assert status(run, KEEP_ALL).control is None
-    verdict.write_text(json.dumps({"sentence": "obeyed since step 5,400 (version_18)", "state": "obeyed"}))
-    assert status(run, KEEP_ALL).control == "obeyed since step 5,400 (version_18)"
-    verdict.write_text("{")
-    assert status(run, KEEP_ALL).control is None
-
-
 def test_a_run_without_versions_or_cadence_has_a_status_too(tmp_path: Path) -> None:
     found = status(Run.create(tmp_path / "e", "a: 1\n"), Course(max_steps=10))
     assert (found.state, found.disk_peak_bytes, found.disk_full_in_s) == ("empty", 0, None)

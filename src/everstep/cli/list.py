@@ -5,7 +5,7 @@ from typing import Any
 
 from everstep.cli.place import open_run
 from everstep.cli.printing import print_json, print_table
-from everstep.evaluation.scores import marks
+from everstep.records.scores import marks
 from everstep.units import size
 from everstep.versions import Run, lineage, rows
 from everstep.versions.lineage import Branch, Node

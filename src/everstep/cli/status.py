@@ -7,6 +7,7 @@ from everstep.cli.printing import print_facts, print_json
 from everstep.config.policy import course
 from everstep.keeping.memory import Found
 from everstep.keeping.remnants import as_json, forgotten, in_words, of_run, sentence
+from everstep.records.scores import sentence_of
 from everstep.units import duration, size
 from everstep.versions import Run, RunStatus, read_live, status
 from everstep.versions.forecast import Course
@@ -24,12 +25,14 @@ def status_(run: str, *, json: bool = False) -> int:
     """
     opened = open_run(run)
     going, ram_dir = _course(opened)
-    found = status(opened, going)
+    found, control = status(opened, going), sentence_of(opened)
     ours, others = of_run(opened, ram_dir), forgotten(opened, ram_dir)
     if json:
-        print_json({**asdict(found), "memory": [as_json(one, one in ours) for one in (*ours, *others)]})
+        print_json(
+            {**asdict(found), "control": control, "memory": [as_json(one, one in ours) for one in (*ours, *others)]}
+        )
         return 0
-    print_facts({**_facts(found), **_memory(ours)})
+    print_facts({**_facts(found), **({} if control is None else {"control": control}), **_memory(ours)})
     for one in others:
         print(sentence(one))
     return 0
@@ -73,8 +76,6 @@ def _facts(found: RunStatus) -> dict[str, str]:
     facts["on disk"] = f"{size(found.version_bytes)} in versions, {size(found.free_bytes)} free"
     if found.state != "complete":
         facts["disk"] = _forecast(found)
-    if found.control is not None:
-        facts["control"] = found.control
     return facts
 
 

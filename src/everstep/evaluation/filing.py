@@ -2,11 +2,11 @@
 
 from PIL import Image
 
-from everstep.evaluation.curve import draw_curve
 from everstep.evaluation.scorer import Found, Scorer
-from everstep.evaluation.scores import Scored, file_scores, points, read_scores
 from everstep.evaluation.sheets import describe_sheet, save_sheet
-from everstep.evaluation.verdict import Verdict
+from everstep.records.curve import draw_curve
+from everstep.records.scores import Scored, file_scores, points, read_scores
+from everstep.records.verdict import Verdict
 from everstep.versions import Run, Version
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from everstep.evaluation.verdict import Gain
+from everstep.records.verdict import Gain
 
 BANDS = 4
 RESAMPLES = 1000

@@ -15,8 +15,8 @@ from torch import Tensor
 from everstep.contracts import Batch, Counted, ExampleSettings, PairSource, Uint8Array
 from everstep.data import fit, order
 from everstep.evaluation.gain import BLANK, CONDITIONS, SEED, SHUFFLED, TRUE, Design, Floats, control_gain, design
-from everstep.evaluation.verdict import Gain
 from everstep.models.sd import StableDiffusion, Task
+from everstep.records.verdict import Gain
 
 Pace = Callable[[float, float], None]
 

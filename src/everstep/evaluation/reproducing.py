@@ -13,9 +13,10 @@ from everstep.errors import UserError
 from everstep.evaluation.drawing import config_of, open_base
 from everstep.evaluation.moved import as_they_are
 from everstep.evaluation.samples import contact_sheet, draw, shown_pairs
-from everstep.evaluation.sheets import SheetFacts, picture_digest, read_sheet
+from everstep.evaluation.sheets import picture_digest
 from everstep.models.files import AVERAGED, WEIGHTS
 from everstep.models.sd import StableDiffusion
+from everstep.records.sheets import SheetFacts, read_sheet
 from everstep.versions import Run, Version
 from everstep.versions.reading import reading
 from everstep.versions.torch import load_weights

@@ -13,9 +13,9 @@ from everstep.evaluation.drawing import config_of, open_base, weights_drawn_with
 from everstep.evaluation.filing import as_scored, file_found, in_words
 from everstep.evaluation.moved import as_they_are
 from everstep.evaluation.scorer import Scorer, example_settings
-from everstep.evaluation.scores import Scored, read_scores
-from everstep.evaluation.verdict import Verdict
 from everstep.models.files import AVERAGED
+from everstep.records.scores import Scored, read_scores
+from everstep.records.verdict import Verdict
 from everstep.versions import Run, Version
 from everstep.versions.reading import reading
 from everstep.versions.torch import load_weights

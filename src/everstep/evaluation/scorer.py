@@ -19,8 +19,8 @@ from everstep.evaluation.picture_faults import picture_fault
 from everstep.evaluation.probe import Probe
 from everstep.evaluation.quality import open_quality
 from everstep.evaluation.samples import Shown, paint, rounded, shown_pairs
-from everstep.evaluation.verdict import Gain
 from everstep.models.sd import StableDiffusion
+from everstep.records.verdict import Gain
 from everstep.telling import untold
 
 DEFAULT_INTERVAL_STEPS = 300  # between versions, where only a time is set

@@ -11,9 +11,9 @@ import numpy as np
 from everstep.contracts import COMPLETE
 from everstep.evaluation.filing import as_scored, file_found, in_words
 from everstep.evaluation.scorer import Found, Scorer
-from everstep.evaluation.scores import points
-from everstep.evaluation.verdict import Control, Verdict, is_worn_out, verdict
 from everstep.keeping.claims import Claim, Observer
+from everstep.records.scores import points
+from everstep.records.verdict import Control, Verdict, is_worn_out, verdict
 from everstep.train.metrics import Metrics
 from everstep.train.notes import Notes
 from everstep.train.progress import Reporter

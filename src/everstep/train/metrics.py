@@ -16,12 +16,12 @@ from torch import Tensor
 
 from everstep.contracts import Report
 from everstep.errors import FirstNotFinite, NotFinite, NothingTrained
+from everstep.records.steps import FILE, read_metrics
 from everstep.telling import why
 from everstep.train.appended import AppendedFile, WaitingLines
 from everstep.train.boards import Board
 from everstep.versions import fsops
 
-FILE = "metrics.jsonl"
 SMOOTHING_STEPS = 50
 # At the start a few steps are skipped, until the scale has come down from 65,536; so many halve it to nothing.
 MOST_SKIPPED_STEPS = 50
@@ -163,31 +163,6 @@ def _not_finite(what: str, measured: Measured) -> NotFinite:
         f"{what} at step {measured.step:,} (examples {measured.first_example:,} to {measured.images_seen - 1:,}, "
         f"learning rate {measured.learning_rate:g})."
     )
-
-
-def read_metrics(records: Path) -> list[dict[str, Any]]:
-    """The steps that count, in order. Raises: OSError.
-
-    A line cut short by a crash is left out. Where a step comes again, training went back to the one before it, and what
-    was written from there on before does not count.
-    """
-    path = records / FILE
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    measured: list[dict[str, Any]] = []
-    for line in map(_parsed, lines):
-        if line is not None:
-            while measured and measured[-1]["step"] >= line["step"]:
-                measured.pop()
-            measured.append(line)
-    return measured
-
-
-def _parsed(text: str) -> dict[str, Any] | None:
-    try:
-        line = json.loads(text)
-        return line if line["step"] >= 0 and "loss" in line else None
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def _keep_until(path: Path, step: int, report: Report) -> list[dict[str, Any]]:

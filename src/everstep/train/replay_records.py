@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from everstep.errors import DamageFound
-from everstep.train.metrics import read_metrics
+from everstep.records.steps import read_metrics
 from everstep.versions import LiveStatus, Run, Version, read_live
 from everstep.versions.layout import version_number
 from everstep.versions.lineage import ancestors

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from everstep.config.policy import policy
 from everstep.config.schema import Keep
 from everstep.errors import EverstepError
-from everstep.evaluation.scores import marks
+from everstep.records.scores import marks
 from everstep.units import size
 from everstep.versions import Run
 from everstep.versions.lock import Busy

@@ -1,6 +1,5 @@
 """What can be said of a run from outside: alive or not, where it is, and what would be lost now."""
 
-import json
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,8 +12,6 @@ from everstep.versions.live import LiveStatus, read_live
 from everstep.versions.reach import reaching
 from everstep.versions.run import Run
 from everstep.versions.version import Version
-
-VERDICT = "verdict.json"  # in records/, written by whoever scores the versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +40,6 @@ class RunStatus:
     disk_full_after_versions: int | None  # so many more find room; None if all do
     disk_full_in_s: float | None
     told_age_s: float | None  # since a running training last wrote where it is; a disk that is full keeps it from that
-    control: str | None  # whether the condition is obeyed, in words
 
 
 def status(run: Run, course: Course) -> RunStatus:
@@ -84,16 +80,7 @@ def _status(run: Run, course: Course) -> RunStatus:
         disk_full_after_versions=None if full is None else full - 1,
         disk_full_in_s=full * ahead.seconds_apart if full is not None and step_s and is_running else None,
         told_age_s=max(0.0, time.time() - live.updated_at) if live and is_running else None,
-        control=_control(run),
     )
-
-
-def _control(run: Run) -> str | None:
-    """The latest verdict on whether the condition is obeyed, if there is one."""
-    try:
-        return str(json.loads((run.layout.records / VERDICT).read_bytes())["sentence"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def rows(run: Run) -> list[dict[str, Any]]:

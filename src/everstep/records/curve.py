@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from everstep.evaluation.verdict import Point, Verdict, line_of
+from everstep.records.verdict import Point, Verdict, line_of
 
 WIDTH, HEIGHT, SCALE = 860, 420, 2
 LEFT, RIGHT, TOP, BOTTOM, BETWEEN, SPLIT = 64, 24, 56, 34, 44, 0.68  # pixels; the share of the upper panel

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from everstep.evaluation.curve import BAND, GAIN, JUMP, LOSS, _ticks, draw_curve
-from everstep.evaluation.verdict import Point, verdict
+from everstep.records.curve import BAND, GAIN, JUMP, LOSS, _ticks, draw_curve
+from everstep.records.verdict import Point, verdict
 
 
 def drawn(*gains, losses=None):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from everstep.evaluation.verdict import Control, Point, is_worn_out, jump, line_of, verdict
+from everstep.records.verdict import Control, Point, is_worn_out, jump, line_of, verdict
 
 
 def line(*gains, width=0.01, first=0, every=300):

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from everstep.evaluation.verdict import Gain, Point, Verdict, verdict
+from everstep.records.verdict import Gain, Point, Verdict, verdict
 from everstep.versions import Run, fsops, write_annotation
 from everstep.versions.recovery import end_cut_line
 
@@ -54,6 +54,14 @@ def read_scores(run: Run) -> dict[int, Scored]:
         if scored is not None:
             found[scored.version] = scored
     return found
+
+
+def sentence_of(run: Run) -> str | None:
+    """The latest verdict in words; None where there is none, or none that can be read."""
+    try:
+        return str(json.loads((run.layout.records / VERDICT).read_bytes())["sentence"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def points(run: Run) -> list[Point]:

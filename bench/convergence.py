@@ -32,7 +32,7 @@ from rich.console import Console
 from everstep.config import Config, dump, resolve
 from everstep.config.schema import Sampling
 from everstep.data import circles, fit, split
-from everstep.evaluation.samples import Shown, draw
+from everstep.evaluation.pictures.draw import Shown, draw
 from everstep.launch.checks import complete
 from everstep.train import session
 from everstep.train.loop import Loop

@@ -14,8 +14,8 @@ import numpy as np
 
 from everstep.cli.place import open_version
 from everstep.data import circles, open_source, split
-from everstep.evaluation.drawing import config_of, load
-from everstep.evaluation.samples import draw, shown_pairs
+from everstep.evaluation.loading import config_of, load
+from everstep.evaluation.pictures.draw import draw, shown_pairs
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from everstep.evaluation.samples import CELL_PX, GAP_PX
+from everstep.evaluation.pictures.sheet import CELL_PX, GAP_PX
 from everstep.versions import write_annotation
 from everstep.versions.layout import RunLayout
 from program import Ended

@@ -12,8 +12,8 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 
 from everstep.data import circles
 from everstep.errors import UserError
-from everstep.evaluation import agreement
-from everstep.evaluation.adherence import KINDS, kind_for, open_adherence
+from everstep.evaluation.pictures import agreement
+from everstep.evaluation.pictures.adherence import KINDS, kind_for, open_adherence
 
 CPU = torch.device("cpu")
 
@@ -58,7 +58,7 @@ def test_circles_of_other_data_are_refused():
 
 def test_choosing_a_kind_loads_no_torch():
     asked = (
-        "import sys; from everstep.evaluation.adherence import kind_for; kind_for('canny', 'photos/');"
+        "import sys; from everstep.evaluation.pictures.adherence import kind_for; kind_for('canny', 'photos/');"
         "sys.exit(bool({'torch', 'cv2', 'torchmetrics', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", asked]).returncode == 0
@@ -176,7 +176,7 @@ def test_depth_rmse_is_the_difference_of_the_stretched_maps(tmp_path):
 
 
 def test_a_depth_model_of_transformers_agrees_with_its_own_map_only(tmp_path):
-    from everstep.evaluation.extractors import open_extractor
+    from everstep.evaluation.pictures.extractors import open_extractor
 
     folder = str(networks.write_dpt(tmp_path / "dpt"))
     score = open_adherence("depth", folder, CPU)

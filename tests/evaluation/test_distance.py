@@ -9,7 +9,7 @@ from drafts import WEIGHTS, ArrayTensor, draft
 
 from everstep.contracts import TensorFile
 from everstep.errors import DamageFound, UserError
-from everstep.evaluation.distance import CHUNK, distances
+from everstep.evaluation.comparison.distance import CHUNK, distances
 from everstep.versions import Run, Version
 from everstep.versions.pruning import slim
 

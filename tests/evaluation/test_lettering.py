@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from everstep.evaluation.lettering import drawable, font, wrapped
-from everstep.evaluation.samples import Shown, contact_sheet
+from everstep.evaluation.pictures.draw import Shown
+from everstep.evaluation.pictures.lettering import drawable, font, wrapped
+from everstep.evaluation.pictures.sheet import contact_sheet
 
 
 @pytest.mark.parametrize("caption", ["crêpe", "cre\u0302pe", "кошка", "γάτα", "قطة", "חתול", "a cat, 3 × 4 …"])

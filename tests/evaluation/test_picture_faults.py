@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.image_processor import VaeImageProcessor
 
 from everstep.data import circles
-from everstep.evaluation.picture_faults import picture_fault
+from everstep.evaluation.pictures.faults import picture_fault
 from everstep.models.base import locate
 
 

@@ -7,7 +7,7 @@ import torch
 from everstep.config import resolve
 from everstep.contracts import Pair
 from everstep.data import open_source, split
-from everstep.evaluation.drawing import open_base
+from everstep.evaluation.loading import open_base
 from everstep.evaluation.probe import Probe
 from everstep.evaluation.scorer import example_settings
 

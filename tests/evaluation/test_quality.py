@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from everstep.errors import UserError
-from everstep.evaluation.quality import open_quality
+from everstep.evaluation.pictures.quality import open_quality
 
 CPU = torch.device("cpu")
 LONG = " ".join(["red circle with blue background"] * 20)

@@ -7,11 +7,11 @@ from pathlib import Path
 from everstep.cli.place import open_version
 from everstep.cli.printing import beside, print_json, print_table
 from everstep.errors import UserError
-from everstep.evaluation.comparable import common_ground
-from everstep.evaluation.comparison import Side, block_table, comparison_json, sampling_in_words, version_table
-from everstep.evaluation.differing import block_of, names_of
-from everstep.evaluation.distance import distances
-from everstep.evaluation.page import Table
+from everstep.evaluation.comparison.differences import block_of, names_of
+from everstep.evaluation.comparison.distance import distances
+from everstep.evaluation.comparison.ground import common_ground
+from everstep.evaluation.comparison.page import Table
+from everstep.evaluation.comparison.tables import Side, block_table, comparison_json, sampling_in_words, version_table
 from everstep.places import here, refuse_unwritable
 
 
@@ -40,7 +40,7 @@ def compare_(*versions: str, out: Path | None = None, html: Path | None = None, 
     with beside("Comparing weights"):
         apart = distances(found[0], found, block_of)
     _say("Loading PyTorch and the base ...")
-    from everstep.evaluation.comparing import comparison_sheet, draw_all, shown_in, write_page
+    from everstep.evaluation.comparison.side_by_side import comparison_sheet, draw_all, shown_in, write_page
 
     shown, sides = shown_in(common), []
     began = time.monotonic()

@@ -5,7 +5,7 @@ from typing import Any
 
 from everstep.cli.place import open_version
 from everstep.cli.printing import print_json, print_table
-from everstep.evaluation.differing import (
+from everstep.evaluation.comparison.differences import (
     Facts,
     Kinship,
     Relation,
@@ -18,7 +18,7 @@ from everstep.evaluation.differing import (
     short,
     weights_json,
 )
-from everstep.evaluation.distance import Block, Distance, distances
+from everstep.evaluation.comparison.distance import Block, Distance, distances
 from everstep.units import size
 from everstep.versions import Run, Version
 

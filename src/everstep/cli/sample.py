@@ -40,7 +40,7 @@ def sample_(
     here()  # PyTorch loads from nowhere else
     target = refuse_unwritable("--out", out or Path(f"{found.path.parent.name}-{found.name}.png"))
     with beside(f"Drawing with {found.name}"):
-        from everstep.evaluation.drawing import draw_with_version
+        from everstep.evaluation.pictures.single import draw_with_version
 
         picture = draw_with_version(found, condition, prompt, seed, averaged)
     picture.save(target)

@@ -10,9 +10,10 @@ from everstep.config import Config
 from everstep.config.schema import Compute, Sampling
 from everstep.data import open_source
 from everstep.errors import UserError
-from everstep.evaluation.drawing import config_of, open_base
+from everstep.evaluation.loading import config_of, open_base
 from everstep.evaluation.moved import as_they_are
-from everstep.evaluation.samples import contact_sheet, draw, shown_pairs
+from everstep.evaluation.pictures.draw import draw, shown_pairs
+from everstep.evaluation.pictures.sheet import contact_sheet
 from everstep.evaluation.sheets import picture_digest
 from everstep.models.files import AVERAGED, WEIGHTS
 from everstep.models.sd import StableDiffusion

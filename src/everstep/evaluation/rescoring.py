@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from everstep.config import Config
 from everstep.data import open_source, split_as
 from everstep.errors import UserError
-from everstep.evaluation.drawing import config_of, open_base, weights_drawn_with
 from everstep.evaluation.filing import as_scored, file_found, in_words
+from everstep.evaluation.loading import config_of, open_base, weights_drawn_with
 from everstep.evaluation.moved import as_they_are
 from everstep.evaluation.scorer import Scorer, example_settings
 from everstep.models.files import AVERAGED

@@ -12,13 +12,13 @@ import torch
 from everstep.config.schema import Config
 from everstep.contracts import During, ExampleSettings, PairSource, Uint8Array
 from everstep.data import Split
-from everstep.evaluation.adherence import Adherence, kind_for, open_adherence
 from everstep.evaluation.allowance import Allowance, Exceeded
 from everstep.evaluation.gain import num_examples
-from everstep.evaluation.picture_faults import picture_fault
+from everstep.evaluation.pictures.adherence import Adherence, kind_for, open_adherence
+from everstep.evaluation.pictures.draw import Shown, paint, rounded, shown_pairs
+from everstep.evaluation.pictures.faults import picture_fault
+from everstep.evaluation.pictures.quality import open_quality
 from everstep.evaluation.probe import Probe
-from everstep.evaluation.quality import open_quality
-from everstep.evaluation.samples import Shown, paint, rounded, shown_pairs
 from everstep.models.sd import StableDiffusion
 from everstep.records.verdict import Gain
 from everstep.telling import untold

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from everstep.contracts import Uint8Array
-from everstep.evaluation.samples import Shown, contact_sheet
+from everstep.evaluation.pictures.draw import Shown
+from everstep.evaluation.pictures.sheet import contact_sheet
 from everstep.evaluation.scorer import Scorer
 from everstep.records.sheets import SheetFacts, sheet_path
 from everstep.versions import Run, Version, digest, fsops

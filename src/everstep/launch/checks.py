@@ -5,7 +5,7 @@ Never imports torch.
 
 from everstep.config import Config
 from everstep.config.load import validate
-from everstep.evaluation.adherence import MODELS, check_scoring
+from everstep.evaluation.pictures.adherence import MODELS, check_scoring
 from everstep.launch.machine import refuse_unfit
 from everstep.models.base import BaseFolder, locate
 from everstep.models.beginning import check_start, controlnet_folder

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from everstep.contracts import Uint8Array
 from everstep.errors import UserError
-from everstep.evaluation.exported import ExportedNetwork, pixels
+from everstep.evaluation.pictures.exported import ExportedNetwork, pixels
 from everstep.places import spelled
 
 PART = 8  # pictures at a time

@@ -1,40 +1,16 @@
-"""A picture from a version, outside of its training: base and ControlNet are loaded, verified, and asked to draw."""
+"""Base and network of a version on disk, verified and loaded, outside of its training."""
 
-from pathlib import Path
 
-from PIL import Image
 
 from everstep.config import Config
 from everstep.config.load import known_part, validate
-from everstep.contracts import Pair
-from everstep.data import fit
-from everstep.data.images import BLACK, read_rgb
-from everstep.errors import DamageFound, UserError
-from everstep.evaluation.moved import as_they_are
-from everstep.evaluation.samples import Shown, draw
+from everstep.errors import DamageFound
 from everstep.models.arithmetic import arithmetic
 from everstep.models.base import locate
 from everstep.models.files import AVERAGED, WEIGHTS
 from everstep.models.sd import StableDiffusion
 from everstep.versions import Version, verify
-from everstep.versions.reading import reading
 from everstep.versions.torch import load_weights
-
-
-def draw_with_version(
-    version: Version, condition: Path, prompt: str, seed: int | None = None, averaged: bool = True
-) -> Image.Image:
-    """Draw with the settings of the version's run. Raises: UserError if the condition is no image."""
-    config = as_they_are(config_of(version), version)
-    sampling = config.sampling if seed is None else config.sampling.model_copy(update={"seed": seed})
-    try:
-        image = read_rgb(condition, BLACK)
-    except Exception as error:
-        raise UserError(f"{condition} is no image that can be read ({error}).") from None
-    _, condition_HWC = fit(Pair(image, image, prompt), config.data.resolution or 0, config.data.condition_resize)
-    with reading(version.path):  # no prune takes it half-way
-        family, controlnet = load(version, config, averaged)
-    return Image.fromarray(draw(family, controlnet, [Shown(condition_HWC, prompt)], sampling)[0])
 
 
 def config_of(version: Version) -> Config:

@@ -1,28 +1,23 @@
-"""Pictures drawn by a ControlNet, always from the same held-out pairs and the same noise, and their contact sheet.
+"""Pictures drawn by a ControlNet, always from the same held-out pairs and the same noise.
 
 Draws with the networks already in memory. Knows nothing of runs or files.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 
 from everstep.config.schema import Data, Sampling
 from everstep.contracts import Counted, Float32Array, PairSource, Uint8Array
 from everstep.data import fit
-from everstep.evaluation.lettering import drawable, font, wrapped
 from everstep.models.sd import StableDiffusion
 from everstep.models.tokens import as_taken
 
-CELL_PX, GAP_PX, LABEL_PX, TITLE_PX, CAPTION_PX = 144, 6, 78, 26, 40
 TOGETHER = 8  # pictures that are drawn at once: what memory has to hold
-CAPTION_FONT_PX = 11
-PAPER, INK = (250, 250, 248), (40, 40, 44)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,50 +105,3 @@ def shown_pairs(source: PairSource, numbers: Sequence[int], data: Data) -> list[
         target_HWC, condition_HWC = fit(pair, data.resolution or 0, condition_resize=data.condition_resize)
         found.append(Shown(condition_HWC, pair.caption, target_HWC))
     return found
-
-
-def contact_sheet(title: str, shown: Sequence[Shown], drawn: Sequence[Uint8Array]) -> Image.Image:
-    """One column for each pair, captions above: condition, sample, target."""
-    return sheet(title, shown, {"sample": drawn})
-
-
-def sheet(
-    title: str, shown: Sequence[Shown], drawn: Mapping[str, Sequence[Uint8Array]], cell_px: int = CELL_PX
-) -> Image.Image:
-    """One column for each pair, captions above; a row for the condition, for each of `drawn`, and for the target."""
-    rows: dict[str, Sequence[Uint8Array | None]] = {
-        "condition": [item.condition_HWC for item in shown],
-        **drawn,
-        "target": [item.target_HWC for item in shown],
-    }
-    title = drawable(title)
-    label_font, title_font = font(13), font(15)
-    label_px = max(LABEL_PX, *(_width(name, label_font) + 3 * GAP_PX for name in rows))
-    first_row = TITLE_PX + CAPTION_PX
-    width = max(label_px + len(shown) * (cell_px + GAP_PX), _width(title, title_font) + 2 * GAP_PX)
-    page = Image.new("RGB", (width, first_row + len(rows) * (cell_px + GAP_PX)), PAPER)
-    pen = ImageDraw.Draw(page)
-    pen.text((GAP_PX, 5), title, INK, title_font)
-    for column, item in enumerate(shown):
-        caption = wrapped(item.caption, cell_px, CAPTION_FONT_PX, 3)
-        place = (label_px + column * (cell_px + GAP_PX), TITLE_PX)
-        pen.multiline_text(place, caption, INK, font(CAPTION_FONT_PX), spacing=1)
-    for row, (name, pictures) in enumerate(rows.items()):
-        top = first_row + row * (cell_px + GAP_PX)
-        pen.multiline_text((GAP_PX, top + cell_px // 2 - 8 - 7 * name.count("\n")), name, INK, label_font)
-        for column, pixels in enumerate(pictures):
-            if pixels is not None:
-                page.paste(_cell(pixels, cell_px), (label_px + column * (cell_px + GAP_PX), top))
-    return page
-
-
-def _width(text: str, font: Any) -> int:
-    """Of the longest line, in pixels."""
-    return max(round(float(font.getlength(line))) for line in text.split("\n"))
-
-
-def _cell(pixels_HWC: Uint8Array, cell_px: int) -> Image.Image:
-    """Small pictures are enlarged with hard pixels: what is seen is what was drawn."""
-    picture = Image.fromarray(pixels_HWC)
-    filter_ = Image.Resampling.NEAREST if picture.width < cell_px else Image.Resampling.LANCZOS
-    return picture.resize((cell_px, cell_px), filter_)

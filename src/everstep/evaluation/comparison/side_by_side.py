@@ -8,11 +8,12 @@ from typing import Any
 from PIL import Image
 
 from everstep.contracts import Uint8Array
-from everstep.evaluation.comparable import Common
-from everstep.evaluation.comparison import Side, comparison_page, picture_rows
-from everstep.evaluation.drawing import open_base, weights_drawn_with
-from everstep.evaluation.page import PictureRow, Sheet
-from everstep.evaluation.samples import CELL_PX, Shown, draw, sheet, shown_pairs
+from everstep.evaluation.comparison.ground import Common
+from everstep.evaluation.comparison.page import PictureRow, Sheet
+from everstep.evaluation.comparison.tables import Side, comparison_page, picture_rows
+from everstep.evaluation.loading import open_base, weights_drawn_with
+from everstep.evaluation.pictures.draw import Shown, draw, shown_pairs
+from everstep.evaluation.pictures.sheet import CELL_PX, sheet
 from everstep.models.files import AVERAGED, CONTROLNET_CONFIG
 from everstep.models.sd import StableDiffusion
 from everstep.versions import Version, read_small

@@ -20,7 +20,7 @@ FILE = "DejaVuSansCondensed.ttf"
 @cache
 def font(size_px: int) -> Any:
     """The font that words are drawn with; Arabic and Hebrew run from right to left where Pillow has libraqm."""
-    path = str(files("everstep.evaluation") / "fonts" / FILE)
+    path = str(files("everstep.evaluation.pictures") / "fonts" / FILE)
     return ImageFont.truetype(path, size_px)
 
 

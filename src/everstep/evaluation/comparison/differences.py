@@ -11,7 +11,7 @@ from typing import Any
 
 from everstep.config import flatten
 from everstep.errors import UserError
-from everstep.evaluation.distance import Block, Distance
+from everstep.evaluation.comparison.distance import Block, Distance
 from everstep.versions import Version
 from everstep.versions.lineage import ancestors
 

@@ -12,7 +12,7 @@ from everstep.config.load import known_part, validate
 from everstep.config.schema import Sampling
 from everstep.data import Source, open_source
 from everstep.errors import UserError
-from everstep.evaluation.differing import settings_that_differ
+from everstep.evaluation.comparison.differences import settings_that_differ
 from everstep.evaluation.moved import as_they_are
 from everstep.versions import Version
 

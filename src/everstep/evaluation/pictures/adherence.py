@@ -155,16 +155,16 @@ def _circle_iou(scored: Scored) -> list[float]:
 
 def _canny_f1(scored: Scored) -> list[float]:
     """The condition is itself a map of edges: bright pixels are edges."""
-    from everstep.evaluation.agreement import edges_f1
-    from everstep.evaluation.extractors import canny
+    from everstep.evaluation.pictures.agreement import edges_f1
+    from everstep.evaluation.pictures.extractors import canny
 
     return edges_f1(canny(scored.pictures), _grey(scored.conditions)[:, 0] > 0.5)
 
 
 def _open_lines(kind: str, extractor: str, device: "torch.device") -> Measure:
     """The extractor's lines must be bright where the condition's are."""
-    from everstep.evaluation.agreement import ms_ssim
-    from everstep.evaluation.extractors import open_extractor
+    from everstep.evaluation.pictures.agreement import ms_ssim
+    from everstep.evaluation.pictures.extractors import open_extractor
 
     extract = open_extractor("lineart" if kind == "lineart" else "softedge", extractor, device)
     return lambda scored: ms_ssim(extract(scored.pictures).clamp(0, 1), _grey(scored.conditions).to(device))
@@ -172,8 +172,8 @@ def _open_lines(kind: str, extractor: str, device: "torch.device") -> Measure:
 
 def _open_depth(extractor: str, device: "torch.device") -> Measure:
     """What is near must be bright in both, or dark in both; a scale or shift does not count."""
-    from everstep.evaluation.agreement import depth_rmse
-    from everstep.evaluation.extractors import open_extractor
+    from everstep.evaluation.pictures.agreement import depth_rmse
+    from everstep.evaluation.pictures.extractors import open_extractor
 
     extract = open_extractor("depth", extractor, device)
     return lambda scored: depth_rmse(extract(scored.pictures), _grey(scored.conditions).to(device))
@@ -181,8 +181,8 @@ def _open_depth(extractor: str, device: "torch.device") -> Measure:
 
 def _open_segmentation(extractor: str, device: "torch.device") -> Measure:
     """Classes of the drawn picture against classes of the target, both by the extractor: no palette is needed."""
-    from everstep.evaluation.agreement import segmentation_miou
-    from everstep.evaluation.extractors import open_extractor
+    from everstep.evaluation.pictures.agreement import segmentation_miou
+    from everstep.evaluation.pictures.extractors import open_extractor
 
     extract = open_extractor("segmentation", extractor, device)
 

@@ -5,16 +5,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from everstep.contracts import Uint8Array
-from everstep.evaluation.comparable import Common
-from everstep.evaluation.differing import (
+from everstep.evaluation.comparison.differences import (
     facts_that_differ,
     relative_in_words,
     settings_that_differ,
     short,
     weights_json,
 )
-from everstep.evaluation.distance import Distance
-from everstep.evaluation.page import PictureRow, Sheet, Table, page
+from everstep.evaluation.comparison.distance import Distance
+from everstep.evaluation.comparison.ground import Common
+from everstep.evaluation.comparison.page import PictureRow, Sheet, Table, page
 from everstep.units import size
 from everstep.versions import Annotation, Version
 

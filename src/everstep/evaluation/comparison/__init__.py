@@ -1,0 +1,1 @@
+"""Versions held against each other: weights, settings, scores, pictures."""

@@ -1,0 +1,1 @@
+"""Pictures: drawn, laid out, looked at for faults, and measured."""

@@ -18,13 +18,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from everstep.evaluation.probe import Probe
 
 from everstep.config import Settings
 from everstep.contracts import Pair
 from everstep.data import BatchStream, Source, circles, split
 from everstep.evaluation.gain import num_examples
 from everstep.evaluation.pictures.draw import draw, shown_pairs
-from everstep.evaluation.probe import Probe
 from everstep.records.verdict import Control, Point, Verdict, verdict
 from everstep.train.loop import Loop
 from loop import built_loop, merged

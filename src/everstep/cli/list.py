@@ -10,7 +10,11 @@ from everstep.units import size
 from everstep.versions import Run, lineage, rows
 from everstep.versions.lineage import Branch, Node
 
-HEADS = {"loss": "loss", "control_gain": "gain"}  # name of a score -> head of its column; these come first
+HEADS = {
+    "loss": "loss",
+    "control_gain": "gain",
+    "benefit": "benefit",
+}  # name of a score -> head of its column; these come first
 
 
 def list_(run: str, *, tree: bool = False, json: bool = False) -> int:

@@ -141,7 +141,7 @@ class Keep(Section):
     """Newest versions kept whole."""
     best: Annotated[int, Field(ge=0)] = 1
     """Versions with the highest score, kept slim: without what only a resume needs."""
-    score: str = "control_gain"
+    score: str = "benefit"
     """The score that best goes by; higher is better, with a minus in front, as in -depth_rmse, lower."""
     every: Every = Every(versions=10)
     """One of every so many versions, steps or so much time, kept slim: "10 versions", 3000, 6h, or none."""
@@ -184,7 +184,8 @@ class Scoring(Section):
     """What tells, at each version, whether the condition is obeyed. Nothing of it changes what is trained."""
 
     overhead: Annotated[float, Field(ge=0, le=1)] = 0.02
-    """Share of training time that control gain may cost: decides on how many held-out examples it rests; 0 for none."""
+    """Share of training time that control gain may cost: decides on how many held-out examples it rests, 64 at least,
+    and how many versions are measured; 0 for none."""
     adherence: Literal["auto", "off", "circles", "canny", "lineart", "softedge", "depth", "segmentation"] = "auto"
     """What is taken from the drawn pictures again and compared; auto is circles for the built-in data, else off."""
     extractor: str | None = None
@@ -194,7 +195,7 @@ class Scoring(Section):
     fid: str | None = None
     """Feature extractor, an exported program (.pt2): distance of the drawn pictures from the targets as a whole."""
     patience: Annotated[int, Field(ge=1)] | None = None
-    """Versions without a higher control gain after which training ends, once the condition is obeyed; or never."""
+    """Versions without a higher benefit after which training ends, once the condition is obeyed; or never."""
 
 
 class Tracking(Section):

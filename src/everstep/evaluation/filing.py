@@ -2,9 +2,13 @@
 
 from PIL import Image
 
+from everstep.evaluation.examples import Measured
+from everstep.evaluation.gain import BASE, CONDITIONS, SEEN_BASE
+from everstep.evaluation.paired import paired_test
 from everstep.evaluation.scorer import Found, Scorer
 from everstep.evaluation.sheets import describe_sheet, save_sheet
 from everstep.records.curve import draw_curve
+from everstep.records.errors import Errors, write_errors
 from everstep.records.scores import Scored, file_scores, points, read_scores
 from everstep.records.verdict import Verdict
 from everstep.versions import Run, Version
@@ -27,12 +31,25 @@ def file_found(
     run: Run, version: Version, scorer: Scorer, found: Found, averaged: bool, loss: float | None = None
 ) -> tuple[Verdict, Image.Image | None]:
     """Write it all; returns what the line of versions says now, and the contact sheet. Raises: OSError."""
-    told = file_scores(run, as_scored(version, found, loss), scorer.config.optim.images_per_step)
+    if found.measured is not None:
+        _file_errors(run, version, found.measured)
+    told = file_scores(run, as_scored(version, found, loss), scorer.config.optim.images_per_step, paired_test(run))
     _save_curve(run, told)
     if found.pictures is None or len(found.pictures) > scorer.config.sampling.pairs:
         return told, None  # more than a contact sheet shows, drawn for the scores alone
     facts = describe_sheet(run, version, scorer, found.pictures, averaged)
     return told, save_sheet(run, facts, scorer.shown, found.pictures)
+
+
+def _file_errors(run: Run, version: Version, measured: Measured) -> None:
+    """Of every example: the version's own, and once those of the base alone."""
+    places, digest = measured.places, measured.gain.design or ""
+    for number, manifest_digest, kinds in (
+        (version.number, version.manifest_digest, CONDITIONS),
+        (None, "", (BASE, SEEN_BASE)),
+    ):
+        by_condition = {kind: [float(f"{error:.7g}") for error in measured.errors[kind]] for kind in kinds}
+        write_errors(run, number, Errors(digest, manifest_digest, places, by_condition))
 
 
 def _save_curve(run: Run, told: Verdict) -> None:
@@ -42,9 +59,12 @@ def _save_curve(run: Run, told: Verdict) -> None:
 
 
 def in_words(found: Found) -> str:
-    """control gain 0.213 (0.190 to 0.241), circle_iou 0.712."""
+    """control gain 0.213 (0.190 to 0.241), benefit 0.105 (0.081 to 0.127), circle_iou 0.712."""
     parts = [f"{name} {value:z.3f}" for name, value in found.others.items()]
     if found.gain is not None:
         gain = found.gain
-        parts.insert(0, f"control gain {gain.value:z.3f} ({gain.low:z.3f} to {gain.high:z.3f})")
+        said = [f"control gain {gain.value:z.3f} ({gain.low:z.3f} to {gain.high:z.3f})"]
+        if gain.benefit is not None:
+            said.append(f"benefit {gain.benefit:z.3f} ({gain.benefit_low:z.3f} to {gain.benefit_high:z.3f})")
+        parts = [*said, *parts]
     return ", ".join(parts)

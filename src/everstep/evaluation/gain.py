@@ -1,24 +1,29 @@
-"""The arithmetic of control gain: which examples are denoised, and what their errors say. Never imports torch.
+"""The arithmetic of control gain and benefit: which examples are denoised, and what their errors say. No torch.
 
-Legend: N examples, P pairs; a band is a part of the timesteps, band 0 the least noisy.
+Legend: N examples, P pairs, T training timesteps; a band is a part of the log-SNRs, band 0 the least noisy.
+The derivation is in docs/metrics.md.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
-from everstep.records.verdict import Gain
+from everstep.records.verdict import SEEN, TRUE, Gain
 
 BANDS = 4
-RESAMPLES = 1000
+# Above, noise is under 2 % of the variance, and hides nothing; below, the picture is under 0.3 % of it.
+LEAST_LOG_SNR, MOST_LOG_SNR = -6.0, 4.0
+RESAMPLES, FLIPS, MOST_PAIRS_FLIPPED_IN_ALL_WAYS = 1000, 9999, 13
 SEED = 0x9A1
-TRUE, SHUFFLED, BLANK = "true", "shuffled", "blank"
-CONDITIONS = (TRUE, SHUFFLED, BLANK)
+SHUFFLED, BASE, SEEN_BASE = "shuffled", "base", "seen_base"
+CONDITIONS = (TRUE, SHUFFLED, SEEN)  # a forward pass of the network for each, of each example
 FORWARDS_PER_TRAINED_IMAGE = 2.5  # forward and backward of one trained image cost at least so many forwards
-FEWEST_EXAMPLES, MOST_EXAMPLES = 4 * BANDS, 64 * BANDS
+FEWEST_EXAMPLES, MOST_EXAMPLES = 16 * BANDS, 64 * BANDS
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
@@ -33,63 +38,116 @@ class Design:
     timesteps: Ints
 
 
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Errors under one thing against those under another, example by example.
+
+    less: how much smaller they are, 1 - the geometric mean of the ratios; low, high: 95 % over pairs.
+    p: of "they are no smaller", one-sided.
+    """
+
+    less: float
+    low: float
+    high: float
+    p: float
+
+
 def num_examples(overhead: float, images_per_version: int) -> int:
-    """As many examples, each denoised three times, as cost this share of the training between two versions."""
+    """As many as cost this share of the training between two versions, but enough to tell; then fewer versions are
+    measured.
+    """
     affordable = overhead * images_per_version * FORWARDS_PER_TRAINED_IMAGE / len(CONDITIONS)
     return int(min(MOST_EXAMPLES, max(FEWEST_EXAMPLES, affordable // BANDS * BANDS)))
 
 
-def design(num_pairs: int, examples: int, num_train_timesteps: int) -> Design:
-    """Bands in turn, pairs in turn, each pair in all bands; in a band, timesteps evenly spread. No chance in it."""
+def design(num_pairs: int, examples: int, log_snr_T: Floats) -> Design:
+    """Bands in turn, pairs in turn, each pair in all bands; in a band, log-SNRs evenly spread. No chance in it.
+
+    Bands are equally wide in log-SNR, which means the same for every schedule and prediction; in timesteps they do not.
+    """
     number = np.arange(examples)
     bands = number % BANDS
     places = (number + number // math.lcm(num_pairs, BANDS)) % num_pairs
-    rounds = number // num_pairs
+    within = np.clip(log_snr_T, LEAST_LOG_SNR, MOST_LOG_SNR)
+    most, least = within.max(), within.min()
     timesteps = np.empty(examples, dtype=np.int64)
     for band in range(BANDS):
         of_band = np.flatnonzero(bands == band)
-        within = (np.arange(len(of_band)) + 0.5) / max(1, len(of_band))
-        timesteps[of_band] = ((band + within) / BANDS * num_train_timesteps).astype(np.int64)
-    return Design(places, rounds, bands, timesteps)
+        parts = (band + (np.arange(len(of_band)) + 0.5) / len(of_band)) / BANDS
+        wanted = most + parts * (least - most)
+        timesteps[of_band] = np.abs(log_snr_T[None, :] - wanted[:, None]).argmin(axis=1)
+    return Design(places, number // num_pairs, bands, timesteps)
 
 
-def control_gain(errors: Mapping[str, Floats], examples: Design) -> Gain:
-    """From the squared errors of the examples, [N] under each condition, to the gain.
+def gain_of(errors: Mapping[str, Floats], near: Mapping[str, Floats] | None, examples: Design, digest: str) -> Gain:
+    """From the squared errors of the examples, [N] under each of TRUE, SHUFFLED, BASE, SEEN and SEEN_BASE, to the gain.
 
-        gain = mean over bands b of  1 - sum_{k in b} true_k / sum_{k in b} shuffled_k
+    Args:
+        near: the errors near the lines of the conditions alone, under TRUE and SHUFFLED; None where there are no lines.
 
-    Range: 1 where the true condition tells everything, 0 where it tells nothing, below 0 where it misleads. Errors of
-    one band are compared with errors of the same band only, so the gain does not depend on the scale of the loss, on
-    loss weights that differ from band to band, nor, much, on whether noise, velocity or the picture is predicted; and
-    examples whose error is large whatever is done do not drown those at which layout is decided. The interval is a
-    bootstrap over pairs, 2.5 to 97.5 %.
+    Raises: ValueError if an error is no number.
     """
-    num_pairs = int(examples.places.max()) + 1
-    sums = {name: _sums(values, examples, num_pairs) for name, values in errors.items()}
-    draws = np.random.Generator(np.random.Philox(key=[SEED, 0]))
-    counts = draws.multinomial(num_pairs, np.full(num_pairs, 1 / num_pairs), RESAMPLES).astype(np.float64)
-    resampled = _relative(sums[TRUE] @ counts.T, sums[SHUFFLED] @ counts.T)
-    low, high = np.nanpercentile(np.nanmean(resampled, axis=0), (2.5, 97.5))
-    whole = {name: found.sum(axis=1) for name, found in sums.items()}
-    by_band = _relative(whole[TRUE], whole[SHUFFLED])
+    ratios = log_ratios(errors[TRUE], errors[SHUFFLED])
+    control = paired(ratios, examples.places)
+    benefit = paired(log_ratios(errors[TRUE], errors[BASE]), examples.places)
+    by_lines = None if near is None else paired(log_ratios(near[TRUE], near[SHUFFLED]), examples.places)
+    bands = (-np.expm1(ratios[examples.bands == band].mean()) for band in range(BANDS))
     return Gain(
-        value=float(by_band.mean()),
-        low=float(low),
-        high=float(high),
-        by_band=tuple(map(float, by_band)),
-        over_blank=float(_relative(whole[TRUE], whole[BLANK]).mean()),
+        value=control.less,
+        low=control.low,
+        high=control.high,
+        by_band=tuple(map(float, bands)),
         examples=len(examples.places),
-        pairs=num_pairs,
+        pairs=len(np.unique(examples.places)),
+        # Two looks at the same errors: the better of two p-values is worth twice as much.
+        p=control.p if by_lines is None else min(1.0, 2 * min(control.p, by_lines.p)),
+        near=None if by_lines is None else by_lines.less,
+        benefit=benefit.less,
+        benefit_low=benefit.low,
+        benefit_high=benefit.high,
+        seen_benefit=float(-np.expm1(log_ratios(errors[SEEN], errors[SEEN_BASE]).mean())),
+        design=digest,
     )
 
 
-def _sums(values: Floats, examples: Design, num_pairs: int) -> Floats:
-    """Errors added up by band and pair, [BANDS,P]."""
-    cells = examples.bands * num_pairs + examples.places
-    flat: Floats = np.bincount(cells, values, BANDS * num_pairs).astype(np.float64)
-    return flat.reshape(BANDS, num_pairs)
+def log_ratios(errors: Floats, others: Floats) -> Floats:
+    """log(errors / others), 0 where both are 0. Raises: ValueError if one of them is no number.
+
+    A ratio is the same for noise, velocity and picture prediction, whose errors at one timestep differ by a factor.
+    """
+    if not (np.isfinite(errors).all() and np.isfinite(others).all()):
+        raise ValueError("the network's predictions are no numbers")
+    tiny = np.finfo(np.float64).tiny
+    found: Floats = np.log(errors + tiny) - np.log(others + tiny)
+    return found
 
 
-def _relative(true: Floats, other: Floats) -> Floats:
-    """1 - true / other; not a number where a resample has nothing of a band."""
-    return 1 - np.divide(true, other, out=np.full_like(true, np.nan), where=other > 0)
+def paired(ratios: Floats, places: Ints) -> Paired:
+    """What log ratios of errors say, [N], of the pairs at these places, [N].
+
+    All examples of a pair count as one observation, since they share its picture. p is of a sign-flip test: where the
+    two things are alike, each pair's sum could as well have had the other sign.
+    """
+    pairs, place = np.unique(places, return_inverse=True)
+    sums, counts = np.bincount(place, ratios), np.bincount(place).astype(np.float64)
+    drawn = _resamples(len(pairs))
+    low, high = -np.expm1(np.percentile((drawn @ sums) / (drawn @ counts), (97.5, 2.5)))
+    # The share of sign patterns whose sum is as low; the pattern that is there is one of them.
+    as_low = _sign_patterns(len(pairs)) @ sums <= sums.sum() + 1e-9 * np.abs(sums).sum()
+    return Paired(float(-np.expm1(ratios.mean())), float(low), float(high), float(as_low.mean()))
+
+
+@cache
+def _resamples(num_pairs: int) -> Floats:
+    """How often each pair is drawn in each bootstrap sample, [R,P]."""
+    draws = np.random.Generator(np.random.Philox(key=[SEED, 0]))
+    return draws.multinomial(num_pairs, np.full(num_pairs, 1 / num_pairs), RESAMPLES).astype(np.float64)
+
+
+@cache
+def _sign_patterns(num_pairs: int) -> Floats:
+    """All patterns of signs for few pairs, for more the one that is there and so many at random, [F,P]."""
+    if num_pairs <= MOST_PAIRS_FLIPPED_IN_ALL_WAYS:
+        return np.array(list(itertools.product((1.0, -1.0), repeat=num_pairs)))
+    draws = np.random.Generator(np.random.Philox(key=[SEED, 1]))
+    return np.vstack([np.ones(num_pairs), draws.integers(0, 2, (FLIPS, num_pairs)) * 2.0 - 1.0])

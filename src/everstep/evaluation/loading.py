@@ -1,7 +1,5 @@
 """Base and network of a version on disk, verified and loaded, outside of its training."""
 
-
-
 from everstep.config import Config
 from everstep.config.load import known_part, validate
 from everstep.errors import DamageFound

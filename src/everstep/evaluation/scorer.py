@@ -13,12 +13,12 @@ from everstep.config.schema import Config
 from everstep.contracts import During, ExampleSettings, PairSource, Uint8Array
 from everstep.data import Split
 from everstep.evaluation.allowance import Allowance, Exceeded
+from everstep.evaluation.examples import Examples, Measured
 from everstep.evaluation.gain import num_examples
 from everstep.evaluation.pictures.adherence import Adherence, kind_for, open_adherence
 from everstep.evaluation.pictures.draw import Shown, paint, rounded, shown_pairs
 from everstep.evaluation.pictures.faults import picture_fault
 from everstep.evaluation.pictures.quality import open_quality
-from everstep.evaluation.probe import Probe
 from everstep.models.sd import StableDiffusion
 from everstep.records.verdict import Gain
 from everstep.telling import untold
@@ -30,11 +30,16 @@ DEFAULT_INTERVAL_STEPS = 300  # between versions, where only a time is set
 class Found:
     """What was measured. failed: what could not be, by name, with the reason in words."""
 
-    gain: Gain | None = None
+    measured: Measured | None = None
     pictures: list[Uint8Array] | None = None
     others: dict[str, float] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     is_put_off: bool = False  # control gain would have held training for longer than its share
+
+    @property
+    def gain(self) -> Gain | None:
+        """Control gain and benefit."""
+        return None if self.measured is None else self.measured.gain
 
 
 class Scorer:
@@ -63,7 +68,7 @@ class Scorer:
         self.shown: list[Shown] = shown_pairs(source, self.numbers, config.data)
         self._adherence = _adherence(config, family.arithmetic.device)
         self._qualities = open_quality(config.scoring.clip, config.scoring.fid, family.arithmetic.device)
-        self._probe = _probe(family, config, source, pairs, settings)
+        self._examples = _examples(family, config, source, pairs, settings)
 
     def __call__(self, controlnet: Any) -> Found:
         """Measure a network as it is; it is left as it was."""
@@ -88,15 +93,15 @@ class Scorer:
 
     def measure_gain(self, controlnet: Any, found: Found) -> None:
         """Control gain alone, if the allowance covers it. Raises: whatever goes wrong."""
-        if self._probe is None:
+        if self._examples is None:
             return
         with self._during("Measuring control gain", "examples") as said:
             if self.allowance is None:
-                found.gain = self._probe.measure(controlnet, said)
+                found.measured = self._examples.measure(controlnet, said)
             elif self.allowance.is_enough:
                 with contextlib.suppress(Exceeded), self.allowance.spending():
-                    found.gain = self._probe.measure(controlnet, said, self.allowance.expect)
-        found.is_put_off = found.gain is None
+                    found.measured = self._examples.measure(controlnet, said, self.allowance.expect)
+        found.is_put_off = found.measured is None
 
     def draw(self, controlnet: Any, found: Found) -> None:
         """The pictures alone. Raises: whatever goes wrong."""
@@ -132,15 +137,15 @@ def _adherence(config: Config, device: torch.device) -> Adherence | None:
     return None if kind is None else open_adherence(kind, config.scoring.extractor, device)
 
 
-def _probe(
+def _examples(
     family: StableDiffusion, config: Config, source: PairSource, pairs: Split, settings: ExampleSettings
-) -> Probe | None:
+) -> Examples | None:
     """None where no gain is asked for, or where there is no pair to measure it on."""
     if not config.scoring.overhead or not pairs.held_out:
         return None
     images = (config.versions.every.steps or DEFAULT_INTERVAL_STEPS) * config.optim.images_per_step
     examples = num_examples(config.scoring.overhead, images)
-    return Probe(family, source, pairs.held_out, pairs.training, settings, examples, config.optim.batch_size)
+    return Examples(family, source, pairs.held_out, pairs.training, settings, examples, config.optim.batch_size)
 
 
 def example_settings(config: Config, family: StableDiffusion) -> ExampleSettings:

@@ -40,3 +40,8 @@ def min_snr_weights(alphas_cumprod_B: Tensor, gamma: float, prediction_type: str
 def squared_error(prediction_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
     """Mean squared error of each example, [B], in float32."""
     return (prediction_BCHW.float() - target_BCHW.float()).square().mean(dim=(1, 2, 3))
+
+
+def squared_error_maps(prediction_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
+    """Squared error of each place, mean over channels, [B,H,W], in float32."""
+    return (prediction_BCHW.float() - target_BCHW.float()).square().mean(dim=1)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -31,7 +33,7 @@ from everstep.contracts import Batch, Uint8Array
 from everstep.errors import EverstepError, UserError
 from everstep.models.arithmetic import Arithmetic
 from everstep.models.base import BaseFolder
-from everstep.models.objective import add_noise, min_snr_weights, squared_error, velocity
+from everstep.models.objective import add_noise, min_snr_weights, squared_error, squared_error_maps, velocity
 from everstep.models.shapes import hint_channels
 from everstep.models.text import PromptEncoder
 from everstep.models.tokens import open_tokenizer
@@ -118,6 +120,13 @@ class StableDiffusion:
     def num_train_timesteps(self) -> int:
         return int(self.scheduler.config.num_train_timesteps)
 
+    def log_snr(self) -> npt.NDArray[np.float64]:
+        """log(a / (1 - a)) at every training timestep, [T]; -inf where nothing of the picture is left."""
+        alphas_T = self.scheduler.alphas_cumprod.double().numpy()
+        with np.errstate(divide="ignore"):
+            found: npt.NDArray[np.float64] = np.log(alphas_T) - np.log1p(-alphas_T)
+        return found
+
     # --- the ControlNet ------------------------------------------------------------------------------------
 
     def new_controlnet(self, seed: int, hint_start: str = "zero") -> ControlNetModel:
@@ -136,6 +145,11 @@ class StableDiffusion:
             if hint_start == "random":
                 controlnet.controlnet_cond_embedding.conv_out.reset_parameters()
         return self._trainable(controlnet)
+
+    def adds_nothing(self, controlnet: ControlNetModel) -> bool:
+        """Whether its zero convolutions are still zero: it predicts what the base does, whatever the condition."""
+        ends = (controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block)
+        return not any(bool(parameter.any()) for end in ends for parameter in end.parameters())
 
     def load_controlnet(self, folder: str) -> ControlNetModel:
         """An existing ControlNet in diffusers layout. Raises: UserError if it does not fit the base."""
@@ -224,6 +238,16 @@ class StableDiffusion:
         """Mean squared error of each prediction under these conditions, [B] float32."""
         prediction_BCHW = self._predict(controlnet, task, conditions_B3HW)
         return squared_error(prediction_BCHW, task.wanted_BCHW)
+
+    def error_maps(self, controlnet: Any | None, task: Task, conditions_B3HW: Tensor | None) -> Tensor:
+        """Squared error of each prediction place by place, [B,H,W] float32; of the base alone where both are None."""
+        if controlnet is None or conditions_B3HW is None:
+            prediction_BCHW = self._unet_forward(
+                task.noisy_BCHW, task.timesteps_B, task.prompts_BLD, return_dict=False
+            )[0]
+        else:
+            prediction_BCHW = self._predict(controlnet, task, conditions_B3HW)
+        return squared_error_maps(prediction_BCHW, task.wanted_BCHW)
 
     def _wanted(self, latents_BCHW: Tensor, noise_BCHW: Tensor, timesteps_B: Tensor) -> Tensor:
         if self.prediction_type == "v_prediction":

@@ -1,4 +1,5 @@
-"""The picture of a training: control gain over steps, its interval and the jump; below it the loss, which is silent.
+"""The picture of a training: control gain and benefit over steps with their intervals, and the jump; below them the
+loss, which is silent.
 
 Draws with Pillow, twice as large as it is saved, so that lines come out smooth. Knows nothing of files.
 """
@@ -7,13 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from everstep.records.verdict import Point, Verdict, line_of
+from everstep.records.verdict import Gain, Point, Verdict, line_of
 
-WIDTH, HEIGHT, SCALE = 860, 420, 2
-LEFT, RIGHT, TOP, BOTTOM, BETWEEN, SPLIT = 64, 24, 56, 34, 44, 0.68  # pixels; the share of the upper panel
-PAPER, INK, FAINT, GRID = (250, 250, 248), (40, 40, 44), (130, 130, 134), (226, 226, 222)
-GAIN, BAND, LOSS, JUMP = (20, 110, 200), (205, 224, 245), (150, 150, 155), (215, 95, 20)
+WIDTH, HEIGHT, SCALE = 860, 440, 2
+LEFT, RIGHT, TOP, BOTTOM, BETWEEN, SPLIT = 64, 24, 76, 34, 44, 0.68  # pixels; the share of the upper panel
+PAPER, INK, FAINT, GRID, ZERO = (250, 250, 248), (40, 40, 44), (130, 130, 134), (226, 226, 222), (170, 170, 172)
+GAIN, GAIN_BAND, BENEFIT, BENEFIT_BAND = (20, 110, 200), (205, 224, 245), (20, 135, 75), (208, 234, 218)
+LOSS, JUMP = (150, 150, 155), (215, 95, 20)
+LOWEST = -0.5  # what ruins the base may be at -20; below this it is enough to see that it does
+Colour = tuple[int, int, int]
 Place = Callable[[float, float], tuple[float, float]]  # step, value -> x, y
+Curve = list[tuple[int, float, float, float]]  # step, value, low, high
 
 
 def draw_curve(title: str, points: Sequence[Point], losses: Mapping[int, float], verdict: Verdict) -> Image.Image:
@@ -25,13 +30,23 @@ def draw_curve(title: str, points: Sequence[Point], losses: Mapping[int, float],
     line = line_of(points)
     page = Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE), PAPER)
     pen = _Pen(ImageDraw.Draw(page))
-    pen.text((LEFT, 10), title, INK, 15)
-    pen.text((LEFT, 32), f"control gain: {verdict.sentence}", GAIN, 13)
+    gains = [(point.step, point.gain.value, point.gain.low, point.gain.high) for point in line]
+    benefits = [(point.step, *found) for point in line if (found := _benefit(point.gain)) is not None]
+    pen.text((LEFT, 8), title, INK, 15)
+    pen.text((LEFT, 29), verdict.sentence, INK, 13)
+    pen.text((LEFT, 50), "control gain: the condition is heard", GAIN, 12)
+    if benefits:
+        pen.text((LEFT + 235, 50), "benefit: better than the base, which is 0", BENEFIT, 12)
     last_step = max((point.step for point in line), default=0) or 1
     split = TOP + (HEIGHT - TOP - BOTTOM - BETWEEN) * SPLIT
-    highest = max(0.1, *(point.high for point in line)) if line else 0.1
-    upper = _panel(pen, (TOP, split), last_step, (min(0.0, *(p.low for p in line), 0.0), highest))
-    _gain(pen, upper, line, verdict)
+    lows, highs = ([row[column] for row in (*gains, *benefits)] for column in (2, 3))
+    upper = _panel(pen, (TOP, split), last_step, (max(LOWEST, min([0.0, *lows])), max([0.1, *highs])))
+    pen.line([upper(0, 0), upper(last_step, 0)], ZERO, 1)
+    _jump(pen, upper, line, verdict)
+    for curve, band in ((benefits, BENEFIT_BAND), (gains, GAIN_BAND)):
+        _band(pen, upper, curve, band)
+    for curve, ink in ((benefits, BENEFIT), (gains, GAIN)):
+        _curve(pen, upper, curve, ink)
     known = [(point.step, losses[point.version]) for point in line if point.version in losses]
     if known:
         values = [value for _, value in known]
@@ -42,6 +57,12 @@ def draw_curve(title: str, points: Sequence[Point], losses: Mapping[int, float],
         pen.text((upper(step, 0)[0], HEIGHT - BOTTOM + 8), f"{step:,.0f}", FAINT, 11, "ma")
     pen.text((WIDTH - RIGHT, HEIGHT - 14), "step", FAINT, 11, "ra")
     return page.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
+
+
+def _benefit(gain: Gain) -> tuple[float, float, float] | None:
+    if gain.benefit is None or gain.benefit_low is None or gain.benefit_high is None:
+        return None
+    return gain.benefit, gain.benefit_low, gain.benefit_high
 
 
 class _Pen:
@@ -75,7 +96,7 @@ def _panel(pen: _Pen, rows: tuple[float, float], last_step: int, values: tuple[f
 
     def place(step: float, value: float) -> tuple[float, float]:
         across = LEFT + (WIDTH - LEFT - RIGHT) * step / last_step
-        return across, bottom - (bottom - top) * (value - low) / (high - low)
+        return across, bottom - (bottom - top) * (min(max(value, low), high) - low) / (high - low)
 
     for tick in _ticks(low, high, 4):
         pen.line([place(0, tick), place(last_step, tick)], GRID, 1)
@@ -83,22 +104,30 @@ def _panel(pen: _Pen, rows: tuple[float, float], last_step: int, values: tuple[f
     return place
 
 
-def _gain(pen: _Pen, place: Place, line: Sequence[Point], verdict: Verdict) -> None:
-    if len(line) > 1:
-        above = [place(point.step, point.high) for point in line]
-        pen.area([*above, *(place(point.step, point.low) for point in reversed(line))], BAND)
+def _band(pen: _Pen, place: Place, curve: Curve, ink: Colour) -> None:
+    if len(curve) > 1:
+        above = [place(step, high) for step, _, _, high in curve]
+        pen.area([*above, *(place(step, low) for step, _, low, _ in reversed(curve))], ink)
+
+
+def _curve(pen: _Pen, place: Place, curve: Curve, ink: Colour) -> None:
+    places = [place(step, value) for step, value, _, _ in curve]
+    pen.line(places, ink, 2)
+    for at in places if len(places) <= 60 else ():
+        pen.dot(at, ink, 2.5)
+
+
+def _jump(pen: _Pen, place: Place, line: Sequence[Point], verdict: Verdict) -> None:
     after = next((point for point in line if point.version == verdict.after), None)
-    if after is not None and verdict.before is not None:
-        x, bottom = place(after.step, 0)
-        pen.line([(x, TOP), (x, bottom)], JUMP, 1)
-        said = f"the jump: step {after.step:,}, version_{after.version}"
-        if x > WIDTH * 0.35:  # room above the low gains to its left, else below the high ones to its right
-            pen.text((x - 6, TOP + 2), said, JUMP, 12, "ra")
-        else:
-            pen.text((x + 6, bottom - 20), said, JUMP, 12)
-    pen.line([place(point.step, point.gain) for point in line], GAIN, 2)
-    for point in line if len(line) <= 60 else ():
-        pen.dot(place(point.step, point.gain), GAIN, 2.5)
+    if after is None or verdict.before is None:
+        return
+    x, bottom = place(after.step, LOWEST)
+    pen.line([(x, TOP), (x, bottom)], JUMP, 1)
+    said = f"the jump: step {after.step:,}, version_{after.version}"
+    if x > WIDTH * 0.35:  # room above the low gains to its left, else below the high ones to its right
+        pen.text((x - 6, TOP + 2), said, JUMP, 12, "ra")
+    else:
+        pen.text((x + 6, bottom - 20), said, JUMP, 12)
 
 
 def _ticks(low: float, high: float, count: int = 6) -> list[float]:

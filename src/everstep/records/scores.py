@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from everstep.records.verdict import Gain, Point, Verdict, verdict
+from everstep.records.verdict import Gain, PairedTest, Point, Verdict, verdict
 from everstep.versions import Run, fsops, write_annotation
 from everstep.versions.recovery import end_cut_line
 
-CONTROL_GAIN = "control_gain"
+CONTROL_GAIN, BENEFIT = "control_gain", "benefit"
 FILE, VERDICT = "scores.jsonl", "verdict.json"
 
 
@@ -32,16 +32,18 @@ class Scored:
     @property
     def headlines(self) -> dict[str, float]:
         """One number for each score."""
-        return {**({} if self.gain is None else {CONTROL_GAIN: self.gain.value}), **self.others}
+        gain = {} if self.gain is None else {CONTROL_GAIN: self.gain.value}
+        benefit = {} if self.gain is None or self.gain.benefit is None else {BENEFIT: self.gain.benefit}
+        return {**gain, **benefit, **self.others}
 
 
-def file_scores(run: Run, scored: Scored, images_per_step: int) -> Verdict:
+def file_scores(run: Run, scored: Scored, images_per_step: int, paired: PairedTest | None = None) -> Verdict:
     """Note what was measured in the records and on the version's note; returns the new verdict. Raises: OSError."""
     line = {**asdict(scored), "scored_at": datetime.now(UTC).isoformat(timespec="seconds")}
     end_cut_line(run.layout.records / FILE)
     fsops.append_line(run.layout.records / FILE, json.dumps(line))
     write_annotation(run.layout, scored.version, scores=scored.headlines)
-    found = verdict(points(run), images_per_step)
+    found = verdict(points(run), images_per_step, paired)
     fsops.replace_file(run.layout.records / VERDICT, (json.dumps(asdict(found), indent=1) + "\n").encode())
     return found
 
@@ -65,9 +67,9 @@ def sentence_of(run: Run) -> str | None:
 
 
 def points(run: Run) -> list[Point]:
-    """The gains of all versions that were ever measured, gone ones included."""
+    """What was measured of all versions that ever were, gone ones included."""
     return [
-        Point(scored.version, scored.step, scored.gain.value, scored.gain.low, scored.gain.high)
+        Point(scored.version, scored.step, scored.gain)
         for scored in read_scores(run).values()
         if scored.gain is not None
     ]

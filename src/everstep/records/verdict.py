@@ -1,65 +1,89 @@
-"""Did it learn? From the control gains of a line of versions to one sentence. Pure arithmetic; never imports torch.
+"""Did it learn? From what was measured of a line of versions to one sentence. Pure arithmetic; imports no numpy.
 
-The jump is found as a change-point: the split of the line into two levels that leaves the least squared error.
+Two questions, two words. *Obeyed*: does the true condition do better than another pair's? *Benefit*: does the network
+do better than the base alone? The derivation of both is in docs/metrics.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-OBEYED_GAIN = 0.02  # what a gain's lower bound has to exceed before anything is called obeyed
-FULL_GAIN = 0.10  # gains above count as this for finding the jump: how far it rises later must not move it
+SURE = 0.001  # a p-value has to be below it, in two versions running
+FEWEST_PAIRS = 10  # 2 ** -10 is the smallest p-value that so many pairs can give
+OBEYED_GAIN = 0.02  # what the lower bound of a gain that has no p-value has to exceed: measured before there were any
+FULL_GAIN = 0.10  # for showing the jump, gains above count as this: how far it rises later must not move it
 NORMAL_STEPS, NORMAL_BATCH = 6_000, 4  # Stable Diffusion's jump: Zhang et al. 2023, section 3.3; their tutorial's batch
+TRUE, SEEN = "true", "seen"  # held-out pairs and training pairs, each under its own condition
+# version, other version, TRUE or SEEN -> p-value of "the first has the larger errors"; None if they do not compare
+PairedTest = Callable[[int, int, str], float | None]
 
 
 class Control(StrEnum):
-    """Whether the condition is obeyed."""
+    """Whether the condition is obeyed, and to what end."""
 
     UNKNOWN = "unknown"
     NOT_YET = "not yet"
+    HEARS = "hears"  # obeyed, but the pictures are worse than the base's
     OBEYED = "obeyed"
     FALLING = "falling"
+    LOST = "lost"  # obeyed before; the newest version does not agree
 
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """What one measurement found. All gains are relative: 0.25 means that a quarter of the error is gone.
+    """What one measurement found. Gains and benefits are relative: 0.25 means that a quarter of the error is gone.
 
-    low, high: 95 % interval over pairs. by_band: the gain in each band of timesteps, the least noisy first.
-    over_blank: the same measure against a blank condition instead of another pair's.
+    value: control gain, the true condition against another pair's; low, high: its 95 % interval over pairs; by_band:
+    the gain in each band of log-SNR, the least noisy first.
+    p: of "the true condition does no better", one-sided; None in records of before there was one.
+    near: the gain near the lines of the conditions; None where they are no lines.
+    benefit: the true condition against the base alone, with its interval; seen_benefit: the same on training pairs.
+    design: digest of the examples; what has the same can be compared example by example.
+    over_blank: in old records, the gain over a blank condition.
     """
 
     value: float
     low: float
     high: float
     by_band: tuple[float, ...]
-    over_blank: float
     examples: int
     pairs: int
+    p: float | None = None
+    near: float | None = None
+    benefit: float | None = None
+    benefit_low: float | None = None
+    benefit_high: float | None = None
+    seen_benefit: float | None = None
+    design: str | None = None
+    over_blank: float | None = None
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether this measurement alone says that the condition is heard."""
+        return self.low > OBEYED_GAIN if self.p is None else self.p < SURE
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The gain of one version, with its 95 % interval."""
+    """What was measured of one version."""
 
     version: int
     step: int
-    gain: float
-    low: float
-    high: float
+    gain: Gain
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the line of versions says.
 
-    before, after: the last version before the jump and the first after it; None where there was none.
-    best: the version with the highest gain.
+    since_step: of the first version of those that are agreed on. before, after: the last version before the jump and
+    the first after it; None where there was none, or none that was seen. best: the version with the highest benefit.
     """
 
     state: Control
     sentence: str
     gain: float | None = None
+    benefit: float | None = None
     since_step: int | None = None
     before: int | None = None
     after: int | None = None
@@ -76,72 +100,158 @@ def line_of(points: Sequence[Point]) -> list[Point]:
     return line
 
 
-def verdict(points: Sequence[Point], images_per_step: int) -> Verdict:
-    """Judge a line of versions by its newest point and by how it came there."""
+def verdict(points: Sequence[Point], images_per_step: int, paired: PairedTest | None = None) -> Verdict:
+    """Judge a line of versions by its newest point and by how it came there.
+
+    Args:
+        paired: compares two versions example by example; left out, falling is not looked for.
+    """
     line = line_of(points)
     if not line:
         return Verdict(Control.UNKNOWN, "not measured yet")
-    last, best = line[-1], max(line, key=lambda point: point.gain)
-    found = jump(line)
-    if found is None:
-        return Verdict(Control.NOT_YET, _not_yet(last, images_per_step), last.gain, best=best.version)
-    after, before = line[found], line[found - 1].version if found else None
-    fall = falling_since(line[found:])
-    if fall is not None:
-        sentence = (
-            f"falling since version_{fall.version} (gain {last.gain:z.3f}, version_{best.version} had {best.gain:z.3f})"
+    since, best, told = agreed_since(line), best_of(line), line[-1].gain
+
+    def found(state: Control, sentence: str, after: int | None = None) -> Verdict:
+        before = line[after - 1] if after else None
+        return Verdict(
+            state,
+            sentence,
+            told.value,
+            told.benefit,
+            None if since is None else line[since].step,
+            # That a network adds nothing before its first step is no level that it could have jumped from.
+            before.version if before is not None and before.step else None,
+            None if after is None else line[after].version,
+            best.version,
         )
-        return Verdict(Control.FALLING, sentence, last.gain, fall.step, before, after.version, best.version)
-    sentence = f"obeyed {_since(after, bool(found))}, gain {last.gain:z.3f}"
-    return Verdict(Control.OBEYED, sentence, last.gain, after.step, before, after.version, best.version)
+
+    if since is None and told.p is not None and told.pairs < FEWEST_PAIRS:
+        return found(Control.UNKNOWN, _too_few(told))
+    if since is None:
+        return found(Control.NOT_YET, _not_yet(line[-1], images_per_step) + _but_worse(told))
+    jumped = _jump(line, since)
+    if not told.is_clear:
+        return found(Control.LOST, _lost(line, since), jumped)
+    fall = falling_since(line, paired)
+    if fall is not None:
+        return found(Control.FALLING, _falling(line, fall, paired), jumped)
+    if told.benefit_high is not None and told.benefit_high < 0:
+        return found(
+            Control.HEARS,
+            f"hears the condition {_since(line, since)}, gain {told.value:z.3f}, "
+            f"but draws worse than the base yet (benefit {told.benefit:z.3f})",
+            jumped,
+        )
+    return found(Control.OBEYED, f"obeyed {_since(line, since)}, gain {told.value:z.3f}{_benefit(told)}", jumped)
 
 
-def jump(line: Sequence[Point]) -> int | None:
-    """Index of the first version of the upper level, or None where no version's gain exceeds OBEYED_GAIN for sure.
+def agreed_since(line: Sequence[Point]) -> int | None:
+    """Index of the first of two versions running that are clear, or None; what two running deny ends it."""
+    since: int | None = None
+    for place in range(1, len(line)):
+        before, this = line[place - 1].gain.is_clear, line[place].gain.is_clear
+        if since is None and before and this:
+            since = place - 1
+        elif not before and not this:
+            since = None
+    return since
 
-    Where the last versions have fallen back, the line counts up to its last clear point.
-    """
-    clear = [place for place, point in enumerate(line) if point.low > OBEYED_GAIN]
-    if not clear:
-        return None
-    values = [min(max(point.gain, 0.0), FULL_GAIN) for point in line[: clear[-1] + 1]]
-    split = min(range(len(values)), key=lambda place: round(_two_levels(values, place), 9))
-    return next(place for place in clear if place >= split)
+
+def best_of(line: Sequence[Point]) -> Point:
+    """The version with the smallest error under the true condition: the highest benefit, on the newest's examples."""
+    comparable = [point for point in line if point.gain.design == line[-1].gain.design]
+    return max(comparable, key=lambda point: point.gain.value if point.gain.benefit is None else point.gain.benefit)
 
 
-def falling_since(line: Sequence[Point]) -> Point | None:
-    """The first of at least two last versions whose gains are for sure below the best one."""
-    best = max(line, key=lambda point: point.gain)
+def falling_since(line: Sequence[Point], paired: PairedTest | None) -> Point | None:
+    """The first of at least two last versions whose errors are for sure larger than those of the best one."""
+    best = best_of(line)
     below: list[Point] = []
     for point in reversed(line):
-        if point.high >= best.low:
+        p = None if paired is None or point is best else paired(point.version, best.version, TRUE)
+        if p is None or p >= SURE:
             break
         below.append(point)
     return below[-1] if len(below) > 1 else None
 
 
 def is_worn_out(points: Sequence[Point], patience: int) -> bool:
-    """Whether so many versions since the best one brought no higher gain, once the condition is obeyed."""
+    """Whether so many versions since the best one brought no higher benefit, once the condition is obeyed."""
     line = line_of(points)
-    if not line or jump(line) is None:
+    if not line or agreed_since(line) is None:
         return False
-    best = max(range(len(line)), key=lambda place: line[place].gain)
-    return len(line) - 1 - best >= patience
+    return len(line) - 1 - line.index(best_of(line)) >= patience
+
+
+def _jump(line: Sequence[Point], since: int) -> int:
+    """Index of the first version of the upper level, for showing: the split into two levels with the least squared
+    error, not before the condition was heard.
+    """
+    clear = [place for place, point in enumerate(line) if place >= since and point.gain.is_clear]
+    values = [min(max(point.gain.value, 0.0), FULL_GAIN) for point in line[: clear[-1] + 1]]
+    split = min(range(len(values)), key=lambda place: round(_two_levels(values, place), 9))
+    return next(place for place in clear if place >= split)
+
+
+# --- in words ----------------------------------------------------------------------------------------------
 
 
 def _not_yet(last: Point, images_per_step: int) -> str:
-    said = f"not yet obeyed (gain {last.gain:z.3f}"
+    gain = f"gain {last.gain.value:z.3f}"
+    if last.gain.is_clear:
+        return f"perhaps obeyed ({gain}), if the next version that is measured agrees"
     if last.step * images_per_step < NORMAL_STEPS * NORMAL_BATCH:
-        said += f", normal before about {NORMAL_STEPS:,} steps at batch {NORMAL_BATCH}"
-    return said + ")"
+        return f"not yet obeyed ({gain}, normal before about {NORMAL_STEPS:,} steps at batch {NORMAL_BATCH})"
+    return f"not yet obeyed ({gain})"
 
 
-def _since(after: Point, has_one_before: bool) -> str:
-    if has_one_before:
-        return f"since step {after.step:,} (version_{after.version})"
-    if after.step:
-        return f"by step {after.step:,} (version_{after.version}, the first that was measured)"
+def _too_few(told: Gain) -> str:
+    pairs = f"{told.pairs} held-out pair{'s' if told.pairs > 1 else ''}"
+    return f"gain {told.value:z.3f} on {pairs}, too few to tell whether it is obeyed: {FEWEST_PAIRS} can"
+
+
+def _lost(line: Sequence[Point], since: int) -> str:
+    return f"not obeyed any more (gain {line[-1].gain.value:z.3f}), was {_since(line, since)}" + _but_worse(
+        line[-1].gain
+    )
+
+
+def _falling(line: Sequence[Point], fall: Point, paired: PairedTest | None) -> str:
+    last, best = line[-1], best_of(line)
+    held_out = f"benefit {last.gain.benefit:z.3f}, version_{best.version} had {best.gain.benefit:z.3f}"
+    learned = None if paired is None else paired(best.version, last.version, SEEN)
+    if learned is not None and learned < SURE:
+        return (
+            f"over-fitting since version_{fall.version}: draws the pairs it is trained on better "
+            f"(benefit {last.gain.seen_benefit:z.3f}), others worse ({held_out})"
+        )
+    return f"falling since version_{fall.version} ({held_out})"
+
+
+def _since(line: Sequence[Point], since: int) -> str:
+    first = line[since]
+    if since and line[since - 1].step:
+        return f"since step {first.step:,} (version_{first.version})"
+    if first.step:
+        return f"by step {first.step:,} (version_{first.version}, the first that was measured)"
     return "from the first version on"
+
+
+def _benefit(told: Gain) -> str:
+    if told.benefit is None or told.benefit_low is None:
+        return ""
+    if told.benefit_low > 0:
+        return f", and draws better than the base (benefit {told.benefit:z.3f})"
+    return f", but draws no better than the base yet (benefit {told.benefit:z.3f})"
+
+
+def _but_worse(told: Gain) -> str:
+    if told.benefit_high is None or told.benefit_high >= 0:
+        return ""
+    return f"; draws worse than the base (benefit {told.benefit:z.3f})"
+
+
+# --- arithmetic --------------------------------------------------------------------------------------------
 
 
 def _two_levels(values: Sequence[float], place: int) -> float:

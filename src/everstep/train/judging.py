@@ -10,6 +10,7 @@ import numpy as np
 
 from everstep.contracts import COMPLETE
 from everstep.evaluation.filing import as_scored, file_found, in_words
+from everstep.evaluation.paired import paired_test
 from everstep.evaluation.scorer import Found, Scorer
 from everstep.keeping.claims import Claim, Observer
 from everstep.records.scores import points
@@ -43,9 +44,9 @@ class Judge(Observer):
         self._judged: dict[Claim, Judged] = {}
         self._notes = Notes(run.layout, reporter.say)
         self._images_per_step = scorer.config.optim.images_per_step
-        self.verdict: Verdict = verdict(points(run), self._images_per_step)
+        self.verdict: Verdict = verdict(points(run), self._images_per_step, paired_test(run))
         self._has_said_put_off = False
-        self.is_worn_out = False  # whether training shall end because control gain rises no more
+        self.is_worn_out = False  # whether training shall end because the benefit rises no more
 
     def copied(self, claim: Claim) -> None:
         """Measure the state as it is now, while the version is written."""
@@ -102,5 +103,5 @@ class Judge(Observer):
             return
         if found.gain is not None:
             self._reporter.say(f"  {in_words(found)}: {self.verdict.sentence}")
-        if self.verdict.state is Control.OBEYED and before is Control.NOT_YET:
-            self._reporter.say("  This is the jump: the condition has come to be obeyed.")
+        if self.verdict.since_step is not None and before is Control.NOT_YET:
+            self._reporter.say("  The condition has come to be obeyed: two versions running agree.")

@@ -35,7 +35,7 @@ class Policy:
     weekly: int = 0
     within_s: float | None = None  # all of the last so many seconds, whole
     budget_bytes: int | None = None  # for all versions together
-    score: str = "control_gain"  # what best is measured by; higher is better, with a minus in front lower
+    score: str = "benefit"  # what best is measured by; higher is better, with a minus in front lower
     jump: bool = True  # marked versions as they are; a budget may make them slim
 
     def rank(self, scores: Mapping[str, float]) -> float | None:

@@ -18,7 +18,12 @@ from everstep.evaluation.comparison.page import PictureRow, Sheet, Table, page
 from everstep.units import size
 from everstep.versions import Annotation, Version
 
-HEADLINES = {"control_gain": "gain", "circle_iou": "IoU", "loss": "loss"}  # the first that is known stands by pictures
+HEADLINES = {
+    "benefit": "benefit",
+    "control_gain": "gain",
+    "circle_iou": "IoU",
+    "loss": "loss",
+}  # the first that is known stands by pictures
 
 
 @dataclass(frozen=True, slots=True)

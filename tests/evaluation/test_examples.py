@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from everstep.evaluation.probe import Probe
 
 from everstep.config import resolve
 from everstep.contracts import Pair
 from everstep.data import open_source, split
 from everstep.evaluation.loading import open_base
-from everstep.evaluation.probe import Probe
 from everstep.evaluation.scorer import example_settings
 
 

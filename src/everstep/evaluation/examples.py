@@ -1,0 +1,244 @@
+"""The fixed examples on which control gain and benefit are measured, kept ready in memory.
+
+Uses the networks that are there. Knows nothing of runs, files or optimizers.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+from torch import Tensor
+
+from everstep.contracts import Batch, Counted, ExampleSettings, PairSource, Uint8Array
+from everstep.data import fit, order
+from everstep.evaluation.gain import BASE, CONDITIONS, SEED, SEEN_BASE, SHUFFLED, Design, Floats, design, gain_of
+from everstep.evaluation.lines import MOST_COVERED, Cells, near_either
+from everstep.models.sd import StableDiffusion, Task
+from everstep.records.verdict import SEEN, TRUE, Gain
+
+Pace = Callable[[float, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one measurement found, and the errors that it rests on, [N] under each condition."""
+
+    gain: Gain
+    errors: Mapping[str, Floats]
+    places: list[int]  # which pair each example is of
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Some of the examples: held-out pairs with their own conditions and those lent to them, and training pairs.
+
+    Shapes: conditions [B,H,W,3] uint8, small in memory until they are used; near_Bhw bool, where the lines of both
+    conditions are; errors of the base alone [B,h,w].
+    """
+
+    held_out: Task
+    seen: Task
+    own_BHWC: Uint8Array
+    lent_BHWC: Uint8Array
+    seen_BHWC: Uint8Array
+    near_Bhw: Cells
+    base_Bhw: Tensor
+    seen_base_Bhw: Tensor
+
+
+class Examples:
+    """Held-out pairs and as many training pairs, each with its own noise and timestep, the same at every version."""
+
+    def __init__(
+        self,
+        family: StableDiffusion,
+        source: PairSource,
+        held_out: Sequence[int],
+        training: Sequence[int],
+        settings: ExampleSettings,
+        examples: int,
+        batch_size: int,
+    ) -> None:
+        """
+        Args:
+            training: pairs that are trained on, of which some evenly spread ones are looked at; they lend their
+                conditions where there is only one held-out pair.
+            settings: of the run; its crop, mirroring and prompt dropout do not count here.
+        """
+        self._family = family
+        self.design = design(len(held_out), examples, family.log_snr())
+        step = max(1, len(training) // len(held_out))
+        seen = (training[::step] or held_out)[: len(held_out)]
+        lenders = list(held_out) if len(held_out) > 1 else [*held_out, *training[:8]]
+        self._held_out = _Squares(source, held_out, lenders, settings)
+        self._seen = _Squares(source, seen, seen, settings)
+        self.digest = self._digest_of([source.name(pair) for pair in (*held_out, *seen)], settings)
+        self._parts = [range(at, min(at + batch_size, examples)) for at in range(0, examples, batch_size)]
+        self._ready: list[Ready] = []
+        self._preparing_s = 0.0  # of the batch that was prepared last
+        self._is_warm = False
+
+    def _digest_of(self, names: list[str], settings: ExampleSettings) -> str:
+        """Of everything that decides what is denoised, and how."""
+        made = {
+            "pairs": names,
+            "design": {key: values.tolist() for key, values in asdict(self.design).items()},
+            "settings": [settings.resolution, settings.condition_resize, settings.latent_shape, settings.posterior],
+            "precision": self._family.arithmetic.precision,
+        }
+        return f"xxh3-128:{xxhash.xxh3_128_hexdigest(json.dumps(made, default=str).encode())}"
+
+    @torch.no_grad()
+    def measure(self, controlnet: Any, said: Counted = lambda done, total: None, pace: Pace | None = None) -> Measured:
+        """Denoise every example under its own and another pair's condition. Leaves the network as it was.
+
+        Args:
+            pace: told after each batch, in seconds, how long all takes at this pace and how much of it is to come; may
+                raise, which ends the measurement.
+
+        Raises: ValueError if what the network predicts is no number.
+        """
+        was_training = controlnet.training
+        controlnet.eval()
+        try:
+            whole, near = self._all_errors(controlnet, said, pace)
+        finally:
+            controlnet.train(was_training)
+        covered = np.concatenate([some.near_Bhw.mean(axis=(1, 2)) for some in self._ready]).mean()
+        gain = gain_of(whole, near if covered < MOST_COVERED else None, self.design, self.digest)
+        return Measured(gain, whole, self.design.places.tolist())
+
+    def _all_errors(
+        self, controlnet: Any, said: Counted, pace: Pace | None
+    ) -> tuple[dict[str, Floats], dict[str, Floats]]:
+        """[N] under each condition, of whole pictures and near lines; batch by batch, so that it is known soon how long
+        all of them take.
+        """
+        whole: dict[str, list[Tensor]] = {kind: [] for kind in (*CONDITIONS, BASE, SEEN_BASE)}
+        near: dict[str, list[Tensor]] = {TRUE: [], SHUFFLED: []}
+        took_s, passes = 0.0, len(self._parts) * len(CONDITIONS)
+        # Then its errors are the base's, whatever the condition; version_0 of nearly all trainings is such a network.
+        adds_nothing = self._family.adds_nothing(controlnet)
+        if not adds_nothing:
+            self._warm_up(controlnet)
+        for place, numbers in enumerate(self._parts):
+            some = self._prepared(place)
+            for done, (kind, task, conditions_BHWC, base_Bhw) in enumerate(_passes(some), place * len(CONDITIONS) + 1):
+                began = time.perf_counter()
+                errors_Bhw = base_Bhw if adds_nothing else self._errors(controlnet, task, conditions_BHWC)
+                whole[kind].append(errors_Bhw.mean(dim=(1, 2)))
+                if kind in near:
+                    near[kind].append(_mean_over(errors_Bhw, some.near_Bhw))
+                took_s += time.perf_counter() - began
+                if pace is not None:
+                    preparing_s = self._preparing_s * (len(self._parts) - len(self._ready))
+                    pace(took_s / done * passes + preparing_s, took_s / done * (passes - done) + preparing_s)
+            whole[BASE].append(some.base_Bhw.mean(dim=(1, 2)))
+            whole[SEEN_BASE].append(some.seen_base_Bhw.mean(dim=(1, 2)))
+            said(numbers.stop, len(self.design.places))
+        return _joined(whole), _joined(near)
+
+    def _errors(self, controlnet: Any, task: Task, conditions_BHWC: Uint8Array | None) -> Tensor:
+        """Place by place, [B,h,w] float64 on the host; of the base alone without a network."""
+        conditions = None if conditions_BHWC is None else self._family.conditions(conditions_BHWC)
+        return self._family.error_maps(controlnet, task, conditions).cpu().double()
+
+    def _prepared(self, place: int) -> Ready:
+        """A batch of examples, made once, and what the base alone makes of it."""
+        if place == len(self._ready):
+            began = time.perf_counter()
+            batch, lent_BHWC = self._held_out.batch(self._parts[place], self.design)
+            seen, _ = self._seen.batch(self._parts[place], self.design)
+            height, width = batch.noise_BCHW.shape[2:]
+            pairs = zip(batch.conditions_BHWC, lent_BHWC, strict=True)
+            tasks = self._family.task(batch), self._family.task(seen)
+            self._ready.append(
+                Ready(
+                    *tasks,
+                    batch.conditions_BHWC,
+                    lent_BHWC,
+                    seen.conditions_BHWC,
+                    np.stack([near_either(own, lent, height, width) for own, lent in pairs]),
+                    *(self._errors(None, task, None) for task in tasks),
+                )
+            )
+            self._preparing_s = time.perf_counter() - began
+        return self._ready[place]
+
+    def _warm_up(self, controlnet: Any) -> None:
+        """The first pass takes longer than any other, where libraries choose their kernels, or compile them."""
+        if not self._is_warm:
+            some = self._prepared(0)
+            self._errors(controlnet, some.held_out, some.own_BHWC)
+            self._is_warm = True
+
+
+def _passes(some: Ready) -> tuple[tuple[str, Task, Uint8Array, Tensor], ...]:
+    """What is denoised, under which conditions, and what the base alone makes of it."""
+    return (
+        (TRUE, some.held_out, some.own_BHWC, some.base_Bhw),
+        (SHUFFLED, some.held_out, some.lent_BHWC, some.base_Bhw),
+        (SEEN, some.seen, some.seen_BHWC, some.seen_base_Bhw),
+    )
+
+
+def _mean_over(errors_Bhw: Tensor, cells_Bhw: Cells) -> Tensor:
+    """Mean of each example over its cells, [B]."""
+    mask_Bhw = torch.from_numpy(cells_Bhw)
+    return (errors_Bhw * mask_Bhw).sum(dim=(1, 2)) / mask_Bhw.sum(dim=(1, 2))
+
+
+def _joined(errors: Mapping[str, list[Tensor]]) -> dict[str, Floats]:
+    return {kind: torch.cat(parts).numpy() for kind, parts in errors.items()}
+
+
+class _Squares:
+    """Pairs, cropped and resized as for training, each read once."""
+
+    def __init__(
+        self, source: PairSource, pairs: Sequence[int], lenders: Sequence[int], settings: ExampleSettings
+    ) -> None:
+        self._source, self._pairs, self._lenders, self._settings = source, pairs, lenders, settings
+        self._read: dict[int, tuple[Uint8Array, Uint8Array, str]] = {}
+
+    def batch(self, numbers: range, examples: Design) -> tuple[Batch, Uint8Array]:
+        """These examples, and for each the condition of another pair, [B,H,W,3]."""
+        pairs = [self._pairs[examples.places[k] % len(self._pairs)] for k in numbers]
+        squares = [self._square(pair) for pair in pairs]
+        shape, has_posterior = self._settings.latent_shape, self._settings.posterior
+        posterior = [order.noise(SEED, k, shape, "posterior") for k in numbers] if has_posterior else []
+        batch = Batch(
+            first_example=numbers.start,
+            pairs=tuple(pairs),
+            captions=tuple(caption for _, _, caption in squares),
+            targets_BHWC=np.stack([target for target, _, _ in squares]),
+            conditions_BHWC=np.stack([condition for _, condition, _ in squares]),
+            noise_BCHW=np.stack([order.noise(SEED, k, shape) for k in numbers]),
+            posterior_noise_BCHW=np.stack(posterior) if posterior else None,
+            timesteps_B=examples.timesteps[numbers.start : numbers.stop],
+        )
+        return batch, np.stack(
+            [self._lent(int(examples.places[k]) % len(self._pairs), int(examples.rounds[k])) for k in numbers]
+        )
+
+    def _square(self, pair: int) -> tuple[Uint8Array, Uint8Array, str]:
+        if pair not in self._read:
+            loaded = self._source.load(pair)
+            squares = fit(loaded, self._settings.resolution, self._settings.condition_resize)
+            self._read[pair] = (*squares, loaded.caption)
+        return self._read[pair]
+
+    def _lent(self, place: int, round_: int) -> Uint8Array:
+        """The condition of a neighbour, of one further away in each round; of the next where it is the same picture."""
+        own, others = self._square(self._pairs[place])[1], len(self._lenders) - 1
+        for distance in range(others):
+            lender = self._lenders[(place + 1 + (round_ + distance) % others) % len(self._lenders)]
+            condition = self._square(lender)[1]
+            if not np.array_equal(own, condition):
+                return condition
+        return own  # all conditions are one picture: nothing can be told by them, and the gain is 0

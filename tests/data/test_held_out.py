@@ -130,16 +130,20 @@ def recorded(source: Alike, split: Split) -> dict[str, object]:
     }
 
 
+def most(pairs: int) -> int:
+    return max(pairs // 20, min(16, pairs // 10))
+
+
 @given(st.lists(st.integers(0, 60), min_size=2, max_size=200), st.integers(1, 64))
 def test_near_duplicates_are_on_one_side_and_stay_there(families: list[int], count: int) -> None:
     source = alike(families)
     found = chosen(source, count)
-    assert len(found.held_out) <= max(1, min(count, len(families) // 20))
+    assert len(found.held_out) <= max(1, min(count, most(len(families))))
     assert found.held_out
     sides = [{families[pair] for pair in side} for side in (found.training, found.held_out)]
     assert bool(sides[0] & sides[1]) == found.is_torn
     if found.is_torn:  # only where no family is small enough
-        assert min(map(families.count, set(families))) > max(1, min(count, len(families) // 20))
+        assert min(map(families.count, set(families))) > max(1, min(count, most(len(families))))
     again = split_as(source, count, recorded(source, found))
     assert (again.training, again.held_out) == (found.training, found.held_out)
 

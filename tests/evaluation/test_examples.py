@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from everstep.evaluation.probe import Probe
 
 from everstep.config import resolve
 from everstep.contracts import Pair
 from everstep.data import open_source, split
+from everstep.evaluation.examples import Examples
 from everstep.evaluation.loading import open_base
 from everstep.evaluation.scorer import example_settings
 
@@ -22,10 +22,10 @@ def family(config):
     return open_base(config)
 
 
-def probe_of(family, config, source, held_out_pairs=8, examples=16):
+def examples_of(family, config, source, held_out_pairs=8, examples=64):
     pairs = split(source, held_out_pairs)
     settings = example_settings(config, family)
-    return Probe(family, source, pairs.held_out, pairs.training, settings, examples, 5)
+    return Examples(family, source, pairs.held_out, pairs.training, settings, examples, 5)
 
 
 def speaking(family):
@@ -41,18 +41,24 @@ def speaking(family):
     return controlnet
 
 
-def test_an_untrained_controlnet_gains_exactly_nothing(family, config, pairs_folder):
-    found = probe_of(family, config, open_source(str(pairs_folder), 16)).measure(family.new_controlnet(0))
-    assert (found.value, found.low, found.high, found.over_blank) == (0.0, 0.0, 0.0, 0.0)
-    assert found.by_band == (0.0,) * 4
+def test_an_untrained_controlnet_is_the_base_and_gains_exactly_nothing(family, config, pairs_folder, monkeypatch):
+    examples = examples_of(family, config, open_source(str(pairs_folder), 16))
+    found = examples.measure(family.new_controlnet(0))
+    assert (found.gain.value, found.gain.low, found.gain.high, found.gain.p) == (0.0, 0.0, 0.0, 1.0)
+    assert (found.gain.benefit, found.gain.benefit_low, found.gain.seen_benefit) == (0.0, 0.0, 0.0)
+    assert found.gain.by_band == found.gain.benefit_by_band == (0.0,) * 4
+    # It is not even run; run, it says the same.
+    monkeypatch.setattr(type(family), "adds_nothing", lambda family, controlnet: False)
+    assert examples.measure(family.new_controlnet(0)).gain == found.gain
 
 
 def test_the_measure_is_the_same_every_time_and_leaves_the_network_alone(family, config, pairs_folder):
     source, controlnet = open_source(str(pairs_folder), 16), speaking(family)
     before = {name: tensor.clone() for name, tensor in controlnet.state_dict().items()}
-    first = probe_of(family, config, source).measure(controlnet)
-    assert probe_of(family, config, source).measure(controlnet) == first
+    first = examples_of(family, config, source).measure(controlnet).gain
+    assert examples_of(family, config, source).measure(controlnet).gain == first
     assert first.value != 0
+    assert first.benefit < -1  # what it adds is noise
     assert controlnet.training
     assert all(torch.equal(before[name], tensor) for name, tensor in controlnet.state_dict().items())
     assert all(parameter.grad is None for parameter in controlnet.parameters())
@@ -60,11 +66,33 @@ def test_the_measure_is_the_same_every_time_and_leaves_the_network_alone(family,
 
 def test_what_is_lent_is_another_pairs_condition_even_where_there_is_one_held_out_pair(family, config, pairs_folder):
     source = open_source(str(pairs_folder), 16)
-    probe = probe_of(family, config, source)  # 5 % of 30 pairs is one
-    for some in probe._probed:
+    examples = examples_of(family, config, source, held_out_pairs=1)
+    assert examples.measure(speaking(family)).gain.pairs == 1
+    for some in examples._ready:
         for own, lent in zip(some.own_BHWC, some.lent_BHWC, strict=True):
             assert not np.array_equal(own, lent)
-    assert probe.measure(speaking(family)).pairs == 1
+
+
+def test_training_pairs_are_looked_at_too_and_are_others(family, config, pairs_folder):
+    examples = examples_of(family, config, open_source(str(pairs_folder), 16))
+    examples.measure(speaking(family))
+    held_out, seen = (
+        {condition.tobytes() for some in examples._ready for condition in conditions(some)}
+        for conditions in (lambda some: some.own_BHWC, lambda some: some.seen_BHWC)
+    )
+    assert len(held_out) == len(seen) == 3
+    assert not held_out & seen
+
+
+def test_what_decides_on_the_examples_is_in_their_digest(family, config, pairs_folder):
+    source = open_source(str(pairs_folder), 16)
+    digests = {
+        examples_of(family, config, source).digest,
+        examples_of(family, config, source, held_out_pairs=2).digest,
+        examples_of(family, config, source, examples=96).digest,
+    }
+    assert len(digests) == 3
+    assert examples_of(family, config, source).digest in digests
 
 
 class OneCondition:
@@ -85,6 +113,7 @@ class OneCondition:
 
 
 def test_conditions_that_are_all_alike_tell_nothing(family, config, pairs_folder):
-    found = probe_of(family, config, OneCondition(open_source(str(pairs_folder), 16))).measure(speaking(family))
-    assert found.value == 0.0
-    assert found.over_blank != 0.0
+    source = OneCondition(open_source(str(pairs_folder), 16))
+    found = examples_of(family, config, source).measure(speaking(family)).gain
+    assert (found.value, found.p) == (0.0, 1.0)
+    assert found.benefit != 0.0

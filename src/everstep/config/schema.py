@@ -46,7 +46,7 @@ class Data(PathSection):
     bad_pairs: Literal["refuse", "skip"] = "refuse"
     """What a pair that cannot be used does: refuse to start, or skip it and say so in every version."""
     held_out_pairs: Annotated[int, Field(ge=0)] = 64
-    """Pairs kept apart for samples and scores, never trained on; at most 5 % of the data."""
+    """Pairs kept apart for samples and scores, never trained on; at most 5 % of the data, of small sets 10 % or 16."""
     prompt_dropout: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of examples that are trained with an empty prompt; the ControlNet paper's is 0.5."""
     crop: Literal["centre", "random"] = "centre"

@@ -15,6 +15,8 @@ from everstep.data.looks import Looks
 from everstep.errors import UserError
 
 LARGEST_SHARE = 0.05
+# A small set holds out more of itself: with fewer than 10 pairs nothing can be told for sure.
+ENOUGH, LARGEST_SHARE_OF_FEW = 16, 0.1
 MOST_PASSED_OVER = 1000  # in a row, for being like too many others; then fewer are held out
 By = Literal["name", "look"]  # by the hashes of names alone, as it turned out, or not
 
@@ -56,7 +58,8 @@ def split(
     by: By | None = None,
     looks: Looks | None = None,
 ) -> Split:
-    """Hold out the `count` pairs with the smallest hash of their name; at most 5 % of them, but at least one of two.
+    """Hold out the `count` pairs with the smallest hash of their name; at most 5 % of them, or 16 if that is more
+    and not above a tenth; but at least one of two.
 
     Args:
         before: names of those held out so far, where the data may have changed since. They stay held out as far as
@@ -70,7 +73,8 @@ def split(
     Raises: UserError if nothing is left to train on.
     """
     total = len(source)
-    room = min(count, max(1, int(total * LARGEST_SHARE))) if total > 1 else 0
+    few = min(ENOUGH, int(total * LARGEST_SHARE_OF_FEW))
+    room = min(count, max(1, few, int(total * LARGEST_SHARE))) if total > 1 else 0
     hashes = [_hash(source.name(pair)) for pair in range(total)]
     by_hash = sorted(range(total), key=hashes.__getitem__)
     staying = _as_before(source, by_hash, hashes, room, before, by, looks)

@@ -88,15 +88,15 @@ def gain_of(errors: Mapping[str, Floats], near: Mapping[str, Floats] | None, exa
     Raises: ValueError if an error is no number.
     """
     ratios = log_ratios(errors[TRUE], errors[SHUFFLED])
-    control = paired(ratios, examples.places)
-    benefit = paired(log_ratios(errors[TRUE], errors[BASE]), examples.places)
-    by_lines = None if near is None else paired(log_ratios(near[TRUE], near[SHUFFLED]), examples.places)
-    bands = (-np.expm1(ratios[examples.bands == band].mean()) for band in range(BANDS))
+    control = paired(ratios, examples)
+    over_base = log_ratios(errors[TRUE], errors[BASE])
+    benefit = paired(over_base, examples)
+    by_lines = None if near is None else paired(log_ratios(near[TRUE], near[SHUFFLED]), examples)
     return Gain(
         value=control.less,
         low=control.low,
         high=control.high,
-        by_band=tuple(map(float, bands)),
+        by_band=_by_band(ratios, examples),
         examples=len(examples.places),
         pairs=len(np.unique(examples.places)),
         # Two looks at the same errors: the better of two p-values is worth twice as much.
@@ -105,7 +105,8 @@ def gain_of(errors: Mapping[str, Floats], near: Mapping[str, Floats] | None, exa
         benefit=benefit.less,
         benefit_low=benefit.low,
         benefit_high=benefit.high,
-        seen_benefit=float(-np.expm1(log_ratios(errors[SEEN], errors[SEEN_BASE]).mean())),
+        benefit_by_band=_by_band(over_base, examples),
+        seen_benefit=_less(log_ratios(errors[SEEN], errors[SEEN_BASE])),
         design=digest,
     )
 
@@ -122,19 +123,41 @@ def log_ratios(errors: Floats, others: Floats) -> Floats:
     return found
 
 
-def paired(ratios: Floats, places: Ints) -> Paired:
-    """What log ratios of errors say, [N], of the pairs at these places, [N].
+def _less(ratios: Floats) -> float:
+    """1 - their geometric mean; never -0."""
+    return float(-np.expm1(ratios.mean())) + 0.0
 
-    All examples of a pair count as one observation, since they share its picture. p is of a sign-flip test: where the
-    two things are alike, each pair's sum could as well have had the other sign.
+
+def _by_band(ratios: Floats, examples: Design) -> tuple[float, ...]:
+    return tuple(_less(ratios[examples.bands == band]) for band in range(BANDS))
+
+
+def paired(ratios: Floats, examples: Design) -> Paired:
+    """What log ratios of errors say, [N].
+
+    All examples of a pair count as one observation, since they share its picture. The interval is a bootstrap over
+    pairs of what is left once each band's mean is taken away, since each band has its fixed share of the examples.
+    """
+    pairs, place = np.unique(examples.places, return_inverse=True)
+    counts = np.bincount(place).astype(np.float64)
+    means = np.array([ratios[examples.bands == band].mean() for band in range(BANDS)])
+    widened = math.sqrt(len(ratios) / (len(ratios) - BANDS))  # for the means, which are the examples' own
+    apart = np.bincount(place, (ratios - means[examples.bands]) * widened)
+    drawn = _resamples(len(pairs))
+    low, high = -np.expm1(ratios.mean() + np.percentile((drawn @ apart) / (drawn @ counts), (97.5, 2.5)))
+    return Paired(_less(ratios), float(low) + 0.0, float(high) + 0.0, paired_p(ratios, examples.places))
+
+
+def paired_p(ratios: Floats, places: Ints) -> float:
+    """One-sided p-value of "the log ratios are not below 0", [N], of the pairs at these places, [N], by a sign-flip
+    test: where two things are alike, each pair's sum of log ratios could as well have had the other sign. All examples
+    of a pair are flipped together, since they share its picture.
     """
     pairs, place = np.unique(places, return_inverse=True)
-    sums, counts = np.bincount(place, ratios), np.bincount(place).astype(np.float64)
-    drawn = _resamples(len(pairs))
-    low, high = -np.expm1(np.percentile((drawn @ sums) / (drawn @ counts), (97.5, 2.5)))
-    # The share of sign patterns whose sum is as low; the pattern that is there is one of them.
+    sums = np.bincount(place, ratios)
+    # The share of patterns whose sum is as low; the pattern that is there is one of them.
     as_low = _sign_patterns(len(pairs)) @ sums <= sums.sum() + 1e-9 * np.abs(sums).sum()
-    return Paired(float(-np.expm1(ratios.mean())), float(low), float(high), float(as_low.mean()))
+    return float(as_low.mean())
 
 
 @cache

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from everstep.evaluation.gain import log_ratios, paired
+from everstep.evaluation.gain import log_ratios, paired_p
 from everstep.records.errors import Errors, read_errors
 from everstep.records.scores import read_scores
 from everstep.records.verdict import PairedTest
@@ -13,18 +13,19 @@ def paired_test(run: Run) -> PairedTest:
     """A function that tells how sure it is that one version's errors are larger than another's; None where their
     examples are not the same, or not on record.
     """
-    scored = read_scores(run)
+    digests: dict[int, str] = {}  # of the measured versions, read once it is asked
 
     def errors_of(version: int) -> Errors | None:
+        if not digests:
+            digests.update({number: scored.manifest_digest for number, scored in read_scores(run).items()})
         found = read_errors(run, version)
-        is_its = found is not None and found.manifest_digest == scored[version].manifest_digest
-        return found if is_its else None
+        return found if found is not None and found.manifest_digest == digests.get(version) else None
 
     def larger(version: int, other: int, condition: str) -> float | None:
         first, second = errors_of(version), errors_of(other)
         if first is None or second is None or first.design != second.design:
             return None
         ours, theirs = (np.array(errors.by_condition[condition]) for errors in (first, second))
-        return paired(log_ratios(theirs, ours), np.array(first.places)).p
+        return paired_p(log_ratios(theirs, ours), np.array(first.places))
 
     return larger

@@ -31,10 +31,16 @@ class Scored:
 
     @property
     def headlines(self) -> dict[str, float]:
-        """One number for each score."""
+        """One number for each score that versions are ranked by."""
         gain = {} if self.gain is None else {CONTROL_GAIN: self.gain.value}
         benefit = {} if self.gain is None or self.gain.benefit is None else {BENEFIT: self.gain.benefit}
         return {**gain, **benefit, **self.others}
+
+    @property
+    def curves(self) -> dict[str, float]:
+        """All that is worth a curve."""
+        seen = None if self.gain is None else self.gain.seen_benefit
+        return self.headlines | ({} if seen is None else {"benefit_on_training_pairs": seen})
 
 
 def file_scores(run: Run, scored: Scored, images_per_step: int, paired: PairedTest | None = None) -> Verdict:
@@ -88,7 +94,8 @@ def _parsed(line: str) -> Scored | None:
         facts.pop("scored_at")
         gain = facts.pop("gain")
         if gain is not None:
-            gain = Gain(**{**gain, "by_band": tuple(gain["by_band"])})
+            bands = {key: tuple(gain[key]) for key in ("by_band", "benefit_by_band") if gain.get(key) is not None}
+            gain = Gain(**{**gain, **bands})
         return Scored(gain=gain, **facts)
     except (ValueError, TypeError, KeyError):
         return None

@@ -53,6 +53,7 @@ class Gain:
     benefit: float | None = None
     benefit_low: float | None = None
     benefit_high: float | None = None
+    benefit_by_band: tuple[float, ...] | None = None
     seen_benefit: float | None = None
     design: str | None = None
     over_blank: float | None = None
@@ -136,12 +137,7 @@ def verdict(points: Sequence[Point], images_per_step: int, paired: PairedTest | 
     if fall is not None:
         return found(Control.FALLING, _falling(line, fall, paired), jumped)
     if told.benefit_high is not None and told.benefit_high < 0:
-        return found(
-            Control.HEARS,
-            f"hears the condition {_since(line, since)}, gain {told.value:z.3f}, "
-            f"but draws worse than the base yet (benefit {told.benefit:z.3f})",
-            jumped,
-        )
+        return found(Control.HEARS, _hears(line, since), jumped)
     return found(Control.OBEYED, f"obeyed {_since(line, since)}, gain {told.value:z.3f}{_benefit(told)}", jumped)
 
 
@@ -210,6 +206,12 @@ def _too_few(told: Gain) -> str:
     return f"gain {told.value:z.3f} on {pairs}, too few to tell whether it is obeyed: {FEWEST_PAIRS} can"
 
 
+def _hears(line: Sequence[Point], since: int) -> str:
+    told = line[-1].gain
+    heard = f"hears the condition {_since(line, since)}, gain {told.value:z.3f}"
+    return f"{heard}, but draws worse than the base yet (benefit {_in_parts(told)})"
+
+
 def _lost(line: Sequence[Point], since: int) -> str:
     return f"not obeyed any more (gain {line[-1].gain.value:z.3f}), was {_since(line, since)}" + _but_worse(
         line[-1].gain
@@ -242,13 +244,21 @@ def _benefit(told: Gain) -> str:
         return ""
     if told.benefit_low > 0:
         return f", and draws better than the base (benefit {told.benefit:z.3f})"
-    return f", but draws no better than the base yet (benefit {told.benefit:z.3f})"
+    return f", but draws no better than the base yet (benefit {_in_parts(told)})"
+
+
+def _in_parts(told: Gain) -> str:
+    """The number, and, where they differ, that layout, which much noise decides, is better, but detail is not."""
+    bands = told.benefit_by_band or ()
+    half = len(bands) // 2
+    differ = bool(bands) and max(bands[:half]) < 0 < min(bands[half:])
+    return f"{told.benefit:z.3f}" + (": better in layout, worse in detail" if differ else "")
 
 
 def _but_worse(told: Gain) -> str:
     if told.benefit_high is None or told.benefit_high >= 0:
         return ""
-    return f"; draws worse than the base (benefit {told.benefit:z.3f})"
+    return f"; draws worse than the base (benefit {_in_parts(told)})"
 
 
 # --- arithmetic --------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ class Judge(Observer):
             patience = self._scorer.config.scoring.patience
             self.is_worn_out = patience is not None and is_worn_out(points(self._run), patience)
             if metrics is not None:
-                metrics.scores(as_scored(version, found).headlines, version.step)
+                metrics.scores(as_scored(version, found).curves, version.step)
             if metrics is not None and page is not None:
                 metrics.picture("samples", np.asarray(page), version.step)
         except Exception as error:  # a record must never cost a training

@@ -64,10 +64,11 @@ def read_scores(run: Run) -> dict[int, Scored]:
     return found
 
 
-def sentence_of(run: Run) -> str | None:
-    """The latest verdict in words; None where there is none, or none that can be read."""
+def latest_verdict(run: Run) -> dict[str, Any] | None:
+    """What was said last, as verdict.json has it; None where there is nothing, or nothing that can be read."""
     try:
-        return str(json.loads((run.layout.records / VERDICT).read_bytes())["sentence"])
+        found = json.loads((run.layout.records / VERDICT).read_bytes())
+        return found if isinstance(found["sentence"], str) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

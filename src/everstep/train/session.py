@@ -257,7 +257,7 @@ def _ended(ready: Ready, loop: Loop, reporter: Reporter) -> ExitCode:
     took = duration(time.monotonic() - began)
     if reason is Reason.EARLY:
         reporter.say(
-            f"Ended early at step {loop.state.step:,}, {took}: control gain has not risen for "
+            f"Ended early at step {loop.state.step:,}, {took}: the benefit has not risen for "
             f"{ready.config.scoring.patience} versions. Best: {name}@best. {_last(loop.saver.last)}\n"
             f"Go on all the same: everstep resume {name} --set scoring.patience=null"
         )

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from everstep.errors import UserError
+from everstep.evaluation.pictures.measures import Drawn
 from everstep.evaluation.pictures.quality import open_quality
 
 CPU = torch.device("cpu")
@@ -18,6 +19,10 @@ LONG = " ".join(["red circle with blue background"] * 20)
 
 def pictures(count: int, seed: int = 0, highest: int = 255) -> list[np.ndarray]:
     return list(np.random.default_rng(seed).integers(0, highest, (count, 32, 32, 3)).astype(np.uint8))
+
+
+def drawn(shown, captions, targets) -> Drawn:
+    return Drawn(shown, shown, captions, range(len(shown)), targets)
 
 
 def statistics(pixels: torch.Tensor) -> torch.Tensor:
@@ -37,23 +42,23 @@ def test_the_clip_score_is_the_cosine_of_picture_and_caption_also_of_a_long_one(
     cosines = torch.cosine_similarity(found.image_embeds, found.text_embeds).mean()
     assert score.name == "clip_score"
     assert cosines > 0.01
-    assert score(shown, captions, shown) == pytest.approx(max(100 * float(cosines), 0), abs=1e-3)
-    assert score(shown, captions, shown) == score(shown, captions, shown)
+    assert score(drawn(shown, captions, shown)) == pytest.approx([max(100 * float(cosines), 0)], abs=1e-3)
+    assert score(drawn(shown, captions, shown)) == score(drawn(shown, captions, shown))
 
 
 def test_fid_is_the_distance_of_two_gaussians_and_nothing_for_equal_sets(tmp_path: Path):
     path = networks.export(tmp_path / "features.pt2", statistics)
     (score,) = open_quality(None, str(path), CPU)
-    drawn, targets = pictures(20, seed=1, highest=200), pictures(20, seed=2)
+    shown, targets = pictures(20, seed=1, highest=200), pictures(20, seed=2)
     features = [
-        statistics(torch.from_numpy(np.stack(some)).permute(0, 3, 1, 2) / 255).double() for some in (drawn, targets)
+        statistics(torch.from_numpy(np.stack(some)).permute(0, 3, 1, 2) / 255).double() for some in (shown, targets)
     ]
     (mean_a, cov_a), (mean_b, cov_b) = ((some.mean(0), torch.cov(some.T)) for some in features)
     root = torch.linalg.eigvals(cov_a @ cov_b).sqrt().real.sum()
     expected = ((mean_a - mean_b) ** 2).sum() + cov_a.trace() + cov_b.trace() - 2 * root
     assert score.name == "fid"
-    assert score(drawn, [""] * 20, targets) == pytest.approx(float(expected), rel=1e-3)
-    assert score(targets, [""] * 20, targets) == pytest.approx(0, abs=1e-5)
+    assert score(drawn(shown, [""] * 20, targets)) == pytest.approx([float(expected)], rel=1e-3)
+    assert score(drawn(targets, [""] * 20, targets)) == pytest.approx([0], abs=1e-5)
 
 
 def test_nothing_asked_for_opens_nothing():

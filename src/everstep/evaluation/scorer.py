@@ -4,6 +4,7 @@ One class for a running training and for `everstep score`. Whatever fails here i
 """
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +15,10 @@ from everstep.contracts import During, ExampleSettings, PairSource, Uint8Array
 from everstep.data import Split
 from everstep.evaluation.allowance import Allowance, Exceeded
 from everstep.evaluation.gain import num_examples
-from everstep.evaluation.pictures.adherence import Adherence, kind_for, open_adherence
+from everstep.evaluation.pictures.adherence import kind_for, open_adherence
 from everstep.evaluation.pictures.draw import Shown, paint, rounded, shown_pairs
 from everstep.evaluation.pictures.faults import picture_fault
+from everstep.evaluation.pictures.measures import Drawn, Measure
 from everstep.evaluation.pictures.quality import open_quality
 from everstep.evaluation.probe import Probe
 from everstep.models.sd import StableDiffusion
@@ -111,23 +113,28 @@ class Scorer:
             found.failed["pictures"] = f"{len(wrong)} of {len(painted)} cannot be right; {wrong[0]}"
 
     def _adhere(self, controlnet: Any, found: Found) -> None:
-        if self._adherence is None or not found.pictures:
-            return
-        conditions = [item.condition_HWC for item in self.shown]
-        targets = [item.target_HWC for item in self.shown]
-        with self._during(f"Measuring {self._adherence.name}"):
-            values = self._adherence(found.pictures, conditions, self.numbers, targets)
-        found.others[self._adherence.name] = sum(values) / len(values)
+        self._take([] if self._adherence is None else [self._adherence], found)
 
     def _judge(self, controlnet: Any, found: Found) -> None:
-        captions = [item.caption for item in self.shown]
-        targets = [item.target_HWC for item in self.shown if item.target_HWC is not None]
-        for quality in self._qualities if found.pictures else ():
-            with self._during(f"Measuring {quality.name}"):
-                found.others[quality.name] = quality(found.pictures or [], captions, targets)
+        self._take(self._qualities, found)
+
+    def _take(self, measures: Sequence[Measure], found: Found) -> None:
+        for measure in measures if found.pictures else ():
+            with self._during(f"Measuring {measure.name}"):
+                values = measure(self._drawn(found.pictures or []))
+            found.others[measure.name] = sum(values) / len(values)
+
+    def _drawn(self, pictures: Sequence[Uint8Array]) -> Drawn:
+        return Drawn(
+            pictures,
+            [item.condition_HWC for item in self.shown],
+            [item.caption for item in self.shown],
+            self.numbers,
+            [item.target_HWC for item in self.shown],
+        )
 
 
-def _adherence(config: Config, device: torch.device) -> Adherence | None:
+def _adherence(config: Config, device: torch.device) -> Measure | None:
     kind = kind_for(config.scoring.adherence, config.data.path)
     return None if kind is None else open_adherence(kind, config.scoring.extractor, device)
 

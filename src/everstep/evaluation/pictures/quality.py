@@ -3,8 +3,7 @@
 Each needs a model of the user's own by path; nothing is downloaded and nothing is unpickled.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,36 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from everstep.contracts import Uint8Array
 from everstep.errors import UserError
 from everstep.evaluation.pictures.exported import ExportedNetwork, pixels
+from everstep.evaluation.pictures.measures import Drawn, Measure
 from everstep.places import spelled
 
 PART = 8  # pictures at a time
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """Pictures, the captions that they were drawn from, and their pairs' targets, [H,W,3] uint8 of one size."""
-
-    pictures: Sequence[Uint8Array]
-    captions: Sequence[str]
-    targets: Sequence[Uint8Array]
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """A score of a whole set of pictures, ready to be taken: its model is loaded."""
-
-    name: str
-    measure: Callable[[Drawn], float]
-
-    def __call__(self, pictures: Sequence[Uint8Array], captions: Sequence[str], targets: Sequence[Uint8Array]) -> float:
-        """One value for all pictures."""
-        return self.measure(Drawn(pictures, captions, targets))
-
-
-def open_quality(clip: str | None, fid: str | None, device: torch.device) -> list[Quality]:
+def open_quality(clip: str | None, fid: str | None, device: torch.device) -> list[Measure]:
     """Load what the two scores need; None leaves one out.
 
     clip: a CLIP model, a folder in transformers layout. fid: a feature extractor, an exported program from [B,3,H,W],
@@ -58,9 +36,9 @@ def open_quality(clip: str | None, fid: str | None, device: torch.device) -> lis
             raise UserError(f"{key} is {path}, which does not exist. Nothing was started.")
     scores = []
     if clip is not None:
-        scores.append(Quality("clip_score", _open_clip(spelled(clip), device)))
+        scores.append(Measure("clip_score", _open_clip(spelled(clip), device)))
     if fid is not None:
-        scores.append(Quality("fid", _open_fid(spelled(fid), device)))
+        scores.append(Measure("fid", _open_fid(spelled(fid), device)))
     return scores
 
 
@@ -89,7 +67,7 @@ class PictureFeatures(nn.Module):
         return self._network(pixels_B3HW)
 
 
-def _open_clip(path: Path, device: torch.device) -> Callable[[Drawn], float]:
+def _open_clip(path: Path, device: torch.device) -> Callable[[Drawn], list[float]]:
     """100 times the cosine between a picture's and its caption's features, at least 0, mean over the pictures."""
     from torchmetrics.multimodal.clip_score import CLIPScore
 
@@ -103,14 +81,14 @@ def _open_clip(path: Path, device: torch.device) -> Callable[[Drawn], float]:
     score = CLIPScore(model_name_or_path=lambda: (ClipFeatures(model).eval(), process)).to(device)
 
     @torch.no_grad()
-    def measure(drawn: Drawn) -> float:
+    def take(drawn: Drawn) -> list[float]:
         score.reset()
         for first in range(0, len(drawn.pictures), PART):
             pixels_B3HW = pixels(drawn.pictures[first : first + PART], device)
             score.update(list(pixels_B3HW), list(drawn.captions[first : first + PART]))
-        return float(score.compute())
+        return [float(score.compute())]
 
-    return measure
+    return take
 
 
 def _load_clip(path: Path) -> tuple[Any, Any]:
@@ -135,7 +113,7 @@ def _load_clip(path: Path) -> tuple[Any, Any]:
     return model, processor
 
 
-def _open_fid(path: Path, device: torch.device) -> Callable[[Drawn], float]:
+def _open_fid(path: Path, device: torch.device) -> Callable[[Drawn], list[float]]:
     """Frechet distance between the features of drawn pictures and of targets, 0 for equal sets.
 
     It falls with the number of pictures for the same quality: compare values of the same number alone, and none with
@@ -149,11 +127,12 @@ def _open_fid(path: Path, device: torch.device) -> Callable[[Drawn], float]:
     features = PictureFeatures(network, network.channels)
 
     @torch.no_grad()
-    def measure(drawn: Drawn) -> float:
+    def take(drawn: Drawn) -> list[float]:
+        targets = [target for target in drawn.targets if target is not None]
         distance = FrechetInceptionDistance(feature=features).to(device)
-        for pictures, is_real in ((drawn.targets, True), (drawn.pictures, False)):
+        for pictures, is_real in ((targets, True), (drawn.pictures, False)):
             for first in range(0, len(pictures), PART):
                 distance.update(pixels(pictures[first : first + PART], device), real=is_real)
-        return float(distance.compute())
+        return [float(distance.compute())]
 
-    return measure
+    return take

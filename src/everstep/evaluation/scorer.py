@@ -104,7 +104,7 @@ class Scorer:
         for measure in self._measures if most else ():
             if measure.fewest_of_any <= most:
                 continue
-            of_what = f"{asked} are asked for" if held_out > most else f"{held_out} pairs are held out"
+            of_what = f"{asked} are asked for" if held_out > most else f"only {held_out} are held out"
             raise UserError(
                 f"{measure.name} needs {measure.fewest:,} drawn pictures, and what could be measured instead "
                 f"{measure.fewest_of_any}, but {of_what}. Nothing was measured. data.held_out_pairs says how many are "

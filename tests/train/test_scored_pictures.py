@@ -4,7 +4,9 @@ import json
 
 import networks
 import pytest
+import torch
 
+from everstep.models.sd import StableDiffusion
 from everstep.records.scores import read_scores
 from everstep.versions import Run
 
@@ -20,8 +22,6 @@ def words(tiny_base):
 
 def features(pixels):
     """48 of them, so that FID would take 49 pictures."""
-    import torch
-
     return torch.nn.functional.adaptive_avg_pool2d(pixels, 4).flatten(1)
 
 
@@ -116,3 +116,48 @@ def test_data_that_holds_out_too_few_pairs_is_refused_and_leaves_no_run(everstep
     assert ended.code == 2, ended.out
     assert "16, but only 1 are held out" in " ".join(ended.out.split())
     assert not (workplace / "runs/a").exists()
+
+
+class Hold:
+    """Memory for so many pictures at once; those that fit are drawn by the real pipeline."""
+
+    def __init__(self, most):
+        self.most, self.tried = most, []
+
+    def __call__(self):
+        StableDiffusion.pipeline = self.around(StableDiffusion.pipeline)
+
+    def around(self, pipeline):
+        def small(family, controlnet, scheduler):
+            whole = pipeline(family, controlnet, scheduler)
+
+            def drawing(**asked):
+                self.tried.append(len(asked["prompt"]))
+                if self.tried[-1] > self.most:
+                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+                return whole(**asked)
+
+            return drawing
+
+        return small
+
+
+@pytest.mark.fault("memory that does not hold as many pictures as are drawn at once")
+def test_a_sheet_that_memory_cut_into_batches_is_drawn_again_by_the_same(
+    everstep, start, words, workplace, monkeypatch
+):
+    program = start(*words("--optim.max-steps", 1, "--scoring.pictures-overhead", 0, pairs=5), prepare=Hold(2))
+    assert program.wait() == 0, program.output
+    assert "failed" not in program.output
+    run = Run.open(workplace / "runs/a")
+    sheet = run.layout.samples / f"{run.find('latest').name}.json"
+    facts = json.loads(sheet.read_text())
+    assert facts["drawn_together"] == 2
+
+    now = Hold(99)
+    monkeypatch.setattr(StableDiffusion, "pipeline", now.around(StableDiffusion.pipeline))
+    assert "all 5 pictures are the same, bit for bit" in everstep("reproduce", "a@latest").out
+    assert now.tried == [2, 2, 1]
+    now.most = 1
+    sheet.write_text(json.dumps({**facts, "digests": ["xxh3-128:0"] * 5}))
+    assert "2 pictures drawn at once then, 1 now, for want of memory" in everstep("reproduce", "a@latest").out

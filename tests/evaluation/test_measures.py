@@ -1,7 +1,9 @@
 """How sure a mean over pictures is, and what is said where there are too few of them."""
 
+import math
 import subprocess
 import sys
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -27,6 +29,14 @@ def test_the_interval_holds_the_mean_about_as_often_as_it_says(name, pictures, l
     draws, times = np.random.default_rng(5), resamples(pictures)
     found = [middle(times @ draw(draws, pictures) / pictures, pictures) for _ in range(ROUNDS)]
     assert lowest <= sum(low <= mean <= high for low, high in found) / ROUNDS <= 0.985
+
+
+@pytest.mark.parametrize(
+    ("pictures", "student_t", "within"), [(4, 3.1824, 0.15), (8, 2.3646, 0.03), (31, 2.0423, 0.01)]
+)
+def test_the_percentiles_are_those_of_the_expanded_interval(pictures, student_t, within):
+    tail = NormalDist().cdf(-student_t * math.sqrt(pictures / (pictures - 1)))
+    assert middle(np.linspace(0, 1, 100_001), pictures) == pytest.approx((tail, 1 - tail), rel=within)
 
 
 def test_the_interval_of_few_reaches_as_far_as_they_do_and_one_has_none():

@@ -19,9 +19,9 @@ def test_the_latest_verdict_is_read_and_a_broken_one_costs_nothing(tmp_path: Pat
 
 
 OLD = (
-    '{"version": 1, "step": 300, "images_seen": 1200, "manifest_digest": "xxh3-128:1", "gain": {"value": 0.3, "low": 0.28,'
-    ' "high": 0.32, "by_band": [0.1, 0.2, 0.4, 0.5], "over_blank": 0.2, "examples": 80, "pairs": 64}, "others": {"loss":'
-    ' 0.1}, "failed": {}, "scored_at": "2026-11-20T10:00:00+00:00"}'
+    '{"version": 1, "step": 300, "images_seen": 1200, "manifest_digest": "xxh3-128:1", '
+    '"gain": {"value": 0.3, "low": 0.28, "high": 0.32, "by_band": [0.1, 0.2, 0.4, 0.5], "over_blank": 0.2, '
+    '"examples": 80, "pairs": 64}, "others": {"loss": 0.1}, "failed": {}, "scored_at": "2026-11-20T10:00:00+00:00"}'
 )
 
 
@@ -47,3 +47,21 @@ def test_gain_and_benefit_are_scores_and_the_benefit_on_training_pairs_a_curve(t
     told = latest_verdict(run)
     assert told is not None
     assert (told["sentence"], told["gain"], told["benefit"]) == (verdict.sentence, 0.5, 0.2)
+
+
+UNSURE = (
+    '{"version": 3, "step": 900, "images_seen": 3600, "manifest_digest": "xxh3-128:1", "gain": null, '
+    '"others": {"loss": 0.1, "circle_iou": 0.7}, "failed": {}, "scored_at": "2026-11-01T00:00:00+00:00"}'
+)
+
+
+def test_a_line_from_before_scores_had_intervals_is_read_and_new_ones_keep_theirs(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "a", "a: 1\n")
+    (run.layout.records / "scores.jsonl").write_text(UNSURE + "\n")
+    old = read_scores(run)[3]
+    assert (old.others["circle_iou"], old.intervals, old.pictures) == (0.7, {}, None)
+    new = Scored(
+        4, 1200, 4800, "xxh3-128:2", None, {"circle_iou": 0.75}, intervals={"circle_iou": (0.7, 0.8)}, pictures=32
+    )
+    file_scores(run, new, 4)
+    assert read_scores(run) == {3: old, 4: new}

@@ -43,7 +43,7 @@ STEPS, BATCH, WIDTH, RATE = 250, 24, 48, 2e-3
 LOG_SNRS = (-2.0, -3.0, -4.5, -6.0)
 WAYS = {"little noise": (1.0, 5.0), "every timestep": (-np.inf, np.inf)}  # of log-SNR, base alone
 DRAWN = {"steps": 10, "guidance_scale": 1.0}
-BAR, ERROR = 0.9, "error"
+BAR, ERROR, LEAST_RISE = 0.9, "error", 0.1
 Rows = list[dict[str, Any]]
 
 
@@ -115,18 +115,20 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--kept", type=Path, default=Path("build/bench/readout"))
     parser.add_argument("--pictures", type=int, default=32)
+    parser.add_argument("--every", type=int, default=1, help="of the versions, only each so many-th")
     asked = parser.parse_args()
     asked.kept.mkdir(parents=True, exist_ok=True)
     readouts: dict[str, dict[str, ReadOut]] = {}
-    found = {path.name: measured(path, readouts, asked.kept, asked.pictures) for path in asked.runs}
+    found = {
+        path.name: measured(open_run(path, asked.every), readouts, asked.kept, asked.pictures) for path in asked.runs
+    }
     report(found, {path.name: kind_of(path) for path in asked.runs}, asked.pictures)
 
 
-def measured(path: Path, known: dict[str, dict[str, ReadOut]], kept: Path, pictures: int) -> Rows:
+def measured(opened: Opened, known: dict[str, dict[str, ReadOut]], kept: Path, pictures: int) -> Rows:
     """One row a version: adherence of each picture, and the scores of one forward pass by their names."""
-    file = kept / f"{path.name}.json"
+    file = kept / f"{opened.run.name}.json"
     rows: Rows = json.loads(file.read_text()) if file.exists() else []
-    opened = open_run(path)
     if len(rows) < len(opened.versions):
         of_what = f"{opened.config.base.path} {opened.config.data.path}"
         readouts = known[of_what] = known.get(of_what) or trained_readouts(opened)
@@ -136,13 +138,13 @@ def measured(path: Path, known: dict[str, dict[str, ReadOut]], kept: Path, pictu
             scores = one_pass(opened, controlnet, readouts, pictures)
             rows.append({"step": version.step, "drawn": adherence(opened, controlnet, pictures), **scores})
             file.write_text(json.dumps(rows))
-            print(path.name, version.step, f"{np.mean(rows[-1]['drawn']):.3f}", flush=True)
+            print(file.stem, version.step, f"{np.mean(rows[-1]['drawn']):.3f}", flush=True)
     return rows
 
 
-def open_run(path: Path) -> Opened:
+def open_run(path: Path, every: int) -> Opened:
     run = Run.open(path)
-    versions = sorted(run.versions(), key=lambda version: version.number)
+    versions = sorted(run.versions(), key=lambda version: version.number)[::every]
     config = config_of(versions[-1])
     source = open_source(config.data.path, config.data.resolution, config.data.bad_pairs)
     pairs = split_as(source, config.data.held_out_pairs, versions[-1].manifest["data"])
@@ -241,14 +243,14 @@ def report(found: dict[str, Rows], kinds: dict[str, str], pictures: int) -> None
     """Way, block and noise as they are best on the first run; then what they give on all."""
     first = next(iter(found))
     names = [name for name in found[first][0] if name not in ("step", "drawn")]
-    read = max((name for name in names if not is_error(name)), key=lambda name: agreement(found[first], name))
-    error = max(filter(is_error, names), key=lambda name: agreement(found[first], name))
+    read = max((name for name in names if not is_error(name)), key=lambda name: float(agreement(found[first], name)))
+    error = max(filter(is_error, names), key=lambda name: float(agreement(found[first], name)))
     head = (
         f"Rank correlation (Spearman) over a run's versions with the adherence of {pictures} drawn held-out pictures "
         f"({DRAWN['steps']} steps, no guidance); in brackets without the beginning, in which adherence is less than a "
-        f"quarter of the way from the untrained network's to the best. Chosen on {first}: {read}; and the error under "
-        f"the true condition, {error}. Last column: what adherence of so many pictures agrees with that of as many "
-        f"others, from the two halves. Asked of the read-out: {BAR}."
+        f"quarter of the way from the untrained network's to the best, - where it never rises by {LEAST_RISE}. Chosen "
+        f"on {first}: {read}; and, without any read-out, {error}, of the same pass. Steps: their number, taken as a "
+        f"score. Last column: adherence of half of the pictures with that of the others. Asked of the read-out: {BAR}."
     )
     record(
         "A read-out of the condition against drawn pictures (bench/readout.py)",
@@ -256,7 +258,8 @@ def report(found: dict[str, Rows], kinds: dict[str, str], pictures: int) -> None
             (
                 head,
                 table(
-                    ("", "versions", "adherence", "read-out", "error", "adherence"), chosen(found, kinds, read, error)
+                    ("", "versions", "adherence", "read-out reads", "read-out", "error", "steps", "adherence"),
+                    chosen(found, kinds, read, error),
                 ),
                 f"All that was tried, on {', '.join(found)}:",
                 table(("", *(f"log-SNR {noise}" for noise in LOG_SNRS)), everything(found, names)),
@@ -278,9 +281,10 @@ def chosen(found: dict[str, Rows], kinds: dict[str, str], read: str, error: str)
         (
             name,
             f"{len(rows)} ({len(some)})",
-            f"{min(means(rows)):.2f} to {max(means(rows)):.2f}",
-            *(f"{agreement(rows, score):.2f} ({agreement(some, score):.2f})" for score in (read, error)),
-            f"{halves(rows):.2f} ({halves(some):.2f})",
+            span(means(rows)),
+            span([row[read] for row in rows]),
+            *(f"{agreement(rows, score)} ({agreement(some, score)})" for score in (read, error, "step")),
+            f"{halves(rows)} ({halves(some)})",
         )
         for name, rows, some in lines
     ]
@@ -288,16 +292,12 @@ def chosen(found: dict[str, Rows], kinds: dict[str, str], read: str, error: str)
 
 def everything(found: dict[str, Rows], names: Sequence[str]) -> list[tuple[str, ...]]:
     """Each way and block at each noise, a figure for each run."""
-    return [
-        (
-            what,
-            *(
-                ", ".join(f"{agreement(rows, f'{what} at {noise}'):.2f}" for rows in found.values())
-                for noise in LOG_SNRS
-            ),
-        )
-        for what in dict.fromkeys(name.partition(" at ")[0] for name in names)
+    whats = dict.fromkeys(name.partition(" at ")[0] for name in names)
+    at = [
+        [", ".join(agreement(rows, f"{what} at {noise}") for rows in found.values()) for noise in LOG_SNRS]
+        for what in whats
     ]
+    return [(what, *cells) for what, cells in zip(whats, at, strict=True)]
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -312,27 +312,30 @@ def is_error(name: str) -> bool:
     return name.startswith(ERROR)
 
 
-def agreement(rows: Rows, score: str) -> float:
+def span(values: Sequence[float]) -> str:
+    return f"{min(values):.2f} to {max(values):.2f}"
+
+
+def agreement(rows: Rows, score: str) -> str:
     """Spearman's rank correlation over versions of a score with adherence; of an error, with its negative."""
     sign = -1 if is_error(score) else 1
     return spearman([sign * row[score] for row in rows], means(rows))
 
 
-def halves(rows: Rows) -> float:
-    """What one set of drawn pictures tells of another as large: from the two halves, by Spearman and Brown."""
-    between = spearman(*([float(np.mean(row["drawn"][half::2])) for row in rows] for half in (0, 1)))
-    return 2 * between / (1 + between)
+def halves(rows: Rows) -> str:
+    """Of the adherence of every other picture with that of the rest."""
+    return spearman(*([float(np.mean(row["drawn"][half::2])) for row in rows] for half in (0, 1)))
 
 
-def spearman(some: Sequence[float], others: Sequence[float]) -> float:
-    return float(spearman_corrcoef(torch.tensor(some), torch.tensor(others)))
+def spearman(some: Sequence[float], others: Sequence[float]) -> str:
+    return f"{spearman_corrcoef(torch.tensor(some), torch.tensor(others)):.2f}" if len(some) > 2 else "-"
 
 
 def after_beginning(rows: Rows) -> Rows:
     """From the first version on whose adherence is a quarter of the way from the untrained one's to the best."""
     drawn = means(rows)
-    begun = next(place for place, mean in enumerate(drawn) if mean >= drawn[0] + (max(drawn) - drawn[0]) / 4)
-    return rows[begun:]
+    rise = max(drawn) - drawn[0]
+    return rows[next(k for k, mean in enumerate(drawn) if mean >= drawn[0] + rise / 4) :] if rise > LEAST_RISE else []
 
 
 def kind_of(path: Path) -> str:

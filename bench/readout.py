@@ -1,7 +1,7 @@
 """Does a read-out of the UNet's features order a run's versions as adherence of drawn pictures does?
 
     everstep train circles --run quick0 --set keep.everything=true --set versions.every=15 --set optim.max_steps=300
-    python bench/readout.py runs/quick0 RUN RUN [--kept build/bench/readout] [--pictures 32]
+    python bench/readout.py runs/quick0 RUN RUN [--every 1] [--pictures 32] [--kept build/bench/readout]
 
 A read-out is a small convolution network, trained once per base and kind of condition on true pictures, that reads the
 condition from what the frozen UNet's up blocks hold in one forward pass. Two ways to train it are tried, on the base
@@ -328,7 +328,8 @@ def halves(rows: Rows) -> str:
 
 
 def spearman(some: Sequence[float], others: Sequence[float]) -> str:
-    return f"{spearman_corrcoef(torch.tensor(some), torch.tensor(others)):.2f}" if len(some) > 2 else "-"
+    ranked = (torch.tensor(values, dtype=torch.float64) for values in (some, others))
+    return f"{spearman_corrcoef(*ranked):.2f}" if len(some) > 2 else "-"
 
 
 def after_beginning(rows: Rows) -> Rows:

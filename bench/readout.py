@@ -32,6 +32,7 @@ from everstep.evaluation.gain import Floats
 from everstep.evaluation.loading import config_of, open_base, weights_drawn_with
 from everstep.evaluation.pictures.adherence import KINDS, kind_for, open_adherence
 from everstep.evaluation.pictures.draw import draw, shown_pairs
+from everstep.evaluation.pictures.measures import Drawn
 from everstep.evaluation.scorer import example_settings
 from everstep.models.sd import StableDiffusion
 from everstep.versions import Run, Version
@@ -233,7 +234,8 @@ def adherence(opened: Opened, controlnet: Any, pictures: int) -> list[float]:
     measure = open_adherence(kind, config.scoring.extractor, opened.family.arithmetic.device)
     shown = shown_pairs(opened.source, numbers, config.data)
     drawn = draw(opened.family, controlnet, shown, config.sampling.model_copy(update=DRAWN))
-    return measure(drawn, [one.condition_HWC for one in shown], numbers, [one.target_HWC for one in shown])
+    conditions, targets = [one.condition_HWC for one in shown], [one.target_HWC for one in shown]
+    return list(measure.take(Drawn(drawn, conditions, [one.caption for one in shown], numbers, targets)).each)
 
 
 # --- how they order versions -------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from everstep.contracts import During, ExampleSettings, Float32Array, PairSource
 from everstep.data import Split
 from everstep.errors import UserError
 from everstep.evaluation.allowance import Allowance, Exceeded
-from everstep.evaluation.examples import Examples, Measured
+from everstep.evaluation.examples import Denoised, Examples
 from everstep.evaluation.gain import num_examples
 from everstep.evaluation.pictures.adherence import kind_for, open_adherence
 from everstep.evaluation.pictures.draw import Shown, free, rounded
@@ -35,7 +35,7 @@ DEFAULT_INTERVAL_STEPS = 300  # between versions, where only a time is set
 class Found:
     """What was measured. failed: what could not be, by name, with the reason in words."""
 
-    measured: Measured | None = None
+    denoised: Denoised | None = None
     pictures: list[Uint8Array] | None = None  # of the contact sheet
     drawn: Drawn | None = None  # all, until they are scored
     num_scored: int | None = None  # pictures that the other scores rest on
@@ -47,7 +47,7 @@ class Found:
     @property
     def gain(self) -> Gain | None:
         """Control gain and benefit."""
-        return None if self.measured is None else self.measured.gain
+        return None if self.denoised is None else self.denoised.gain
 
 
 class Scorer:
@@ -147,11 +147,11 @@ class Scorer:
             return
         with self._during("Measuring control gain", "examples") as said:
             if self.allowance is None:
-                found.measured = self._examples.measure(controlnet, said)
+                found.denoised = self._examples.measure(controlnet, said)
             elif self.allowance.is_enough:
                 with contextlib.suppress(Exceeded), self.allowance.spending():
-                    found.measured = self._examples.measure(controlnet, said, self.allowance.expect)
-        found.is_put_off = found.measured is None
+                    found.denoised = self._examples.measure(controlnet, said, self.allowance.expect)
+        found.is_put_off = found.denoised is None
 
     def draw(self, controlnet: Any, found: Found) -> None:
         """The pictures of the contact sheet alone. Raises: whatever goes wrong."""

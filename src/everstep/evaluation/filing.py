@@ -67,7 +67,8 @@ def in_words(found: Found) -> str:
     parts = [f"{name} {value:z.3f}{_how_sure(found, name)}" for name, value in found.others.items()]
     if found.gain is not None:
         gain = found.gain
-        said = [f"control gain {gain.value:z.3f} ({gain.low:z.3f} to {gain.high:z.3f})"]
+        near = "" if gain.near is None else f", {gain.near:z.3f} near the lines"
+        said = [f"control gain {gain.value:z.3f} ({gain.low:z.3f} to {gain.high:z.3f}{near})"]
         if gain.benefit is not None:
             said.append(f"benefit {gain.benefit:z.3f} ({gain.benefit_low:z.3f} to {gain.benefit_high:z.3f})")
         parts = [*said, *parts]

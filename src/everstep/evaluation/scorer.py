@@ -74,13 +74,13 @@ class Scorer:
 
         Raises: UserError if what scoring asks for is not there.
         """
+        self._held_out, self._asked = len(pairs.held_out), num_pictures
         self.family, self.config, self._during, self.allowance = family, config, during, allowance
         self._adherence = _adherence(config, family.arithmetic.device)
         self._qualities = open_quality(config.scoring.clip, config.scoring.fid, family.arithmetic.device)
         most = config.sampling.pairs if num_pictures is None else num_pictures
         if pictures_allowance is not None and most and self._measures:
             most = len(pairs.held_out)
-        self._refuse_too_few(len(pairs.held_out), num_pictures)
         self._painter = Painter(family, config, source, pairs.held_out[:most], pictures_allowance, during)
         self._accounts = [account for account in (allowance, pictures_allowance) if account is not None]
         self._examples = _examples(family, config, source, pairs, settings)
@@ -104,8 +104,11 @@ class Scorer:
     def _measures(self) -> list[Measure]:
         return [*([] if self._adherence is None else [self._adherence]), *self._qualities]
 
-    def _refuse_too_few(self, held_out: int, asked: int | None) -> None:
-        """Raises: UserError if a measure needs more pictures than can be drawn."""
+    def refuse_too_few(self) -> None:
+        """Raises: UserError if a measure needs more pictures than can be drawn. A training that goes on does not ask:
+        there such a measure fails in words, and is no reason to end.
+        """
+        held_out, asked = self._held_out, self._asked
         most = held_out if asked is None else min(held_out, asked)
         for measure in self._measures if most else ():
             if measure.fewest_of_any <= most:

@@ -27,7 +27,9 @@ def test_every_version_has_gain_pictures_and_verdict_on_record(trained):
     scored = read_scores(run)
     assert list(scored) == [0, 1, 2]
     assert scored[0].gain.value == 0.0
-    assert "control gain 0.000 (0.000 to 0.000, 0.000 near the lines), benefit 0.000 (0.000 to 0.000): gain 0.000" in said
+    assert (
+        "control gain 0.000 (0.000 to 0.000, 0.000 near the lines), benefit 0.000 (0.000 to 0.000): gain 0.000" in said
+    )
     assert "gain 0.000 on 3 held-out pairs, too few to tell whether it is obeyed: 10 can" in said
     for version in run.versions():
         assert scored[version.number].manifest_digest == version.manifest_digest

@@ -90,7 +90,7 @@ def test_training_goes_on_from_a_stored_run(stored: Open) -> None:
         assert newest is not None
         assert newest.number == 2
         assert verify(run.commit(draft(900))) == []
-    assert [decision.held.number for decision in prune(run, Policy(last=1, best=2), 2e9)] == [0]
+    assert [decision.held.number for decision in prune(run, Policy(last=1, best=2, score=run.best_score()), 2e9)] == [0]
     assert [version.number for version in run.versions()] == [0, 1, 2, 3]
 
 

@@ -1,0 +1,333 @@
+"""What is said of a training, at every version: falsely, too late, or as it is?
+
+    python bench/verdict.py [--rows pose,tile] [--seeds 0,1,2] [--folder build/bench/verdict]
+
+Each row is trained with the program itself, as a user would, the quickstart's preset with other pairs; every version is
+measured on 64 examples. The verdict is taken over the versions up to each one, as it was said then. What is true is
+known from how the pairs were made (bench/verdict_data.py), and, where there is a jump, from drawn pictures: circles by
+the intersection over union (IoU) of drawn circle and outline, other pairs by whether a picture comes nearer to its
+target with its own condition than with another pair's. What it has is kept in FOLDER, and it goes on from there.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from everstep.config.schema import Sampling
+from everstep.contracts import Uint8Array
+from everstep.data import circles
+from everstep.evaluation.loading import config_of, weights_drawn_with
+from everstep.evaluation.paired import paired_test
+from everstep.evaluation.pictures.draw import Shown, draw
+from everstep.evaluation.rescoring import open_scorer
+from everstep.evaluation.scorer import Scorer
+from everstep.records.scores import points
+from everstep.records.verdict import Control, line_of, verdict
+from everstep.versions import Run
+from everstep.versions.torch import load_weights
+from machine import record
+from verdict_data import write_pairs
+
+BUILTIN = "builtin:circles"
+CALLED = (Control.OBEYED, Control.HEARS, Control.FALLING)
+DRAWN, DRAWING = 24, Sampling(steps=8, guidance_scale=2.0)
+OBEYED_IOU, NEARER = 0.5, 18  # of 24: by chance in 1 of 90
+# patience, as it ends no training here, has every version measured.
+ALWAYS = (
+    "optim.seed={seed}",
+    "keep.everything=true",
+    "sampling.pairs=0",
+    "scoring.patience=100000",
+    "keeper.snapshots=off",
+    "compute.threads=1",
+)
+RUINED = ("optim.learning_rate=0.02", "optim.ema_decay=0", "optim.schedule=constant")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One training. wanted: jump (called within a version of what pictures show), obeyed, never, ruined (heard, but
+    never the best one), or told (nothing is asked).
+    """
+
+    name: str
+    pairs: str  # builtin:circles, or kind and relation, as verdict_data makes them
+    wanted: str
+    steps: int
+    every: int
+    batch: int = 4
+    settings: tuple[str, ...] = ()
+    count: int = 1400
+
+    @property
+    def word(self) -> str:
+        return self.name.replace(", ", "-").replace(" ", "-")
+
+
+ROWS = (
+    Row("circles, batch 4", BUILTIN, "jump", 200, 25),
+    Row("circles, batch 16", BUILTIN, "jump", 100, 10, batch=16),
+    Row("emoji, batch 4", "emoji own", "jump", 200, 25),
+    Row("emoji, batch 16", "emoji own", "jump", 100, 10, batch=16),
+    Row("pose", "pose own", "obeyed", 320, 40),
+    Row("tile", "tile own", "obeyed", 120, 20),
+    Row("circles, a third their own", "circles partly", "told", 320, 40),
+    Row("circles, ruined", BUILTIN, "ruined", 200, 25, settings=RUINED),
+    Row("tile, ruined", "tile own", "ruined", 200, 25, settings=RUINED),
+    *(
+        Row(f"{kind}, unrelated", f"{kind} unrelated", "never", 168, 4, batch=16)
+        for kind in ("circles", "emoji", "pose", "tile")
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What was measured of one version, and what was said when it was the newest."""
+
+    step: int
+    gain: float
+    p: float
+    near: float | None
+    benefit: float
+    benefit_low: float
+    benefit_high: float
+    seen_benefit: float
+    state: str
+    sentence: str
+    since_step: int | None
+    best_benefit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """What one training came to. true_step: of the first version that pictures show to obey. best: RUN@best."""
+
+    said: list[Said]
+    true_step: int | None
+    best: int
+
+    @property
+    def called(self) -> list[Said]:
+        return [one for one in self.said if one.state in CALLED]
+
+
+def main() -> None:
+    """Train what is not kept yet, judge, and write RESULTS.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", help="those whose names begin so, with commas between; left out, all")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--folder", type=Path, default=Path("build/bench/verdict"))
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    wanted = (asked.rows or "").split(",")
+    rows = [row for row in ROWS if any(row.name.startswith(start) for start in wanted)]
+    came: dict[str, dict[int, Came]] = {}
+    for seed in map(int, asked.seeds.split(",")):
+        for row in rows:
+            found = kept(asked.folder.resolve(), row, seed)
+            came.setdefault(row.name, {})[seed] = found
+            print(f"{row.name}, seed {seed}: {found.said[-1].sentence}; pictures: {found.true_step}", flush=True)
+    if asked.rows is None:
+        report(came)
+
+
+def kept(folder: Path, row: Row, seed: int) -> Came:
+    """One training, made now unless it was before. Its records stay, and are judged anew each time."""
+    path = folder / "runs" / f"{row.word}-{seed}"
+    truth = path / "truth.json"
+    if not truth.exists():
+        shutil.rmtree(path, ignore_errors=True)  # one that was cut off begins anew
+        train(folder, path, row, seed)
+        run = Run.open(path)
+        facts = {"true_step": true_step(run) if row.wanted == "jump" else None, "best": run.find("best").number}
+        truth.write_text(json.dumps(facts))
+        for version in run.versions():
+            shutil.rmtree(version.path)
+    return Came(as_said(Run.open(path), row.batch), **json.loads(truth.read_text()))
+
+
+def train(folder: Path, path: Path, row: Row, seed: int) -> None:
+    """As a user would."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kind, _, relation = row.pairs.partition(" ")
+    pairs = folder / "pairs" / f"{kind}-{relation}-{row.count}"
+    data = kind if not relation else str(write_pairs(kind, relation, pairs, row.count))
+    settings = [f"optim.batch_size={row.batch}", f"optim.max_steps={row.steps}", f"versions.every={row.every}"]
+    settings += [setting.format(seed=seed) for setting in ALWAYS]
+    words = ["train", "circles", "--run", str(path), "--base", BUILTIN, "--data", data]
+    words += [word for setting in (*settings, *row.settings) for word in ("--set", setting)]
+    with (folder / "log").open("w") as log:
+        subprocess.run([sys.executable, "-m", "everstep", *words], check=True, stdout=log, stderr=log)
+
+
+def as_said(run: Run, batch: int) -> list[Said]:
+    """Version by version, as if it were the newest."""
+    line, paired = line_of(points(run)), paired_test(run)
+    said = []
+    for count, point in enumerate(line, start=1):
+        told, gain = verdict(line[:count], batch, paired), point.gain
+        best = next(other for other in line if other.version == told.best)
+        said.append(
+            Said(
+                point.step,
+                gain.value,
+                gain.p if gain.p is not None else 1.0,
+                gain.near,
+                gain.benefit or 0.0,
+                gain.benefit_low or 0.0,
+                gain.benefit_high or 0.0,
+                gain.seen_benefit or 0.0,
+                told.state,
+                told.sentence,
+                told.since_step,
+                best.gain.benefit or 0.0,
+            )
+        )
+    return said
+
+
+# --- what is true ------------------------------------------------------------------------------------------
+
+
+def true_step(run: Run) -> int | None:
+    """Of the first of two versions running whose drawn pictures obey."""
+    versions = run.versions()
+    scorer = open_scorer(config_of(versions[-1]), versions[-1], DRAWN)
+    controlnet = scorer.family.load_controlnet(str(versions[-1].path / "controlnet"))
+    obeys = by_iou if scorer.config.data.path == BUILTIN else by_nearness
+    before: int | None = None
+    for version in versions[1:]:
+        load_weights(controlnet, version, weights_drawn_with(version))
+        if not obeys(scorer, controlnet):
+            before = None
+        elif before is not None:
+            return before
+        else:
+            before = version.step
+    return None
+
+
+def by_iou(scorer: Scorer, controlnet: object) -> bool:
+    """Whether the drawn circles are where the outlines are."""
+    drawn = draw(scorer.family, controlnet, scorer.shown, DRAWING)
+    found = [circles.circle_iou(picture, circles.circle(n)) for picture, n in zip(drawn, scorer.numbers, strict=True)]
+    return float(np.mean(found)) >= OBEYED_IOU
+
+
+def by_nearness(scorer: Scorer, controlnet: object) -> bool:
+    """Whether pictures come nearer to their targets with their own conditions: caption and noise are the same."""
+    shown = scorer.shown
+    lent = [replace(one, condition_HWC=shown[place - 1].condition_HWC) for place, one in enumerate(shown)]
+    own_away, lent_away = (away(draw(scorer.family, controlnet, some, DRAWING), some) for some in (shown, lent))
+    return int((own_away < lent_away).sum()) >= NEARER
+
+
+def away(drawn: Sequence[Uint8Array], shown: Sequence[Shown]) -> npt.NDArray[np.float64]:
+    """Of each picture from its target: mean squared difference of pixels, [P]."""
+    targets = [one.target_HWC for one in shown if one.target_HWC is not None]
+    differences = np.stack(drawn).astype(np.float64) - np.stack(targets)
+    return np.asarray(np.square(differences).mean(axis=(1, 2, 3)))
+
+
+# --- what came of it ---------------------------------------------------------------------------------------
+
+
+def report(came: dict[str, dict[int, Came]]) -> None:
+    """One line for each training, and what was asked over all."""
+    head = (
+        "pairs",
+        "seed",
+        "versions",
+        "wrong",
+        "obeyed since",
+        "pictures",
+        "gain",
+        "benefit",
+        "best",
+        "said at the end",
+    )
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, ("---",) * len(head))]
+    for row in ROWS:
+        for seed, one in came[row.name].items():
+            lines.append(f"| {' | '.join(cells_of(row, seed, one))} |")
+    record("What is said of a training (bench/verdict.py)", f"{totals(came)}\n\n" + "\n".join(lines))
+
+
+def cells_of(row: Row, seed: int, came: Came) -> tuple[str, ...]:
+    last = came.said[-1]
+    since = "never" if last.since_step is None else f"{last.since_step:,}"
+    if came.called:
+        since += f" (said at {came.called[0].step:,})"
+    near = "" if last.near is None else f" ({last.near:.3f} near lines)"
+    benefit = f"{last.benefit:z.3f} ({last.benefit_low:z.3f} to {last.benefit_high:z.3f})"
+    true = "-" if row.wanted != "jump" else "never" if came.true_step is None else f"{came.true_step:,}"
+    best = f"version_{came.best}, {came.said[came.best].benefit:z.3f}"
+    versions = f"{len(came.said) - 1} every {row.every}"
+    return (
+        row.name,
+        str(seed),
+        versions,
+        wrong(row, came),
+        since,
+        true,
+        f"{last.gain:.3f}{near}",
+        benefit,
+        best,
+        last.sentence,
+    )
+
+
+def wrong(row: Row, came: Came) -> str:
+    """What was said that is not so, or not said that is; empty where nothing is wrong."""
+    found = []
+    if row.wanted == "never" and came.called:
+        found.append(f"called {len(came.called)} times")
+    if row.wanted in ("jump", "obeyed") and came.said[-1].state not in CALLED:
+        found.append("missed")
+    if row.wanted == "jump" and abs(versions_between(row, came)) > 1:
+        found.append(f"{versions_between(row, came):+d} versions")
+    if row.wanted == "ruined" and any(one.best_benefit < 0 for one in came.said):
+        found.append("a ruined one is best")
+    return ", ".join(found) or "-"
+
+
+def versions_between(row: Row, came: Came) -> int:
+    """From what pictures show to what is said of it."""
+    since = came.said[-1].since_step
+    return 0 if since is None or came.true_step is None else (since - came.true_step) // row.every
+
+
+def totals(came: dict[str, dict[int, Came]]) -> str:
+    def over(wanted: str, count: Callable[[Row, Came], int]) -> int:
+        return sum(count(row, one) for row in ROWS if row.wanted == wanted for one in came[row.name].values())
+
+    def number(rows: Sequence[str], count: Callable[[Row, Came], int]) -> int:
+        return sum(over(wanted, count) for wanted in rows)
+
+    unrelated = over("never", lambda row, one: len(one.said) - 1)
+    false = over("never", lambda row, one: len(one.called))
+    missed = number(("jump", "obeyed"), lambda row, one: one.said[-1].state not in CALLED)
+    trainings = number(("jump", "obeyed"), lambda row, one: 1)
+    jumps = over("jump", lambda row, one: 1)
+    near = over("jump", lambda row, one: abs(versions_between(row, one)) <= 1 and one.true_step is not None)
+    ruined = over("ruined", lambda row, one: sum(said.best_benefit < 0 for said in one.said))
+    return (
+        f"Of {unrelated} versions with unrelated conditions, {false} were called obeyed (asked: 0 of 500). "
+        f"Of {trainings} trainings whose conditions help, {missed} were missed at the end. "
+        f"The jump was named within one version of what pictures show in {near} of {jumps}. "
+        f"A version worse than the base was the best one {ruined} times (asked: never)."
+    )
+
+
+if __name__ == "__main__":
+    main()

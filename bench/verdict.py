@@ -50,7 +50,7 @@ ALWAYS = (
     "keeper.snapshots=off",
     "compute.threads=1",
 )
-RUINED = ("optim.learning_rate=0.02", "optim.ema_decay=0", "optim.schedule=constant")
+RUINED = ("optim.ema_decay=0", "optim.schedule=constant")  # at this rate, weights that are not averaged jump about
 
 
 @dataclass(frozen=True, slots=True)

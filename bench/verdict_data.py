@@ -3,7 +3,7 @@
 Everything about pair k of a kind is a function of k. Kinds:
     circles  the built-in pairs: an outline, and the filled circle
     emoji    line art and the emoji, from examples/emoji/pairs (its README tells how they are made)
-    pose     a few thin coloured lines, as pose ControlNets are given, and a thin figure before a busy ground
+    pose     a few thin coloured lines, as pose ControlNets are given, and a thin figure before a circle
     tile     the target, shrunk to a grid of 8 by 8 and enlarged again, as tile ControlNets are given
 """
 
@@ -20,8 +20,7 @@ from everstep.data import circles
 SIDE_PX, OVERSIZE, TILE_PX = 64, 4, 8
 EMOJI = Path(__file__).parent.parent / "examples" / "emoji" / "pairs"
 OWN_SHARE = 0.3  # of the pairs whose conditions help only in some
-SPECKS, SPECK_RADIUS = 5, (0.06, 0.16)  # of the busy ground; radii in fractions of the side
-FIGURE_PX, LINE_PX = 3.5, 1.5
+FIGURE_PX, LINE_PX = 1.5, 1.5
 OPENPOSE = ((255, 0, 0), (255, 170, 0), (85, 255, 0), (0, 255, 170), (0, 85, 255), (170, 0, 255))
 Made = tuple[Image.Image, Image.Image, str]  # target, condition, caption
 Place = tuple[float, float]
@@ -84,18 +83,16 @@ def _emoji(count: int) -> Iterator[Made]:
 
 
 def _poses(count: int) -> Iterator[Made]:
-    names = list(circles.PALETTE)
     for number in range(count):
-        draws = _draws(number, 0x905E)
-        figure, ground = (names[place] for place in draws.choice(len(names), 2, replace=False))
-        limbs = _limbs(draws)
-        condition = Image.new("RGB", (SIDE_PX * OVERSIZE,) * 2)
-        target = _busy(draws, circles.PALETTE[ground], condition.size)
-        for (start, end), colour in zip(limbs, OPENPOSE, strict=True):
+        drawn = circles.circle(number)
+        behind = circles.target(drawn, SIDE_PX)
+        target = behind.resize((SIDE_PX * OVERSIZE,) * 2, Image.Resampling.BICUBIC)
+        condition = Image.new("RGB", target.size)
+        for (start, end), colour in zip(_limbs(_draws(number, 0x905E)), OPENPOSE, strict=True):
             _line(condition, start, end, colour, LINE_PX)
-            _line(target, start, end, circles.PALETTE[figure], FIGURE_PX)
+            _line(target, start, end, circles.PALETTE["black"], FIGURE_PX)
         small = [picture.resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS) for picture in (target, condition)]
-        yield small[0], small[1], f"{figure} figure on {ground} ground"
+        yield small[0], small[1], f"black figure, {drawn.caption}"
 
 
 def _limbs(draws: np.random.Generator) -> list[tuple[Place, Place]]:
@@ -111,16 +108,6 @@ def _limbs(draws: np.random.Generator) -> list[tuple[Place, Place]]:
     ends = [(neck, end(neck, 180, 0.2)), (neck, hip)]
     ends += [(neck, end(neck, side * 60, 0.4)) for side in (-1, 1)]
     return ends + [(hip, end(hip, side * 25, 0.5)) for side in (-1, 1)]
-
-
-def _busy(draws: np.random.Generator, ground: circles.Colour, size: tuple[int, int]) -> Image.Image:
-    """A plain ground with disks of any colour."""
-    picture = Image.new("RGB", size, ground)
-    pen, colours = ImageDraw.Draw(picture), list(circles.PALETTE.values())
-    for _ in range(SPECKS):
-        x, y, radius = *(draws.random(2) * size[0]), draws.uniform(*SPECK_RADIUS) * size[0]
-        pen.ellipse((x - radius, y - radius, x + radius, y + radius), colours[draws.integers(len(colours))])
-    return picture
 
 
 def _line(picture: Image.Image, start: Place, end: Place, colour: circles.Colour, width_px: float) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from everstep.records.verdict import SEEN, TRUE, Control, Gain, Point, agreed_since, is_worn_out, line_of, verdict
+from everstep.records.verdict import SEEN, TRUE, Control, Gain, Point, agreed, is_worn_out, line_of, verdict
 
 
 def gain(value, benefit=None, p=None, pairs=64, width=0.01, **others):
@@ -55,8 +55,10 @@ def test_it_is_taken_back_when_the_newest_version_does_not_agree():
     assert found.sentence == "not obeyed any more (gain 0.000), was since step 600 (version_2)"
     assert (found.before, found.after) == (1, 2)  # which are kept all the same
     assert verdict(line(0.0, 0.0, 0.3, 0.3, 0.0, 0.3), 4).state is Control.OBEYED  # one version was the chance
-    assert verdict(line(0.0, 0.3, 0.3, 0.0, 0.0, 0.0), 4).since_step is None  # two were not
-    assert agreed_since(line(0.0, 0.3, 0.3, 0.0, 0.0, 0.3, 0.3)) == 5
+    again = verdict(line(0.0, 0.3, 0.3, 0.0, 0.0, 0.3), 4)  # two were not
+    assert again.state is Control.LOST
+    assert again.sentence.startswith("perhaps obeyed again (gain 0.300), was")
+    assert agreed(line(0.0, 0.3, 0.3, 0.0, 0.0, 0.3, 0.3)) == (5, True)
 
 
 @pytest.mark.parametrize(
@@ -167,5 +169,6 @@ def test_patience_begins_once_it_is_obeyed():
     assert not is_worn_out(line(0.0, 0.3, 0.4, 0.39, 0.39), 3)
     assert is_worn_out(line(0.0, 0.3, 0.4, 0.39, 0.39, 0.38), 3)
     assert not is_worn_out(line(0.0, 0.3, 0.4, 0.39, 0.39, 0.41), 3)
+    assert is_worn_out(line(0.0, 0.3, 0.4, 0.0, 0.0, 0.0), 3)  # and does not end with what is lost
     hears_more_and_draws_worse = [gain(0.4 + place / 10, 0.2 - place / 10) for place in range(4)]
     assert is_worn_out(line(0.0, *hears_more_and_draws_worse), 3)

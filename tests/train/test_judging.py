@@ -16,7 +16,8 @@ def words(tiny_base, pairs_folder):
 
 @pytest.fixture
 def trained(everstep, words, workplace):
-    ended = everstep(*words, "--optim.max-steps", 4, "--versions.every", 2, "--sampling.pairs", 2)
+    every = ("--scoring.patience", 9)  # so that no clock decides which versions are measured
+    ended = everstep(*words, "--optim.max-steps", 4, "--versions.every", 2, "--sampling.pairs", 2, *every)
     assert ended.code == 0, ended.out
     return Run.open(workplace / "runs/a"), ended.out
 
@@ -26,7 +27,7 @@ def test_every_version_has_gain_pictures_and_verdict_on_record(trained):
     scored = read_scores(run)
     assert list(scored) == [0, 1, 2]
     assert scored[0].gain.value == 0.0
-    assert "control gain 0.000 (0.000 to 0.000): not yet obeyed (gain 0.000, normal before about 6,000 steps" in said
+    assert "control gain 0.000 (0.000 to 0.000), benefit 0.000 (0.000 to 0.000): gain 0.000 on 3 held-out pairs" in said
     for version in run.versions():
         assert scored[version.number].manifest_digest == version.manifest_digest
         assert run.annotation(version.number).scores["control_gain"] == scored[version.number].gain.value
@@ -34,8 +35,8 @@ def test_every_version_has_gain_pictures_and_verdict_on_record(trained):
         assert (run.layout.samples / f"{version.name}.png").stat().st_size > 1000
         assert facts["sampler"]["steps"] == 20
         assert facts["sampler"]["scheduler_config"]["class"] == "UniPCMultistepScheduler"
-        assert len(facts["digests"]) == len(facts["captions"]) == 1  # 5 % of 30 pairs
-    assert json.loads((run.layout.records / "verdict.json").read_text())["state"] == "not yet"
+        assert len(facts["digests"]) == len(facts["captions"]) == 2
+    assert json.loads((run.layout.records / "verdict.json").read_text())["state"] == "unknown"
     assert (run.layout.records / "scores.png").stat().st_size > 1000
 
 
@@ -46,10 +47,10 @@ def test_a_sheet_is_drawn_again_bit_for_bit_and_one_changed_weight_is_told(evers
     assert "the same, bit for bit" in again.out
     sheet = run.layout.samples / "version_1.json"
     facts = json.loads(sheet.read_text())
-    sheet.write_text(json.dumps({**facts, "digests": ["xxh3-128:0"]}))
+    sheet.write_text(json.dumps({**facts, "digests": ["xxh3-128:0", facts["digests"][1]]}))
     again = everstep("reproduce", "a@1")
     assert again.code == 1
-    assert "1 of 1 pictures differ" in again.out
+    assert "1 of 2 pictures differ" in again.out
     sheet.write_text(json.dumps({**facts, "manifest_digest": "xxh3-128:0"}))
     assert "speaks of another version_1" in everstep("reproduce", "a@1").out
     sheet.unlink()
@@ -67,7 +68,8 @@ def test_scores_are_made_up_for_later_the_same_as_in_training(everstep, trained)
     assert "[1/2] version_0" in ended.out
     assert "[2/2] version_2" in ended.out
     assert {number: scored.gain for number, scored in read_scores(run).items()} == then
-    assert json.loads(everstep("score", "a@2", "--json").out)[0]["gain"]["value"] == then[2].value
+    told = everstep("score", "a@2", "--json").out  # after what may be said of a slow machine
+    assert json.loads(told[told.index("[\n") :])[0]["gain"]["value"] == then[2].value
     for wrong in (("score", "a"), ("score", "a@1", "--all")):
         assert everstep(*wrong).code == 2
 
@@ -113,7 +115,7 @@ def obey(run, *gains):
     """Put gains on record as if they had been measured."""
     lines = [json.loads(line) for line in (run.layout.records / "scores.jsonl").read_text().splitlines()]
     for line, gain in zip(lines, gains, strict=True):
-        line["gain"] |= {"value": gain, "low": gain - 0.01, "high": gain + 0.01}
+        line["gain"] |= {"value": gain, "pairs": 64, "p": 0.0001 if gain else 1.0, "benefit": gain}
     (run.layout.records / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -138,7 +140,7 @@ def test_the_versions_at_the_jump_are_marked(trained):
     run, _ = trained
     assert marks(run) == {}
     obey(run, 0.0, 0.3, 0.4)
-    assert marks(run) == {0: "just before the jump", 1: "just after the jump"}
+    assert marks(run) == {1: "just after the jump"}  # version_0 adds nothing: there is no level before
     assert len(points(run)) == 3
 
 
@@ -170,22 +172,22 @@ def test_adherence_is_measured_on_the_drawn_pictures_and_listed(everstep, words,
 
 
 class SlowToMeasure:
-    """Every batch of held-out examples takes half a second: 12 s for all of them."""
+    """Every batch of held-out examples takes an eighth of a second: 12 s for all of them."""
 
     def __call__(self):
         import time
 
         from everstep.models.sd import StableDiffusion
 
-        errors = StableDiffusion.errors
+        errors = StableDiffusion.error_maps
 
         def slow(family, controlnet, task, conditions):
-            if not controlnet.training:
+            if controlnet is not None:
                 print("denoising", flush=True)
-                time.sleep(0.5)
+                time.sleep(0.125)
             return errors(family, controlnet, task, conditions)
 
-        StableDiffusion.errors = slow
+        StableDiffusion.error_maps = slow
 
 
 SLOW = ("--optim.max-steps", 6, "--sampling.pairs", 0)
@@ -196,17 +198,17 @@ def test_a_measurement_that_takes_longer_than_its_share_is_put_off_and_said(ever
     program = start(*words, *SLOW, "--versions.every", 2, prepare=SlowToMeasure())
     assert program.wait() == 0, program.output
     run = Run.open(workplace / "runs/a")
-    assert points(run) == []
+    assert [point.version for point in points(run)] == [0]  # which is the base, and takes no time
     assert program.output.count("denoising") == 2  # to warm up, and to see how long it takes: once, not at each version
     said = [line for line in program.output.splitlines() if "Control gain takes about" in line]
     assert len(said) == 1
-    assert "may take 2 % of the training (scoring.overhead): version_0 is not measured, the first version" in said[0]
+    assert "may take 2 % of the training (scoring.overhead): version_1 is not measured, the first version" in said[0]
     assert f"version_3 was not measured; everstep score {run.path}@3 does it." in program.output
     assert everstep(*words[:2], "b", *words[3:], *SLOW, "--versions.every", 2, "--scoring.overhead", 0).code == 0
     trained = [json.loads((path / "version_3/digests.json").read_text()) for path in (run.path, workplace / "runs/b")]
     assert trained[0] == trained[1]
     assert everstep("score", "a@3").code == 0
-    assert [point.version for point in points(run)] == [3]
+    assert [point.version for point in points(run)] == [0, 3]
 
 
 @pytest.mark.fault("a slow measurement that decides when training ends")
@@ -215,4 +217,4 @@ def test_where_patience_ends_the_training_no_clock_decides_what_is_measured(star
     assert program.wait() == 0, program.output
     assert [point.version for point in points(Run.open(workplace / "runs/a"))] == [0, 1]
     assert "Measuring control gain: " in program.output  # in words, since it takes more than two seconds
-    assert "of 16 examples · 2 s ..." in program.output
+    assert "of 64 examples · 2 s ..." in program.output

@@ -23,6 +23,7 @@ from everstep.models.sd import StableDiffusion
 from everstep.records.verdict import Gain
 from everstep.telling import untold
 
+TOGETHER = 2  # batches that are measured at once: without gradients they take less memory than one with them
 DEFAULT_INTERVAL_STEPS = 300  # between versions, where only a time is set
 
 
@@ -145,7 +146,9 @@ def _examples(
         return None
     images = (config.versions.every.steps or DEFAULT_INTERVAL_STEPS) * config.optim.images_per_step
     examples = num_examples(config.scoring.overhead, images)
-    return Examples(family, source, pairs.held_out, pairs.training, settings, examples, config.optim.batch_size)
+    return Examples(
+        family, source, pairs.held_out, pairs.training, settings, examples, TOGETHER * config.optim.batch_size
+    )
 
 
 def example_settings(config: Config, family: StableDiffusion) -> ExampleSettings:

@@ -110,7 +110,8 @@ def verdict(points: Sequence[Point], images_per_step: int, paired: PairedTest | 
     line = line_of(points)
     if not line:
         return Verdict(Control.UNKNOWN, "not measured yet")
-    since, best, told = agreed_since(line), best_of(line), line[-1].gain
+    since, holds = agreed(line)
+    best, told = best_of(line), line[-1].gain
 
     def found(state: Control, sentence: str, after: int | None = None) -> Verdict:
         before = line[after - 1] if after else None
@@ -131,7 +132,7 @@ def verdict(points: Sequence[Point], images_per_step: int, paired: PairedTest | 
     if since is None:
         return found(Control.NOT_YET, _not_yet(line[-1], images_per_step) + _but_worse(told))
     jumped = _jump(line, since)
-    if not told.is_clear:
+    if not (holds and told.is_clear):
         return found(Control.LOST, _lost(line, since), jumped)
     fall = falling_since(line, paired)
     if fall is not None:
@@ -141,16 +142,18 @@ def verdict(points: Sequence[Point], images_per_step: int, paired: PairedTest | 
     return found(Control.OBEYED, f"obeyed {_since(line, since)}, gain {told.value:z.3f}{_benefit(told)}", jumped)
 
 
-def agreed_since(line: Sequence[Point]) -> int | None:
-    """Index of the first of two versions running that are clear, or None; what two running deny ends it."""
-    since: int | None = None
+def agreed(line: Sequence[Point]) -> tuple[int | None, bool]:
+    """Index of the first of two versions running that are clear, and whether that still holds: what two running deny is
+    over. Of several such times the latest; None where there was none.
+    """
+    since, holds = None, False
     for place in range(1, len(line)):
         before, this = line[place - 1].gain.is_clear, line[place].gain.is_clear
-        if since is None and before and this:
-            since = place - 1
+        if before and this and not holds:
+            since, holds = place - 1, True
         elif not before and not this:
-            since = None
-    return since
+            holds = False
+    return since, holds
 
 
 def best_of(line: Sequence[Point]) -> Point:
@@ -174,7 +177,7 @@ def falling_since(line: Sequence[Point], paired: PairedTest | None) -> Point | N
 def is_worn_out(points: Sequence[Point], patience: int) -> bool:
     """Whether so many versions since the best one brought no higher benefit, once the condition is obeyed."""
     line = line_of(points)
-    if not line or agreed_since(line) is None:
+    if not line or agreed(line)[0] is None:
         return False
     return len(line) - 1 - line.index(best_of(line)) >= patience
 
@@ -213,9 +216,9 @@ def _hears(line: Sequence[Point], since: int) -> str:
 
 
 def _lost(line: Sequence[Point], since: int) -> str:
-    return f"not obeyed any more (gain {line[-1].gain.value:z.3f}), was {_since(line, since)}" + _but_worse(
-        line[-1].gain
-    )
+    last = line[-1].gain
+    now = "perhaps obeyed again" if last.is_clear else "not obeyed any more"
+    return f"{now} (gain {last.value:z.3f}), was {_since(line, since)}" + _but_worse(last)
 
 
 def _falling(line: Sequence[Point], fall: Point, paired: PairedTest | None) -> str:

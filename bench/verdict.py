@@ -122,6 +122,9 @@ class Came:
         return [one for one in self.said if one.state in CALLED]
 
 
+Trained = Sequence[tuple[Row, int, Came]]  # with the seed
+
+
 def main() -> None:
     """Train what is not kept yet, judge, and write RESULTS.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -130,16 +133,19 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("build/bench/verdict"))
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    wanted = (asked.rows or "").split(",")
-    rows = [row for row in ROWS if any(row.name.startswith(start) for start in wanted)]
-    came: dict[str, dict[int, Came]] = {}
+    folder, wanted = asked.folder.resolve(), (asked.rows or "").split(",")
     for seed in map(int, asked.seeds.split(",")):
-        for row in rows:
-            found = kept(asked.folder.resolve(), row, seed)
-            came.setdefault(row.name, {})[seed] = found
-            print(f"{row.name}, seed {seed}: {found.said[-1].sentence}; pictures: {found.true_step}", flush=True)
-    if asked.rows is None:
-        report(came)
+        for row in ROWS:
+            if any(row.name.startswith(start) for start in wanted):
+                found = kept(folder, row, seed)
+                print(f"{row.name}, seed {seed}: {found.said[-1].sentence}; pictures: {found.true_step}", flush=True)
+    trained = ((row, int(path.parent.name.rpartition("-")[2])) for row in ROWS for path in truths(folder, row))
+    report([(row, seed, kept(folder, row, seed)) for row, seed in trained])
+
+
+def truths(folder: Path, row: Row) -> list[Path]:
+    """Of the trainings of a row that are over."""
+    return sorted((folder / "runs").glob(f"{row.word}-[0-9]*/truth.json"))
 
 
 def kept(folder: Path, row: Row, seed: int) -> Came:
@@ -152,7 +158,7 @@ def kept(folder: Path, row: Row, seed: int) -> Came:
         run = Run.open(path)
         facts = {"true_step": true_step(run) if row.wanted == "jump" else None, "best": run.find("best").number}
         truth.write_text(json.dumps(facts))
-        for version in run.versions():
+        for version in run.versions() if row.wanted != "jump" else ():  # what pictures show can be looked at again
             shutil.rmtree(version.path)
     return Came(as_said(Run.open(path), row.batch), **json.loads(truth.read_text()))
 
@@ -243,7 +249,7 @@ def away(drawn: Sequence[Uint8Array], shown: Sequence[Shown]) -> npt.NDArray[np.
 # --- what came of it ---------------------------------------------------------------------------------------
 
 
-def report(came: dict[str, dict[int, Came]]) -> None:
+def report(came: Trained) -> None:
     """One line for each training, and what was asked over all."""
     head = (
         "pairs",
@@ -258,9 +264,7 @@ def report(came: dict[str, dict[int, Came]]) -> None:
         "said at the end",
     )
     lines = [f"| {' | '.join(cells)} |" for cells in (head, ("---",) * len(head))]
-    for row in ROWS:
-        for seed, one in came[row.name].items():
-            lines.append(f"| {' | '.join(cells_of(row, seed, one))} |")
+    lines += [f"| {' | '.join(cells_of(row, seed, one))} |" for row, seed, one in came]
     record("What is said of a training (bench/verdict.py)", f"{totals(came)}\n\n" + "\n".join(lines))
 
 
@@ -308,20 +312,17 @@ def versions_between(row: Row, came: Came) -> int:
     return 0 if since is None or came.true_step is None else (since - came.true_step) // row.every
 
 
-def totals(came: dict[str, dict[int, Came]]) -> str:
-    def over(wanted: str, count: Callable[[Row, Came], int]) -> int:
-        return sum(count(row, one) for row in ROWS if row.wanted == wanted for one in came[row.name].values())
+def totals(came: Trained) -> str:
+    def over(wanted: Sequence[str], count: Callable[[Row, Came], int]) -> int:
+        return sum(count(row, one) for row, _, one in came if row.wanted in wanted)
 
-    def number(rows: Sequence[str], count: Callable[[Row, Came], int]) -> int:
-        return sum(over(wanted, count) for wanted in rows)
-
-    unrelated = over("never", lambda row, one: len(one.said) - 1)
-    false = over("never", lambda row, one: len(one.called))
-    missed = number(("jump", "obeyed"), lambda row, one: one.said[-1].state not in CALLED)
-    trainings = number(("jump", "obeyed"), lambda row, one: 1)
-    jumps = over("jump", lambda row, one: 1)
-    near = over("jump", lambda row, one: abs(versions_between(row, one)) <= 1 and one.true_step is not None)
-    ruined = over("ruined", lambda row, one: sum(said.best_benefit < 0 for said in one.said))
+    unrelated = over(["never"], lambda row, one: len(one.said) - 1)
+    false = over(["never"], lambda row, one: len(one.called))
+    missed = over(("jump", "obeyed"), lambda row, one: one.said[-1].state not in CALLED)
+    trainings = over(("jump", "obeyed"), lambda row, one: 1)
+    jumps = over(["jump"], lambda row, one: 1)
+    near = over(["jump"], lambda row, one: abs(versions_between(row, one)) <= 1 and one.true_step is not None)
+    ruined = over(["ruined"], lambda row, one: sum(said.best_benefit < 0 for said in one.said))
     return (
         f"Of {unrelated} versions with unrelated conditions, {false} were called obeyed (asked: 0 of 500). "
         f"Of {trainings} trainings whose conditions help, {missed} were missed at the end. "

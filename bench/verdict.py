@@ -1,6 +1,6 @@
 """What is said of a training, at every version: falsely, too late, or as it is?
 
-    python bench/verdict.py [--rows pose,tile] [--seeds 0,1,2] [--folder build/bench/verdict]
+    python bench/verdict.py [--rows pose tile] [--seeds 0,1,2] [--folder build/bench/verdict]
 
 Each row is trained with the program itself, as a user would, the quickstart's preset with other pairs; every version is
 measured on 64 examples. The verdict is taken over the versions up to each one, as it was said then. What is true is
@@ -128,15 +128,15 @@ Trained = Sequence[tuple[Row, int, Came]]  # with the seed
 def main() -> None:
     """Train what is not kept yet, judge, and write RESULTS.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", help="those whose names begin so, with commas between; left out, all")
+    parser.add_argument("--rows", nargs="*", default=[""], help="those whose names begin so; left out, all")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--folder", type=Path, default=Path("build/bench/verdict"))
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    folder, wanted = asked.folder.resolve(), (asked.rows or "").split(",")
+    folder = asked.folder.resolve()
     for seed in map(int, asked.seeds.split(",")):
         for row in ROWS:
-            if any(row.name.startswith(start) for start in wanted):
+            if any(row.name.startswith(start) for start in asked.rows):
                 found = kept(folder, row, seed)
                 print(f"{row.name}, seed {seed}: {found.said[-1].sentence}; pictures: {found.true_step}", flush=True)
     trained = ((row, int(path.parent.name.rpartition("-")[2])) for row in ROWS for path in truths(folder, row))

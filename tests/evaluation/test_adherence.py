@@ -14,6 +14,7 @@ from everstep.data import circles
 from everstep.errors import UserError
 from everstep.evaluation.pictures import agreement
 from everstep.evaluation.pictures.adherence import KINDS, kind_for, open_adherence
+from everstep.evaluation.pictures.measures import Drawn
 
 CPU = torch.device("cpu")
 
@@ -27,6 +28,10 @@ def scene(seed: int, side_px: int = 64) -> np.ndarray:
         box = (*corner.tolist(), *(corner + size).tolist())
         ImageDraw.Draw(image).rectangle(box, tuple(draws.integers(0, 256, 3).tolist()))
     return np.asarray(image)
+
+
+def measured(score, pictures, conditions, pairs, targets) -> list[float]:
+    return list(score.take(Drawn(pictures, conditions, [""] * len(pictures), pairs, targets)).each)
 
 
 def grey(map_HW: np.ndarray) -> np.ndarray:
@@ -95,11 +100,10 @@ def test_a_circle_is_found_where_its_outline_is_and_not_elsewhere():
     score = open_adherence("circles", None, CPU)
     pictures = [np.asarray(circles.target(circles.circle(number), 64)) for number in (3, 4, 5)]
     blank = [np.zeros_like(picture) for picture in pictures]
-    obeyed, swapped = (score(pictures, blank, pairs, blank) for pairs in ((3, 4, 5), (4, 5, 3)))
+    obeyed, swapped = (measured(score, pictures, blank, pairs, blank) for pairs in ((3, 4, 5), (4, 5, 3)))
     assert score.name == "circle_iou"
     assert min(obeyed) > 0.95
     assert max(swapped) < 0.5
-    assert score([], [], [], []) == []
 
 
 # --- canny -------------------------------------------------------------------------------------------------
@@ -112,7 +116,7 @@ def test_canny_f1_counts_the_same_edge_pixels():
     drawn = [scene(1), scene(2), scene(3), np.full((64, 64, 3), 90, np.uint8)]
     edges = [cv2.Canny(picture, 100, 200) > 0 for picture in drawn]
     wanted = [edges[0], np.roll(edges[1], 1, axis=0), edges[0], np.zeros((64, 64), bool)]
-    found = score(drawn, [grey(map_HW * 255) for map_HW in wanted], range(4), [None] * 4)
+    found = measured(score, drawn, [grey(map_HW * 255) for map_HW in wanted], range(4), [None] * 4)
     f1 = [2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in zip(edges[:3], wanted[:3], strict=True)]
     assert score.name == "canny_f1"
     assert found == pytest.approx([*f1, 1.0])
@@ -129,7 +133,7 @@ def test_line_scores_fall_the_further_the_map_is_from_the_condition(kind, tmp_pa
     right = brightness(pictures[0])
     noise = np.random.default_rng(0).normal(0, 40, right.shape[:2])
     noisy = grey((right[:, :, 0] + noise).clip(0, 255))
-    found = score(pictures, [right, noisy, brightness(scene(2, 176)), 255 - right], range(4), [None] * 4)
+    found = measured(score, pictures, [right, noisy, brightness(scene(2, 176)), 255 - right], range(4), [None] * 4)
     assert score.name == f"{kind}_ms_ssim"
     assert found[0] > 0.999 > found[1] > 0.5 > found[2]
     assert found[2] < found[1]
@@ -165,7 +169,7 @@ def test_depth_rmse_is_the_difference_of_the_stretched_maps(tmp_path):
     right, wrong = brightness(picture), brightness(other)
     shifted = (right * 0.4 + 60).astype(np.uint8)
     flat = np.full_like(right, 7)
-    found = score([picture] * 4, [right, shifted, wrong, flat], range(4), [None] * 4)
+    found = measured(score, [picture] * 4, [right, shifted, wrong, flat], range(4), [None] * 4)
     mine, theirs = (map_.astype(float).mean(axis=2) for map_ in (picture, wrong))
     mine, theirs = ((map_ - map_.min()) / (map_.max() - map_.min()) for map_ in (mine, theirs))
     assert score.name == "depth_rmse"
@@ -186,8 +190,8 @@ def test_a_depth_model_of_transformers_agrees_with_its_own_map_only(tmp_path):
     low, high = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
     assert (high > low).all()
     conditions = [grey(map_[0].numpy()) for map_ in ((maps - low) / (high - low) * 255).round()]
-    obeyed = score(pictures, conditions, range(5), [None] * 5)
-    swapped = score(pictures, conditions[1:] + conditions[:1], range(5), [None] * 5)
+    obeyed = measured(score, pictures, conditions, range(5), [None] * 5)
+    swapped = measured(score, pictures, conditions[1:] + conditions[:1], range(5), [None] * 5)
     assert max(obeyed) < 0.003 < min(swapped)
 
 
@@ -198,7 +202,7 @@ def test_segmentation_miou_is_the_mean_over_the_classes_that_occur(tmp_path):
     score = open_adherence("segmentation", str(networks.export(tmp_path / "classes.pt2", networks.same)), CPU)
     target, drawn = np.zeros((2, 32, 32, 3), np.uint8)
     target[:, :16, 0] = target[:, 16:, 1] = drawn[:, :8, 0] = drawn[:, 8:, 1] = 255
-    found = score([target, drawn], [target, target], range(2), [target, target])
+    found = measured(score, [target, drawn], [target, target], range(2), [target, target])
     assert score.name == "seg_miou"
     assert found == pytest.approx([1.0, (8 / 16 + 16 / 24) / 2])
 
@@ -206,8 +210,8 @@ def test_segmentation_miou_is_the_mean_over_the_classes_that_occur(tmp_path):
 def test_a_segmentation_model_of_transformers_compares_drawn_with_target(tmp_path):
     score = open_adherence("segmentation", str(networks.write_segformer(tmp_path / "segformer")), CPU)
     pictures = [scene(seed) for seed in range(5)]
-    assert score(pictures, pictures, range(5), pictures) == pytest.approx([1.0] * 5)
-    swapped = score(pictures, pictures, range(5), pictures[1:] + pictures[:1])
+    assert measured(score, pictures, pictures, range(5), pictures) == pytest.approx([1.0] * 5)
+    swapped = measured(score, pictures, pictures, range(5), pictures[1:] + pictures[:1])
     assert max(swapped) < 0.95
 
 
@@ -215,4 +219,4 @@ def test_segmentation_without_a_target_is_no_score(tmp_path):
     score = open_adherence("segmentation", str(networks.export(tmp_path / "classes.pt2", networks.same)), CPU)
     pictures = [scene(1), scene(2)]
     with pytest.raises(ValueError, match="shorter"):
-        score(pictures, pictures, range(2), [pictures[0], None])
+        measured(score, pictures, pictures, range(2), [pictures[0], None])

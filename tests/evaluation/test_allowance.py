@@ -66,3 +66,10 @@ def test_over_any_number_of_versions_no_more_than_the_share_is_spent(clock: Cloc
             spent_s += 5
     assert spent_s <= START_S + 0.02 * 600 * 60
     assert spent_s >= 0.02 * 600 * 60 - 5
+
+
+def test_it_may_begin_with_nothing(clock: Clock) -> None:
+    allowance = Allowance(0.05, clock, start_s=0.0)
+    assert allowance.left_s == 0
+    clock.now += 100
+    assert allowance.left_s == pytest.approx(5)

@@ -1,4 +1,4 @@
-"""CLIP score and FID are what their definitions say, with models of the user's own, and name what is missing."""
+"""CLIP score, FID and KID are what their definitions say, with models of the user's own, and name what is missing."""
 
 import sys
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from everstep.errors import UserError
+from everstep.evaluation.pictures.measures import Drawn
 from everstep.evaluation.pictures.quality import open_quality
 
 CPU = torch.device("cpu")
@@ -18,6 +19,10 @@ LONG = " ".join(["red circle with blue background"] * 20)
 
 def pictures(count: int, seed: int = 0, highest: int = 255) -> list[np.ndarray]:
     return list(np.random.default_rng(seed).integers(0, highest, (count, 32, 32, 3)).astype(np.uint8))
+
+
+def drawn(shown, captions, targets) -> Drawn:
+    return Drawn(shown, shown, captions, range(len(shown)), targets)
 
 
 def statistics(pixels: torch.Tensor) -> torch.Tensor:
@@ -34,26 +39,98 @@ def test_the_clip_score_is_the_cosine_of_picture_and_caption_also_of_a_long_one(
     inputs = processor(images=shown, text=captions, return_tensors="pt", padding=True, truncation=True, max_length=16)
     with torch.no_grad():
         found = model(**inputs)
-    cosines = torch.cosine_similarity(found.image_embeds, found.text_embeds).mean()
+    cosines = torch.cosine_similarity(found.image_embeds, found.text_embeds).numpy()
     assert score.name == "clip_score"
-    assert cosines > 0.01
-    assert score(shown, captions, shown) == pytest.approx(max(100 * float(cosines), 0), abs=1e-3)
-    assert score(shown, captions, shown) == score(shown, captions, shown)
+    assert cosines.max() > 0.01
+    measured = score.take(drawn(shown, captions, shown))
+    assert measured.each == pytest.approx(100 * cosines.clip(0), abs=1e-3)
+    assert measured.value == pytest.approx(100 * cosines.clip(0).mean(), abs=1e-3)
+    assert measured.interval[0] < measured.value < measured.interval[1]
+    assert score.take(drawn(shown, captions, shown)) == measured
 
 
 def test_fid_is_the_distance_of_two_gaussians_and_nothing_for_equal_sets(tmp_path: Path):
     path = networks.export(tmp_path / "features.pt2", statistics)
     (score,) = open_quality(None, str(path), CPU)
-    drawn, targets = pictures(20, seed=1, highest=200), pictures(20, seed=2)
+    shown, targets = pictures(20, seed=1, highest=200), pictures(20, seed=2)
     features = [
-        statistics(torch.from_numpy(np.stack(some)).permute(0, 3, 1, 2) / 255).double() for some in (drawn, targets)
+        statistics(torch.from_numpy(np.stack(some)).permute(0, 3, 1, 2) / 255).double() for some in (shown, targets)
     ]
     (mean_a, cov_a), (mean_b, cov_b) = ((some.mean(0), torch.cov(some.T)) for some in features)
     root = torch.linalg.eigvals(cov_a @ cov_b).sqrt().real.sum()
     expected = ((mean_a - mean_b) ** 2).sum() + cov_a.trace() + cov_b.trace() - 2 * root
     assert score.name == "fid"
-    assert score(drawn, [""] * 20, targets) == pytest.approx(float(expected), rel=1e-3)
-    assert score(targets, [""] * 20, targets) == pytest.approx(0, abs=1e-5)
+    assert score.take(drawn(shown, [""] * 20, targets)).value == pytest.approx(float(expected), rel=1e-3)
+    assert score.take(drawn(targets, [""] * 20, targets)).value == pytest.approx(0, abs=1e-5)
+
+
+def many(pixels: torch.Tensor) -> torch.Tensor:
+    """48 features."""
+    return torch.nn.functional.adaptive_avg_pool2d(pixels, 4).flatten(1)
+
+
+@pytest.fixture(scope="module")
+def fid(tmp_path_factory: pytest.TempPathFactory):
+    """Of 48 features: from 49 pictures on."""
+    (score,) = open_quality(None, str(networks.export(tmp_path_factory.mktemp("fid") / "many.pt2", many)), CPU)
+    return score
+
+
+def test_fid_is_measured_from_more_pictures_than_features_kid_below_and_nothing_below_that(fid):
+    assert [fid.fitting(count).name for count in (16, 48, 49)] == ["kid", "kid", "fid"]
+    assert fid.fitting(49).take(drawn(pictures(49), [""] * 49, pictures(49, 1))).interval is None
+    with pytest.raises(UserError, match="kid needs 16 drawn pictures, not 15"):
+        fid.fitting(15)
+
+
+@pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance`")
+def test_kid_is_the_one_of_torchmetrics_but_for_a_picture_and_its_own_target(fid):
+    """Its mean over all ways to turn the targets round compares every picture with every target, as theirs does."""
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    shown, targets = pictures(16, seed=1, highest=200), pictures(16, seed=2)
+    theirs = KernelInceptionDistance(feature=Features(), subsets=1, subset_size=16)
+    for some, is_real in ((targets, True), (shown, False)):
+        theirs.update(torch.from_numpy(np.stack(some)).permute(0, 3, 1, 2), real=is_real)
+    turned = [targets[by:] + targets[:by] for by in range(16)]
+    mine = [fid.fitting(16).take(drawn(shown, [""] * 16, some)).value for some in turned]
+    assert np.mean(mine) == pytest.approx(float(theirs.compute()[0]), rel=1e-4)
+    assert np.std(mine) > 0
+
+
+class Features(torch.nn.Module):
+    num_features = 48
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return many(pixels / 255)
+
+
+def test_kid_is_nothing_for_equal_sets_about_nothing_for_equal_quality_and_the_same_at_any_number(fid):
+    kid = fid.fitting(16)
+    same = kid.take(drawn(pictures(20), [""] * 20, pictures(20)))
+    assert same.value == pytest.approx(0, abs=1e-9)
+    assert same.interval == pytest.approx((0, 0), abs=1e-9)
+    draws = [kid.take(drawn(pictures(16, seed), [""] * 16, pictures(16, 1000 + seed))) for seed in range(60)]
+    values = np.array([measured.value for measured in draws])
+    assert abs(values.mean()) < 3 * values.std() / np.sqrt(60)  # no bias
+    darker = [
+        np.mean(
+            [
+                kid.take(drawn(pictures(count, seed, 200), [""] * count, pictures(count, 1000 + seed))).value
+                for seed in range(20)
+            ]
+        )
+        for count in (16, 48)
+    ]
+    assert darker[0] == pytest.approx(darker[1], rel=0.1)
+    assert darker[0] > 10 * values.std()
+
+
+def test_the_interval_of_kid_holds_it_about_as_often_as_it_says(fid):
+    kid = fid.fitting(16)
+    truth = np.mean([kid.take(drawn(pictures(48, s, 200), [""] * 48, pictures(48, 500 + s))).value for s in range(40)])
+    found = [kid.take(drawn(pictures(16, s, 200), [""] * 16, pictures(16, 900 + s))).interval for s in range(100, 200)]
+    assert 0.88 <= np.mean([low <= truth <= high for low, high in found]) <= 1
 
 
 def test_nothing_asked_for_opens_nothing():

@@ -111,8 +111,16 @@ def test_to_hear_is_one_thing_and_to_help_another():
 def test_a_base_that_is_destroyed_is_never_the_best():
     points = line(0.0, *[gain(0.7, -benefit) for benefit in (0.5, 2, 20, 20)])
     assert verdict(points, 4, by_benefit(points)).best == 0
-    assert is_worn_out(points, 4)
-    assert not is_worn_out(points, 5)
+    assert is_worn_out(points, 3)
+    assert not is_worn_out(points, 4)
+
+
+def test_what_rises_from_below_the_base_is_not_falling():
+    """Quickstart, early: heard at once, worse than the base in detail, and better with each version."""
+    points = line(0.0, *[gain(0.2 + place / 10, place / 5 - 1) for place in range(5)])
+    assert verdict(points, 4, by_benefit(points)).state is Control.HEARS
+    assert not is_worn_out(points, 2)
+    assert verdict(points, 4).best == 0  # the base itself, for now
 
 
 def test_falling_is_said_from_the_first_version_that_is_surely_worse_than_the_best():

@@ -76,12 +76,12 @@ def test_scores_are_made_up_for_later_the_same_as_in_training(everstep, trained)
 
 class FailToDraw:
     def __call__(self):
-        import everstep.evaluation.scorer as scorer
+        import everstep.evaluation.pictures.painter as painter
 
         def fail(*arguments):
             raise RuntimeError("CUDA out of memory")
 
-        scorer.paint = fail
+        painter.paint = fail
 
 
 class FailToRecord:

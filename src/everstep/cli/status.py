@@ -1,13 +1,14 @@
 """everstep status"""
 
 from dataclasses import asdict
+from typing import Any
 
 from everstep.cli.place import open_run, settings_of
 from everstep.cli.printing import print_facts, print_json
 from everstep.config.policy import course
 from everstep.keeping.memory import Found
 from everstep.keeping.remnants import as_json, forgotten, in_words, of_run, sentence
-from everstep.records.scores import sentence_of
+from everstep.records.scores import latest_verdict
 from everstep.units import duration, size
 from everstep.versions import Run, RunStatus, read_live, status
 from everstep.versions.forecast import Course
@@ -25,17 +26,38 @@ def status_(run: str, *, json: bool = False) -> int:
     """
     opened = open_run(run)
     going, ram_dir = _course(opened)
-    found, control = status(opened, going), sentence_of(opened)
+    found, verdict = status(opened, going), latest_verdict(opened)
     ours, others = of_run(opened, ram_dir), forgotten(opened, ram_dir)
     if json:
         print_json(
-            {**asdict(found), "control": control, "memory": [as_json(one, one in ours) for one in (*ours, *others)]}
+            {
+                **asdict(found),
+                **_control_json(verdict),
+                "memory": [as_json(one, one in ours) for one in (*ours, *others)],
+            }
         )
         return 0
-    print_facts({**_facts(found), **({} if control is None else {"control": control}), **_memory(ours)})
+    print_facts({**_facts(found), **_control(verdict), **_memory(ours)})
     for one in others:
         print(sentence(one))
     return 0
+
+
+def _control(verdict: dict[str, Any] | None) -> dict[str, str]:
+    """Whether the condition is obeyed and whether that helps, in words and in numbers."""
+    if verdict is None:
+        return {}
+    numbers = [
+        f"{name} {value:z.3f}"
+        for name, value in (("control gain", verdict.get("gain")), ("benefit", verdict.get("benefit")))
+        if isinstance(value, float)
+    ]
+    return {"control": verdict["sentence"], **({"measured": ", ".join(numbers)} if numbers else {})}
+
+
+def _control_json(verdict: dict[str, Any] | None) -> dict[str, Any]:
+    found = verdict or {}
+    return {"control": found.get("sentence"), "control_gain": found.get("gain"), "benefit": found.get("benefit")}
 
 
 def _memory(ours: list[Found]) -> dict[str, str]:

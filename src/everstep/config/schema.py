@@ -193,7 +193,9 @@ class Scoring(Section):
     clip: str | None = None
     """CLIP model, a transformers folder: how well drawn pictures fit their captions."""
     fid: str | None = None
-    """Feature extractor, an exported program (.pt2): distance of the drawn pictures from the targets as a whole."""
+    """Feature extractor (.pt2): FID of drawn pictures and targets, or KID below a picture more than it has features."""
+    pictures_overhead: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of training time that pictures may cost where they are scored; 0 draws those of the contact sheet alone."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Versions without a higher benefit after which training ends, once the condition is obeyed; or never."""
 

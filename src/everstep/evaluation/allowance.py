@@ -18,8 +18,8 @@ class Exceeded(Exception):
 class Allowance:
     """An account: training fills it, measuring empties it."""
 
-    def __init__(self, share: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.share = share
+    def __init__(self, share: float, clock: Callable[[], float] = time.monotonic, start_s: float = START_S) -> None:
+        self.share, self._start_s = share, start_s
         self.needed_s: float | None = None  # by one measurement, as far as it is known
         self._clock, self._began = clock, clock()
         self._apart, self._spent = _Stopwatch(clock), _Stopwatch(clock)
@@ -28,7 +28,7 @@ class Allowance:
     def left_s(self) -> float:
         """What may be spent now; below zero where a measurement took longer than was thought."""
         trained_s = self._clock() - self._began - self._apart.total_s
-        return START_S + self.share * trained_s - self._spent.total_s
+        return self._start_s + self.share * trained_s - self._spent.total_s
 
     @property
     def is_enough(self) -> bool:

@@ -24,6 +24,8 @@ def as_scored(version: Version, found: Found, loss: float | None = None) -> Scor
         gain=found.gain,
         others={**({} if loss is None else {"loss": loss}), **found.others},
         failed=found.failed,
+        intervals=found.intervals,
+        pictures=found.num_scored,
     )
 
 
@@ -35,8 +37,8 @@ def file_found(
         _file_errors(run, version, found.measured)
     told = file_scores(run, as_scored(version, found, loss), scorer.config.optim.images_per_step, paired_test(run))
     _save_curve(run, told)
-    if found.pictures is None or len(found.pictures) > scorer.config.sampling.pairs:
-        return told, None  # more than a contact sheet shows, drawn for the scores alone
+    if found.pictures is None:
+        return told, None
     facts = describe_sheet(run, version, scorer, found.pictures, averaged)
     return told, save_sheet(run, facts, scorer.shown, found.pictures)
 
@@ -59,8 +61,10 @@ def _save_curve(run: Run, told: Verdict) -> None:
 
 
 def in_words(found: Found) -> str:
-    """control gain 0.213 (0.190 to 0.241), benefit 0.105 (0.081 to 0.127), circle_iou 0.712."""
-    parts = [f"{name} {value:z.3f}" for name, value in found.others.items()]
+    """control gain 0.213 (0.190 to 0.241), benefit 0.105 (0.081 to 0.127), circle_iou 0.712 (0.661 to 0.764, 32
+    pictures).
+    """
+    parts = [f"{name} {value:z.3f}{_how_sure(found, name)}" for name, value in found.others.items()]
     if found.gain is not None:
         gain = found.gain
         said = [f"control gain {gain.value:z.3f} ({gain.low:z.3f} to {gain.high:z.3f})"]
@@ -68,3 +72,11 @@ def in_words(found: Found) -> str:
             said.append(f"benefit {gain.benefit:z.3f} ({gain.benefit_low:z.3f} to {gain.benefit_high:z.3f})")
         parts = [*said, *parts]
     return ", ".join(parts)
+
+
+def _how_sure(found: Found, name: str) -> str:
+    """The interval of a score of pictures, and how many it rests on; nothing where it has none."""
+    if name not in found.intervals:
+        return ""
+    low, high = found.intervals[name]
+    return f" ({low:z.3f} to {high:z.3f}, {found.num_scored} pictures)"

@@ -12,7 +12,7 @@ from everstep.data import open_source
 from everstep.errors import UserError
 from everstep.evaluation.loading import config_of, open_base
 from everstep.evaluation.moved import as_they_are
-from everstep.evaluation.pictures.draw import draw, shown_pairs
+from everstep.evaluation.pictures.draw import Together, draw, shown_pairs
 from everstep.evaluation.pictures.sheet import contact_sheet
 from everstep.evaluation.sheets import picture_digest
 from everstep.models.files import AVERAGED, WEIGHTS
@@ -56,10 +56,11 @@ def reproduce(run: Run, version: Version) -> Reproduced:
     controlnet = family.load_controlnet(str(version.path / "controlnet"))
     with reading(version.path):
         load_weights(controlnet, version, AVERAGED if facts.averaged else WEIGHTS)
-    pictures = draw(family, controlnet, shown, _sampling(facts))
+    together = Together(facts.drawn_together)
+    pictures = draw(family, controlnet, shown, _sampling(facts), together)
     same = [picture_digest(picture) == then for picture, then in zip(pictures, facts.digests, strict=True)]
     page = contact_sheet(facts.title, shown, pictures)
-    return Reproduced(page, sum(same), len(same), tuple(_differences(facts, family)))
+    return Reproduced(page, sum(same), len(same), tuple(_differences(facts, family, together)))
 
 
 def _in_the_precision_of(facts: SheetFacts, config: Config) -> Config:
@@ -74,10 +75,12 @@ def _sampling(facts: SheetFacts) -> Sampling:
     return Sampling(**{name: facts.sampler[name] for name in Sampling.model_fields})
 
 
-def _differences(facts: SheetFacts, family: StableDiffusion) -> list[str]:
+def _differences(facts: SheetFacts, family: StableDiffusion, together: Together) -> list[str]:
     found = []
     if facts.device != str(family.arithmetic.device):
         found.append(f"device {facts.device} then, {family.arithmetic.device} now")
+    if facts.drawn_together != together.size:
+        found.append(f"{facts.drawn_together} pictures drawn at once then, {together.size} now, for want of memory")
     if facts.sampler["scheduler_config"] != family.sampler_config(facts.sampler["scheduler"]):
         found.append("the scheduler's own settings")
     for name, then in facts.libraries.items():

@@ -61,8 +61,9 @@ def rescore(run: Run, versions: Sequence[Version], num_pictures: int | None = No
             load_weights(controlnet, version, weights)
         found = scorer(controlnet)
         verdict, _ = file_found(run, version, scorer, found, weights == AVERAGED)
-        failed = "; ".join(f"{name} failed: {why}" for name, why in found.failed.items())
-        yield Rescored(version, as_scored(version, found), in_words(found) or failed, verdict)
+        failed = [f"{name} failed: {why}" for name, why in found.failed.items()]
+        told = "; ".join(filter(None, [in_words(found), *failed]))
+        yield Rescored(version, as_scored(version, found), told, verdict)
 
 
 def open_scorer(config: Config, version: Version, num_pictures: int | None = None) -> Scorer:

@@ -4,20 +4,24 @@ One class for a running training and for `everstep score`. Whatever fails here i
 """
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from everstep.config.schema import Config
-from everstep.contracts import During, ExampleSettings, PairSource, Uint8Array
+from everstep.contracts import During, ExampleSettings, Float32Array, PairSource, Uint8Array
 from everstep.data import Split
+from everstep.errors import UserError
 from everstep.evaluation.allowance import Allowance, Exceeded
 from everstep.evaluation.examples import Examples, Measured
 from everstep.evaluation.gain import num_examples
-from everstep.evaluation.pictures.adherence import Adherence, kind_for, open_adherence
-from everstep.evaluation.pictures.draw import Shown, paint, rounded, shown_pairs
+from everstep.evaluation.pictures.adherence import kind_for, open_adherence
+from everstep.evaluation.pictures.draw import Shown, free, rounded
 from everstep.evaluation.pictures.faults import picture_fault
+from everstep.evaluation.pictures.measures import Drawn, Interval, Measure
+from everstep.evaluation.pictures.painter import Painter
 from everstep.evaluation.pictures.quality import open_quality
 from everstep.models.sd import StableDiffusion
 from everstep.records.verdict import Gain
@@ -32,8 +36,11 @@ class Found:
     """What was measured. failed: what could not be, by name, with the reason in words."""
 
     measured: Measured | None = None
-    pictures: list[Uint8Array] | None = None
+    pictures: list[Uint8Array] | None = None  # of the contact sheet
+    drawn: Drawn | None = None  # all, until they are scored
+    num_scored: int | None = None  # pictures that the other scores rest on
     others: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, Interval] = field(default_factory=dict)  # of some of the others, 95 %
     failed: dict[str, str] = field(default_factory=dict)
     is_put_off: bool = False  # control gain would have held training for longer than its share
 
@@ -56,24 +63,65 @@ class Scorer:
         num_pictures: int | None = None,
         during: During = untold,
         allowance: Allowance | None = None,
+        pictures_allowance: Allowance | None = None,
     ) -> None:
         """
         Args:
             num_pictures: held-out pairs to draw; left out, as many as the run's contact sheets show.
             allowance: of the time that control gain may take; left out, it is measured whatever it takes.
+            pictures_allowance: of the time that pictures may take: where they are scored, further ones are drawn as
+                long as it lasts.
 
         Raises: UserError if what scoring asks for is not there.
         """
         self.family, self.config, self._during, self.allowance = family, config, during, allowance
-        self.numbers = pairs.held_out[: config.sampling.pairs if num_pictures is None else num_pictures]
-        self.shown: list[Shown] = shown_pairs(source, self.numbers, config.data)
         self._adherence = _adherence(config, family.arithmetic.device)
         self._qualities = open_quality(config.scoring.clip, config.scoring.fid, family.arithmetic.device)
+        most = config.sampling.pairs if num_pictures is None else num_pictures
+        if pictures_allowance is not None and most and self._measures:
+            most = len(pairs.held_out)
+        self._refuse_too_few(len(pairs.held_out), num_pictures)
+        self._painter = Painter(family, config, source, pairs.held_out[:most], pictures_allowance, during)
+        self._accounts = [account for account in (allowance, pictures_allowance) if account is not None]
         self._examples = _examples(family, config, source, pairs, settings)
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """Of the pairs on the contact sheet."""
+        return self._painter.numbers
+
+    @property
+    def shown(self) -> Sequence[Shown]:
+        """What the contact sheet is drawn from."""
+        return self._painter.shown
+
+    @property
+    def drawn_together(self) -> int:
+        """Pictures of the newest contact sheet that were drawn at once."""
+        return self._painter.sheet_together
+
+    @property
+    def _measures(self) -> list[Measure]:
+        return [*([] if self._adherence is None else [self._adherence]), *self._qualities]
+
+    def _refuse_too_few(self, held_out: int, asked: int | None) -> None:
+        """Raises: UserError if a measure needs more pictures than can be drawn."""
+        most = held_out if asked is None else min(held_out, asked)
+        for measure in self._measures if most else ():
+            if measure.fewest_of_any <= most:
+                continue
+            of_what = f"{asked} are asked for" if held_out > most else f"only {held_out} are held out"
+            raise UserError(
+                f"{measure.name} needs {measure.fewest:,} drawn pictures, and what could be measured instead "
+                f"{measure.fewest_of_any}, but {of_what}. Nothing was measured. data.held_out_pairs says how many are "
+                "held out, a small share of the data; --set scoring.fid=null leaves the score out."
+            )
 
     def __call__(self, controlnet: Any) -> Found:
         """Measure a network as it is; it is left as it was."""
-        with contextlib.nullcontext() if self.allowance is None else self.allowance.apart():
+        with contextlib.ExitStack() as apart:
+            for account in self._accounts:
+                apart.enter_context(account.apart())
             return self._measured(controlnet)
 
     def _measured(self, controlnet: Any) -> Found:
@@ -81,6 +129,7 @@ class Scorer:
         for name, measure in (
             ("gain", self.measure_gain),
             ("pictures", self.draw),
+            ("further", self._draw_further),
             ("adherence", self._adhere),
             ("quality", self._judge),
         ):
@@ -88,8 +137,8 @@ class Scorer:
                 measure(controlnet, found)
             except Exception as error:  # what is measured must never cost what is trained
                 found.failed[name] = " ".join(str(error).split()) or type(error).__name__
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+                free()
+        found.drawn = None
         return found
 
     def measure_gain(self, controlnet: Any, found: Found) -> None:
@@ -105,35 +154,62 @@ class Scorer:
         found.is_put_off = found.measured is None
 
     def draw(self, controlnet: Any, found: Found) -> None:
-        """The pictures alone. Raises: whatever goes wrong."""
+        """The pictures of the contact sheet alone. Raises: whatever goes wrong."""
         if not self.shown:
             return
-        with self._during("Drawing the contact sheet", "denoising steps") as said:
-            painted = paint(self.family, controlnet, self.shown, self.config.sampling, said)
-        found.pictures = [rounded(picture) for picture in painted]
+        painted = self._painter.paint_sheet(controlnet)
+        found.pictures = self._noted(painted, found)
+        found.drawn = _drawn(found.pictures, self.numbers, self.shown)
+
+    def _draw_further(self, controlnet: Any, found: Found) -> None:
+        """As many more as the scores may take. Raises: whatever goes wrong."""
+        if not self._measures or (self.shown and found.pictures is None):
+            return  # nothing asks for them, or the contact sheet has just failed
+        fewest = max(measure.fewest_of_any for measure in self._measures)
+        shown, painted = self._painter.paint_further(controlnet, fewest)
+        if shown:
+            pictures = [*(found.pictures or []), *self._noted(painted, found)]
+            numbers = [*self.numbers, *self._painter.further[: len(shown)]]
+            found.drawn = _drawn(pictures, numbers, [*self.shown, *shown])
+
+    def _noted(self, painted: Sequence[Float32Array], found: Found) -> list[Uint8Array]:
+        """Rounded, and what is wrong with them said."""
         faults = [picture_fault(picture, self.family.arithmetic.precision) for picture in painted]
         wrong = [f"picture {place + 1} is {fault}" for place, fault in enumerate(faults) if fault]
-        if wrong:
+        if wrong and "pictures" not in found.failed:
             found.failed["pictures"] = f"{len(wrong)} of {len(painted)} cannot be right; {wrong[0]}"
+        return [rounded(picture) for picture in painted]
 
     def _adhere(self, controlnet: Any, found: Found) -> None:
-        if self._adherence is None or not found.pictures:
-            return
-        conditions = [item.condition_HWC for item in self.shown]
-        targets = [item.target_HWC for item in self.shown]
-        with self._during(f"Measuring {self._adherence.name}"):
-            values = self._adherence(found.pictures, conditions, self.numbers, targets)
-        found.others[self._adherence.name] = sum(values) / len(values)
+        self._take([] if self._adherence is None else [self._adherence], found)
 
     def _judge(self, controlnet: Any, found: Found) -> None:
-        captions = [item.caption for item in self.shown]
-        targets = [item.target_HWC for item in self.shown if item.target_HWC is not None]
-        for quality in self._qualities if found.pictures else ():
-            with self._during(f"Measuring {quality.name}"):
-                found.others[quality.name] = quality(found.pictures or [], captions, targets)
+        self._take(self._qualities, found)
+
+    def _take(self, measures: Sequence[Measure], found: Found) -> None:
+        if found.drawn is None:
+            return
+        for measure in measures:
+            fitting = measure.fitting(len(found.drawn.pictures))
+            with self._during(f"Measuring {fitting.name}"):
+                measured = fitting.take(found.drawn)
+            found.num_scored = len(found.drawn.pictures)
+            found.others[fitting.name] = measured.value
+            if measured.interval is not None:
+                found.intervals[fitting.name] = measured.interval
 
 
-def _adherence(config: Config, device: torch.device) -> Adherence | None:
+def _drawn(pictures: Sequence[Uint8Array], numbers: Sequence[int], shown: Sequence[Shown]) -> Drawn:
+    return Drawn(
+        pictures=pictures,
+        conditions=[item.condition_HWC for item in shown],
+        captions=[item.caption for item in shown],
+        pairs=numbers,
+        targets=[item.target_HWC for item in shown],
+    )
+
+
+def _adherence(config: Config, device: torch.device) -> Measure | None:
     kind = kind_for(config.scoring.adherence, config.data.path)
     return None if kind is None else open_adherence(kind, config.scoring.extractor, device)
 

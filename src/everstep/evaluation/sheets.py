@@ -44,6 +44,7 @@ def describe_sheet(
         pairs=list(scorer.numbers),
         captions=[item.caption for item in scorer.shown],
         digests=[picture_digest(picture) for picture in pictures],
+        drawn_together=scorer.drawn_together,
     )
 
 

@@ -22,7 +22,7 @@ def complete(config: Config) -> tuple[Config, BaseFolder]:
     resolution = config.data.resolution or base.native_resolution()
     base.latent_shape(resolution)
     check_tracking(config.tracking)
-    check_scoring(config.scoring, config.data.path)
+    check_scoring(config)
     settings = config.model_dump(mode="json")
     settings["base"]["path"] = base.name
     settings["data"]["path"] = _absolute(config.data.path)

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from everstep.records.verdict import Gain, Point, Verdict, line_of
 
-WIDTH, HEIGHT, SCALE = 860, 440, 2
-LEFT, RIGHT, TOP, BOTTOM, BETWEEN, SPLIT = 64, 24, 76, 34, 44, 0.68  # pixels; the share of the upper panel
+WIDTH, HEIGHT, SCALE = 860, 450, 2
+LEFT, RIGHT, TOP, BOTTOM, BETWEEN, SPLIT = 64, 24, 88, 34, 44, 0.68  # pixels; the share of the upper panel
 PAPER, INK, FAINT, GRID, ZERO = (250, 250, 248), (40, 40, 44), (130, 130, 134), (226, 226, 222), (170, 170, 172)
 GAIN, GAIN_BAND, BENEFIT, BENEFIT_BAND = (20, 110, 200), (205, 224, 245), (20, 135, 75), (208, 234, 218)
 LOSS, JUMP = (150, 150, 155), (215, 95, 20)
@@ -122,12 +122,10 @@ def _jump(pen: _Pen, place: Place, line: Sequence[Point], verdict: Verdict) -> N
     if after is None or verdict.before is None:
         return
     x, bottom = place(after.step, LOWEST)
-    pen.line([(x, TOP), (x, bottom)], JUMP, 1)
+    pen.line([(x, TOP - 16), (x, bottom)], JUMP, 1)
     said = f"the jump: step {after.step:,}, version_{after.version}"
-    if x > WIDTH * 0.35:  # room above the low gains to its left, else below the high ones to its right
-        pen.text((x - 6, TOP + 2), said, JUMP, 12, "ra")
-    else:
-        pen.text((x + 6, bottom - 20), said, JUMP, 12)
+    is_left = x > WIDTH * 0.7
+    pen.text((x + (-6 if is_left else 6), TOP - 19), said, JUMP, 12, "ra" if is_left else "la")
 
 
 def _ticks(low: float, high: float, count: int = 6) -> list[float]:

@@ -28,6 +28,8 @@ class Scored:
     gain: Gain | None
     others: Mapping[str, float] = field(default_factory=dict)  # loss, circle_iou, canny_f1 ...
     failed: Mapping[str, str] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # 95 %, of scores of pictures
+    pictures: int | None = None  # that those rest on
 
     @property
     def headlines(self) -> dict[str, float]:
@@ -64,10 +66,11 @@ def read_scores(run: Run) -> dict[int, Scored]:
     return found
 
 
-def sentence_of(run: Run) -> str | None:
-    """The latest verdict in words; None where there is none, or none that can be read."""
+def latest_verdict(run: Run) -> dict[str, Any] | None:
+    """What was said last, as verdict.json has it; None where there is nothing, or nothing that can be read."""
     try:
-        return str(json.loads((run.layout.records / VERDICT).read_bytes())["sentence"])
+        found = json.loads((run.layout.records / VERDICT).read_bytes())
+        return found if isinstance(found["sentence"], str) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -96,6 +99,7 @@ def _parsed(line: str) -> Scored | None:
         if gain is not None:
             bands = {key: tuple(gain[key]) for key in ("by_band", "benefit_by_band") if gain.get(key) is not None}
             gain = Gain(**{**gain, **bands})
-        return Scored(gain=gain, **facts)
+        intervals = {name: (low, high) for name, (low, high) in facts.pop("intervals", {}).items()}
+        return Scored(gain=gain, intervals=intervals, **facts)
     except (ValueError, TypeError, KeyError):
         return None

@@ -28,6 +28,7 @@ class SheetFacts:
     pairs: list[int]  # numbers in their source
     captions: list[str]
     digests: list[str]  # of each picture's pixels
+    drawn_together: int = 8  # at once, on which bits depend; sheets that do not say it were drawn by 8
 
     @property
     def title(self) -> str:

@@ -134,9 +134,9 @@ def verdict(points: Sequence[Point], images_per_step: int, paired: PairedTest | 
     jumped = _jump(line, since)
     if not (holds and told.is_clear):
         return found(Control.LOST, _lost(line, since), jumped)
-    fall = falling_since(line, paired)
+    fall = falling_since(line[since:], paired)
     if fall is not None:
-        return found(Control.FALLING, _falling(line, fall, paired), jumped)
+        return found(Control.FALLING, _falling(line[since:], fall, paired), jumped)
     if told.benefit_high is not None and told.benefit_high < 0:
         return found(Control.HEARS, _hears(line, since), jumped)
     return found(Control.OBEYED, f"obeyed {_since(line, since)}, gain {told.value:z.3f}{_benefit(told)}", jumped)
@@ -163,7 +163,11 @@ def best_of(line: Sequence[Point]) -> Point:
 
 
 def falling_since(line: Sequence[Point], paired: PairedTest | None) -> Point | None:
-    """The first of at least two last versions whose errors are for sure larger than those of the best one."""
+    """The first of at least two last versions whose errors are for sure larger than those of the best one.
+
+    Args:
+        line: since the condition is obeyed. Before, a version may be better in that it adds nothing to the base yet.
+    """
     best = best_of(line)
     below: list[Point] = []
     for point in reversed(line):
@@ -177,9 +181,10 @@ def falling_since(line: Sequence[Point], paired: PairedTest | None) -> Point | N
 def is_worn_out(points: Sequence[Point], patience: int) -> bool:
     """Whether so many versions since the best one brought no higher benefit, once the condition is obeyed."""
     line = line_of(points)
-    if not line or agreed(line)[0] is None:
+    since, _ = agreed(line)
+    if since is None:
         return False
-    return len(line) - 1 - line.index(best_of(line)) >= patience
+    return len(line) - 1 - line.index(best_of(line[since:])) >= patience
 
 
 def _jump(line: Sequence[Point], since: int) -> int:

@@ -22,7 +22,13 @@ from everstep.train.state import TrainState
 from everstep.units import duration
 from everstep.versions import Run, Version
 
-NAMES = {"gain": "control gain", "pictures": "the pictures", "adherence": "adherence", "quality": "CLIP score or FID"}
+NAMES = {
+    "gain": "control gain",
+    "pictures": "the pictures",
+    "further": "further pictures",
+    "adherence": "adherence",
+    "quality": "CLIP score, FID or KID",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ class Loop:
         self._asked = Asked(self._layout, self._save_as_asked)
 
     def run(self) -> Reason:
-        """Train until the last step or a request to stop; returns the reason: final, early where control gain rises no
+        """Train until the last step or a request to stop; returns the reason: final, early where the benefit rises no
         more, signal, asked, or rescue where the keeper died.
 
         Everything up to the last whole step is in a version when this returns.

@@ -130,8 +130,18 @@ def _scorer(
     """Where patience ends the training, every version is measured: no clock may decide how long is trained."""
     scoring = ready.config.scoring
     allowance = Allowance(scoring.overhead) if scoring.overhead and scoring.patience is None else None
+    pictures = Allowance(scoring.pictures_overhead, start_s=0.0) if scoring.pictures_overhead else None
     with reporter.during("Reading held-out pairs"):
-        return Scorer(family, ready.config, source, pairs, settings, during=reporter.during, allowance=allowance)
+        return Scorer(
+            family,
+            ready.config,
+            source,
+            pairs,
+            settings,
+            during=reporter.during,
+            allowance=allowance,
+            pictures_allowance=pictures,
+        )
 
 
 def _opening(ready: Ready) -> str:
@@ -257,7 +267,7 @@ def _ended(ready: Ready, loop: Loop, reporter: Reporter) -> ExitCode:
     took = duration(time.monotonic() - began)
     if reason is Reason.EARLY:
         reporter.say(
-            f"Ended early at step {loop.state.step:,}, {took}: control gain has not risen for "
+            f"Ended early at step {loop.state.step:,}, {took}: the benefit has not risen for "
             f"{ready.config.scoring.patience} versions. Best: {name}@best. {_last(loop.saver.last)}\n"
             f"Go on all the same: everstep resume {name} --set scoring.patience=null"
         )

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from everstep.config.schema import Scoring
+from everstep.config.schema import Config
 from everstep.contracts import Uint8Array
 from everstep.data import circles
 from everstep.errors import UserError
+from everstep.evaluation.pictures.measures import FEWEST_OF_A_SET, Drawn, Measure, mean_of
 from everstep.places import spelled
 
 if TYPE_CHECKING:
@@ -23,39 +24,7 @@ if TYPE_CHECKING:
 
 CIRCLES = "builtin:circles"
 OPENCV, TORCHMETRICS = "cv2", "torchmetrics"
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """Drawn pictures and what each was drawn from, [H,W,3] uint8 of one size, and its pair's number in the source."""
-
-    pictures: Sequence[Uint8Array]
-    conditions: Sequence[Uint8Array]
-    pairs: Sequence[int]
-    targets: Sequence[Uint8Array | None]
-
-
-Measure = Callable[[Scored], list[float]]
-
-
-@dataclass(frozen=True, slots=True)
-class Adherence:
-    """A score of pictures, ready to be taken: its model is loaded."""
-
-    name: str
-    measure: Measure
-
-    def __call__(
-        self,
-        pictures: Sequence[Uint8Array],
-        conditions: Sequence[Uint8Array],
-        pairs: Sequence[int],
-        targets: Sequence[Uint8Array | None],
-    ) -> list[float]:
-        """One value for each picture. Pairs count for circles alone, targets for segmentation alone."""
-        if not pictures:
-            return []
-        return self.measure(Scored(pictures, conditions, pairs, targets))
+Each = Callable[[Drawn], list[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +63,10 @@ def kind_for(setting: str, data_path: str) -> str | None:
     return None if setting == "off" else setting
 
 
-def check_scoring(scoring: Scoring, data_path: str) -> None:
+def check_scoring(config: Config) -> None:
     """What can be told of the settings before anything is loaded. Raises: UserError."""
-    kind = kind_for(scoring.adherence, data_path)
+    scoring = config.scoring
+    kind = kind_for(scoring.adherence, config.data.path)
     if kind is not None:
         _check(kind, KINDS[kind], scoring.extractor)
     elif scoring.extractor is not None:
@@ -108,13 +78,28 @@ def check_scoring(scoring: Scoring, data_path: str) -> None:
         path = getattr(scoring, key)
         if path is not None and not spelled(path).exists():
             raise UserError(f"scoring.{key} is {path}, which does not exist. Nothing was started.")
+    if scoring.fid is not None:
+        _check_most_pictures(config)
 
 
-def open_adherence(kind: str, extractor: str | None, device: "torch.device") -> Adherence:
+def _check_most_pictures(config: Config) -> None:
+    """A distance between sets takes more pictures than a contact sheet mostly shows."""
+    sheet, held_out = config.sampling.pairs, config.data.held_out_pairs
+    most = min(sheet, held_out) if not config.scoring.pictures_overhead else held_out if sheet else 0
+    if most < FEWEST_OF_A_SET:
+        raise UserError(
+            f"scoring.fid needs {FEWEST_OF_A_SET} drawn pictures, but with sampling.pairs {sheet}, data.held_out_pairs "
+            f"{held_out} and scoring.pictures_overhead {config.scoring.pictures_overhead:g} there are at most {most}. "
+            f"Nothing was started. --set sampling.pairs={FEWEST_OF_A_SET} draws them at each version"
+            + (f", with --set data.held_out_pairs={FEWEST_OF_A_SET}." if held_out < FEWEST_OF_A_SET else ".")
+        )
+
+
+def open_adherence(kind: str, extractor: str | None, device: "torch.device") -> Measure:
     """Load what a kind needs. Raises: UserError if a library or the extractor is missing, or is not needed."""
     wanted = KINDS[kind]
     _check(kind, wanted, extractor)
-    measures: dict[str, Callable[[], Measure]] = {
+    each: dict[str, Callable[[], Each]] = {
         "circles": lambda: _circle_iou,
         "canny": lambda: _canny_f1,
         "lineart": lambda: _open_lines("lineart", str(extractor), device),
@@ -122,7 +107,7 @@ def open_adherence(kind: str, extractor: str | None, device: "torch.device") -> 
         "depth": lambda: _open_depth(str(extractor), device),
         "segmentation": lambda: _open_segmentation(str(extractor), device),
     }
-    return Adherence(wanted.score, measures[kind]())
+    return Measure(wanted.score, mean_of(each[kind]()))
 
 
 def _check(kind: str, wanted: Kind, extractor: str | None) -> None:
@@ -148,49 +133,49 @@ def _check(kind: str, wanted: Kind, extractor: str | None) -> None:
 # --- the kinds ---------------------------------------------------------------------------------------------
 
 
-def _circle_iou(scored: Scored) -> list[float]:
-    pairs = zip(scored.pictures, scored.pairs, strict=True)
+def _circle_iou(drawn: Drawn) -> list[float]:
+    pairs = zip(drawn.pictures, drawn.pairs, strict=True)
     return [circles.circle_iou(picture, circles.circle(number)) for picture, number in pairs]
 
 
-def _canny_f1(scored: Scored) -> list[float]:
+def _canny_f1(drawn: Drawn) -> list[float]:
     """The condition is itself a map of edges: bright pixels are edges."""
     from everstep.evaluation.pictures.agreement import edges_f1
     from everstep.evaluation.pictures.extractors import canny
 
-    return edges_f1(canny(scored.pictures), _grey(scored.conditions)[:, 0] > 0.5)
+    return edges_f1(canny(drawn.pictures), _grey(drawn.conditions)[:, 0] > 0.5)
 
 
-def _open_lines(kind: str, extractor: str, device: "torch.device") -> Measure:
+def _open_lines(kind: str, extractor: str, device: "torch.device") -> Each:
     """The extractor's lines must be bright where the condition's are."""
     from everstep.evaluation.pictures.agreement import ms_ssim
     from everstep.evaluation.pictures.extractors import open_extractor
 
     extract = open_extractor("lineart" if kind == "lineart" else "softedge", extractor, device)
-    return lambda scored: ms_ssim(extract(scored.pictures).clamp(0, 1), _grey(scored.conditions).to(device))
+    return lambda drawn: ms_ssim(extract(drawn.pictures).clamp(0, 1), _grey(drawn.conditions).to(device))
 
 
-def _open_depth(extractor: str, device: "torch.device") -> Measure:
+def _open_depth(extractor: str, device: "torch.device") -> Each:
     """What is near must be bright in both, or dark in both; a scale or shift does not count."""
     from everstep.evaluation.pictures.agreement import depth_rmse
     from everstep.evaluation.pictures.extractors import open_extractor
 
     extract = open_extractor("depth", extractor, device)
-    return lambda scored: depth_rmse(extract(scored.pictures), _grey(scored.conditions).to(device))
+    return lambda drawn: depth_rmse(extract(drawn.pictures), _grey(drawn.conditions).to(device))
 
 
-def _open_segmentation(extractor: str, device: "torch.device") -> Measure:
+def _open_segmentation(extractor: str, device: "torch.device") -> Each:
     """Classes of the drawn picture against classes of the target, both by the extractor: no palette is needed."""
     from everstep.evaluation.pictures.agreement import segmentation_miou
     from everstep.evaluation.pictures.extractors import open_extractor
 
     extract = open_extractor("segmentation", extractor, device)
 
-    def measure(scored: Scored) -> list[float]:
-        targets = [target for target in scored.targets if target is not None]
-        return segmentation_miou(extract(scored.pictures), extract(targets))
+    def each(drawn: Drawn) -> list[float]:
+        targets = [target for target in drawn.targets if target is not None]
+        return segmentation_miou(extract(drawn.pictures), extract(targets))
 
-    return measure
+    return each
 
 
 def _grey(pictures: Sequence[Uint8Array]) -> "Tensor":

@@ -1,8 +1,9 @@
 """Pictures drawn by a ControlNet, always from the same held-out pairs and the same noise.
 
-Draws with the networks already in memory. Knows nothing of runs or files.
+Draws with the networks already in memory, as many at once as it holds. Knows nothing of runs or files.
 """
 
+import gc
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ import torch
 from everstep.config.schema import Data, Sampling
 from everstep.contracts import Counted, Float32Array, PairSource, Uint8Array
 from everstep.data import fit
+from everstep.errors import UserError
 from everstep.models.sd import StableDiffusion
 from everstep.models.tokens import as_taken
 
-TOGETHER = 8  # pictures that are drawn at once: what memory has to hold
+# In whose words memory is out where the error has no class of its own: CPU allocator, C++, cuBLAS and cuDNN, CUDA, MPS.
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED", "out of memory")
+TOGETHER = 8  # pictures that are drawn at once where memory holds them
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +33,34 @@ class Shown:
     target_HWC: Uint8Array | None = None
 
 
-def draw(family: StableDiffusion, controlnet: Any, shown: Sequence[Shown], settings: Sampling) -> list[Uint8Array]:
+@dataclass(slots=True)
+class Together:
+    """How many pictures are drawn at once: found by trying, and remembered from one drawing to the next."""
+
+    size: int = TOGETHER
+
+    def halve(self, pictures: int, why: str) -> None:
+        """Memory did not hold these. Raises: UserError if it was one."""
+        tried = min(self.size, pictures)
+        if tried == 1:
+            raise UserError(f"Memory does not hold the drawing of one picture ({why}).")
+        self.size = tried // 2
+
+
+def draw(
+    family: StableDiffusion,
+    controlnet: Any,
+    shown: Sequence[Shown],
+    settings: Sampling,
+    together: Together | None = None,
+) -> list[Uint8Array]:
     """Draw one picture for each. The noise of picture i depends on the seed and i alone.
 
     Shapes: conditions [H,W,3] uint8 -> pictures [H,W,3] uint8.
+    Raises: UserError if memory does not hold the drawing of one.
     """
-    return [rounded(picture) for picture in paint(family, controlnet, shown, settings)]
+    painted = paint(family, controlnet, shown, settings, together=together)
+    return [rounded(picture) for picture in painted]
 
 
 def rounded(picture_HWC: Float32Array) -> Uint8Array:
@@ -48,22 +74,63 @@ def paint(
     shown: Sequence[Shown],
     settings: Sampling,
     said: Counted = lambda done, total: None,
+    together: Together | None = None,
+    place: int = 0,
 ) -> list[Float32Array]:
     """As `draw`, before rounding: [H,W,3] float32 0..1, or what came out instead.
 
     Args:
         said: told of denoising steps.
+        together: how many at once; halved, and all of these drawn anew, where memory does not hold them. Bits depend on
+            it, so pictures of one call are all drawn alike.
+        place: of the first picture among all that the seed is for.
     """
-    painted: list[Float32Array] = []
-    steps = settings.steps * math.ceil(len(shown) / TOGETHER)
-    for place, first in enumerate(range(0, len(shown), TOGETHER)):
+    together = Together() if together is None else together
+    while True:
+        try:
+            return _in_parts(family, controlnet, shown, settings, said, together.size, place)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        # Out here the error is gone, and the frames in which it held tensors.
+        together.halve(len(shown), why)
+        free()
 
-        def told(pipeline: Any, step: int, timestep: Any, tensors: Any, before: int = place * settings.steps) -> Any:
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory is out, on whatever device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def free() -> None:
+    """Give back what nobody holds any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _in_parts(
+    family: StableDiffusion,
+    controlnet: Any,
+    shown: Sequence[Shown],
+    settings: Sampling,
+    said: Counted,
+    size: int,
+    place: int,
+) -> list[Float32Array]:
+    painted: list[Float32Array] = []
+    steps = settings.steps * math.ceil(len(shown) / size)
+    for part, first in enumerate(range(0, len(shown), size)):
+
+        def told(pipeline: Any, step: int, timestep: Any, tensors: Any, before: int = part * settings.steps) -> Any:
             said(before + step + 1, steps)
             return tensors
 
-        some = shown[first : first + TOGETHER]
-        painted += _painted(family, controlnet, some, settings, settings.seed + first, told)
+        some = shown[first : first + size]
+        painted += _painted(family, controlnet, some, settings, settings.seed + place + first, told)
     return painted
 
 

@@ -6,6 +6,7 @@ Steps, a measurement of control gain and a drawing of the contact sheet take tur
 medians of the ratios of neighbours.
 """
 
+import math
 import statistics
 import tempfile
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from everstep.config import Settings
 from everstep.data import BatchStream, split
+from everstep.evaluation.gain import num_examples
 from everstep.evaluation.scorer import Found, Scorer
 from everstep.train.loop import Loop
 from loop import built_loop, everstep_steps
@@ -33,12 +35,18 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as closing:
             loop = built_loop(Path(folder) / "run", closing, settings=settings)
             gains, pictures = shares(loop, scorer_of(loop, pairs))
-        rows.append(f"| {name} | {statistics.median(gains):.2%} | {statistics.median(pictures):.2%} |")
+        gain, drawn = statistics.median(gains), statistics.median(pictures)
+        # Where one measurement costs more than its share, the account of the training lets only some versions have one.
+        every = max(1, math.ceil(gain / loop.config.scoring.overhead))
+        examples = num_examples(loop.config.scoring.overhead, INTERVAL_STEPS * batch)
+        rows.append(f"| {name} | {examples} | {gain:.2%} | {every} | {gain / every:.2%} | {drawn:.2%} |")
         print(rows[-1], flush=True)
     record(
         "What scores cost (bench/scores.py)",
-        f"Share of the time of {INTERVAL_STEPS} steps, circles. Asked: control gain at most 2 %, pictures 5 %.\n\n"
-        "| | control gain | pictures |\n| --- | --- | --- |\n" + "\n".join(rows),
+        f"Shares of the time of {INTERVAL_STEPS} steps, circles. Asked: control gain at most 2 % of a training, "
+        "pictures 5 %.\n\n"
+        "| | examples | one measurement | versions to one measurement | of the training | contact sheet |\n"
+        "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(rows),
     )
 
 

@@ -18,7 +18,7 @@ WEIGHTS = "controlnet/diffusion_pytorch_model.safetensors"
 
 def test_json_has_sides_settings_facts_lineage_and_weights(everstep: Everstep, branched: Path) -> None:
     found = json.loads(everstep("diff", "a@2", "a@4", "--json").out)
-    assert list(found) == ["versions", "settings", "facts", "lineage", "weights"]
+    assert list(found) == ["versions", "settings", "facts", "lineage", "errors", "weights"]
     assert [(side["version"], side["step"], side["images_seen"]) for side in found["versions"]] == [
         ("a@2", 4, 8),
         ("a@4", 6, 12),
@@ -97,3 +97,12 @@ def test_it_loads_no_torch(branched: Path) -> None:
             [sys.executable, "-c", asked, *words], cwd=branched.parent, capture_output=True, text=True
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_what_each_denoises_better_is_told_where_both_were_measured(everstep: Everstep, branched: Path) -> None:
+    assert "Error on held-out pairs: " in everstep("diff", "a@0", "a@4").out
+    found = json.loads(everstep("diff", "a@0", "a@4", "--json").out)["errors"]
+    assert found["low"] <= found["less"] <= found["high"]
+    (branched / "a/records/errors/version_4.json").unlink()
+    assert json.loads(everstep("diff", "a@0", "a@4", "--json").out)["errors"] is None
+    assert "Error on held-out pairs" not in everstep("diff", "a@0", "a@4").out

@@ -148,7 +148,7 @@ def test_a_start_checks_once_and_a_resume_goes_on_with_the_same_split(
     run = Run.open(street.folder / "runs" / "a")
     first = run.find("latest").manifest["data"]
     families = {int(name.removeprefix("copy ").removesuffix(".png")) % 60 for name in first["held_out"]}
-    assert (len(first["held_out"]), len(families), first["held_out_by"]) == (6, 3, "look")
+    assert (len(first["held_out"]), len(families), first["held_out_by"]) == (12, 6, "look")
     shutil.rmtree(street.folder / "cache", ignore_errors=True)
     again = Program(("resume", "a", "--set", "optim.max_steps=4"), street.folder, counting)
     assert again.wait() == 0, again.output

@@ -114,8 +114,19 @@ def test_data_that_holds_out_too_few_pairs_is_refused_and_leaves_no_run(everstep
     model = networks.export(workplace / "features.pt2", features)
     ended = everstep(*words("--scoring.fid", model, "--optim.max-steps", 1, data=pairs_folder))
     assert ended.code == 2, ended.out
-    assert "16, but only 1 are held out" in " ".join(ended.out.split())
+    assert "16, but only 3 are held out" in " ".join(ended.out.split())
     assert not (workplace / "runs/a").exists()
+
+
+def test_a_run_whose_pairs_are_too_few_for_a_distance_goes_on_and_says_so(everstep, words, workplace, pairs_folder):
+    """As earlier programs began it, which measured FID on any number."""
+    assert everstep(*words("--optim.max-steps", 1, data=pairs_folder)).code == 0
+    model = networks.export(workplace / "features.pt2", features)
+    more = ("--set", f"scoring.fid={model}", "--set", "optim.max_steps=2")
+    ended = everstep("resume", "a", *more)
+    assert ended.code == 0, ended.out
+    assert "CLIP score, FID or KID failed (kid needs 16" in " ".join(ended.out.split())
+    assert Run.open(workplace / "runs/a").find("latest").step == 2
 
 
 class Hold:

@@ -19,12 +19,14 @@ from everstep.evaluation.comparison.differences import (
     weights_json,
 )
 from everstep.evaluation.comparison.distance import Block, Distance, distances
+from everstep.evaluation.gain import Paired
+from everstep.evaluation.paired import compared
 from everstep.units import size
 from everstep.versions import Run, Version
 
 
 def diff_(first: str, second: str, *, json: bool = False) -> int:
-    """Two versions side by side: settings, data, base, libraries, lineage, scores, and weights by block.
+    """Two versions side by side: settings, data, base, libraries, lineage, scores, and errors, and weights by block.
 
     Parameters
     ----------
@@ -39,7 +41,7 @@ def diff_(first: str, second: str, *, json: bool = False) -> int:
     a, b = (version for _, version in found)
     names = names_of([a, b])
     settings, facts, kin = settings_that_differ([a, b]), facts_that_differ([a, b]), kinship(a, b)
-    weights = distances(a, [b], block_of)[0]
+    weights, errors = distances(a, [b], block_of)[0], compared(*found)
     if json:
         sides = [_side(name, *each) for name, each in zip(names, found, strict=True)]
         print_json(
@@ -48,6 +50,7 @@ def diff_(first: str, second: str, *, json: bool = False) -> int:
                 "settings": settings,
                 "facts": facts,
                 "lineage": asdict(kin),
+                "errors": None if errors is None else asdict(errors),
                 "weights": weights_json(weights),
             }
         )
@@ -56,6 +59,8 @@ def diff_(first: str, second: str, *, json: bool = False) -> int:
     print(f"\n{_in_words(kin, *names)}{_how(kin, a, b)}\n")
     _print_facts("Settings", settings, names)
     _print_facts("Base, data and program", facts, names)
+    if errors is not None:
+        print(f"{_errors_in_words(errors, *names)}\n")
     _print_weights(weights, names)
     return 0
 
@@ -105,6 +110,18 @@ def _in_words(kin: Kinship, first: str, second: str) -> str:
     if kin.relation is Relation.RELATED:
         return f"Neither went on from the other; both go back to {kin.common}."
     return "No version is known that both go back to."
+
+
+def _errors_in_words(errors: Paired, first: str, second: str) -> str:
+    """How much better the second denoises held-out pairs, and how sure that is."""
+    low, high = (
+        sorted((abs(errors.low), abs(errors.high))) if errors.low * errors.high > 0 else (errors.low, errors.high)
+    )
+    between = f"{low:z.1%} to {high:z.1%}"
+    if errors.low * errors.high <= 0:
+        return f"Error on held-out pairs: no sure difference ({second} {errors.less:z.1%} smaller, {between})."
+    than = "smaller" if errors.less > 0 else "larger"
+    return f"Error on held-out pairs: {second} {abs(errors.less):.1%} {than} than {first} ({between})."
 
 
 def _how(kin: Kinship, a: Version, b: Version) -> str:

@@ -25,7 +25,7 @@ Pace = Callable[[float, float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Denoised:
     """What one measurement found, and the errors that it rests on, [N] under each condition."""
 
     gain: Gain
@@ -94,7 +94,7 @@ class Examples:
         return f"xxh3-128:{xxhash.xxh3_128_hexdigest(json.dumps(made, default=str).encode())}"
 
     @torch.no_grad()
-    def measure(self, controlnet: Any, said: Counted = lambda done, total: None, pace: Pace | None = None) -> Measured:
+    def measure(self, controlnet: Any, said: Counted = lambda done, total: None, pace: Pace | None = None) -> Denoised:
         """Denoise every example under its own and another pair's condition. Leaves the network as it was.
 
         Args:
@@ -111,7 +111,7 @@ class Examples:
             controlnet.train(was_training)
         covered = np.concatenate([some.near_Bhw.mean(axis=(1, 2)) for some in self._ready]).mean()
         gain = gain_of(whole, near if covered < MOST_COVERED else None, self.design, self.digest)
-        return Measured(gain, whole, self.design.places.tolist())
+        return Denoised(gain, whole, self.design.places.tolist())
 
     def _all_errors(
         self, controlnet: Any, said: Counted, pace: Pace | None

@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from everstep.evaluation.examples import Measured
+from everstep.evaluation.examples import Denoised
 from everstep.evaluation.gain import BASE, CONDITIONS, SEEN_BASE
 from everstep.evaluation.paired import paired_test
 from everstep.evaluation.scorer import Found, Scorer
@@ -33,8 +33,8 @@ def file_found(
     run: Run, version: Version, scorer: Scorer, found: Found, averaged: bool, loss: float | None = None
 ) -> tuple[Verdict, Image.Image | None]:
     """Write it all; returns what the line of versions says now, and the contact sheet. Raises: OSError."""
-    if found.measured is not None:
-        _file_errors(run, version, found.measured)
+    if found.denoised is not None:
+        _file_errors(run, version, found.denoised)
     told = file_scores(run, as_scored(version, found, loss), scorer.config.optim.images_per_step, paired_test(run))
     _save_curve(run, told)
     if found.pictures is None:
@@ -43,7 +43,7 @@ def file_found(
     return told, save_sheet(run, facts, scorer.shown, found.pictures)
 
 
-def _file_errors(run: Run, version: Version, measured: Measured) -> None:
+def _file_errors(run: Run, version: Version, measured: Denoised) -> None:
     """Of every example: the version's own, and once those of the base alone."""
     places, digest = measured.places, measured.gain.design or ""
     for number, manifest_digest, kinds in (
@@ -67,7 +67,8 @@ def in_words(found: Found) -> str:
     parts = [f"{name} {value:z.3f}{_how_sure(found, name)}" for name, value in found.others.items()]
     if found.gain is not None:
         gain = found.gain
-        said = [f"control gain {gain.value:z.3f} ({gain.low:z.3f} to {gain.high:z.3f})"]
+        near = "" if gain.near is None else f", {gain.near:z.3f} near the lines"
+        said = [f"control gain {gain.value:z.3f} ({gain.low:z.3f} to {gain.high:z.3f}{near})"]
         if gain.benefit is not None:
             said.append(f"benefit {gain.benefit:z.3f} ({gain.benefit_low:z.3f} to {gain.benefit_high:z.3f})")
         parts = [*said, *parts]

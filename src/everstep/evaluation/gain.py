@@ -88,10 +88,10 @@ def gain_of(errors: Mapping[str, Floats], near: Mapping[str, Floats] | None, exa
     Raises: ValueError if an error is no number.
     """
     ratios = log_ratios(errors[TRUE], errors[SHUFFLED])
-    control = paired(ratios, examples)
+    control = paired(ratios, examples.places, examples.bands)
     over_base = log_ratios(errors[TRUE], errors[BASE])
-    benefit = paired(over_base, examples)
-    by_lines = None if near is None else paired(log_ratios(near[TRUE], near[SHUFFLED]), examples)
+    benefit = paired(over_base, examples.places, examples.bands)
+    by_lines = None if near is None else paired(log_ratios(near[TRUE], near[SHUFFLED]), examples.places, examples.bands)
     return Gain(
         value=control.less,
         low=control.low,
@@ -132,20 +132,20 @@ def _by_band(ratios: Floats, examples: Design) -> tuple[float, ...]:
     return tuple(_less(ratios[examples.bands == band]) for band in range(BANDS))
 
 
-def paired(ratios: Floats, examples: Design) -> Paired:
-    """What log ratios of errors say, [N].
+def paired(ratios: Floats, places: Ints, bands: Ints) -> Paired:
+    """What log ratios of errors say, of the pairs at these places and in these bands, all [N].
 
     All examples of a pair count as one observation, since they share its picture. The interval is a bootstrap over
     pairs of what is left once each band's mean is taken away, since each band has its fixed share of the examples.
     """
-    pairs, place = np.unique(examples.places, return_inverse=True)
+    pairs, place = np.unique(places, return_inverse=True)
     counts = np.bincount(place).astype(np.float64)
-    means = np.array([ratios[examples.bands == band].mean() for band in range(BANDS)])
+    means = np.array([ratios[bands == band].mean() for band in range(BANDS)])
     widened = math.sqrt(len(ratios) / (len(ratios) - BANDS))  # for the means, which are the examples' own
-    apart = np.bincount(place, (ratios - means[examples.bands]) * widened)
+    apart = np.bincount(place, (ratios - means[bands]) * widened)
     drawn = _resamples(len(pairs))
     low, high = -np.expm1(ratios.mean() + np.percentile((drawn @ apart) / (drawn @ counts), (97.5, 2.5)))
-    return Paired(_less(ratios), float(low) + 0.0, float(high) + 0.0, paired_p(ratios, examples.places))
+    return Paired(_less(ratios), float(low) + 0.0, float(high) + 0.0, paired_p(ratios, places))
 
 
 def paired_p(ratios: Floats, places: Ints) -> float:

@@ -77,4 +77,7 @@ def open_scorer(config: Config, version: Version, num_pictures: int | None = Non
         )
     family = open_base(config)
     pairs = split_as(source, config.data.held_out_pairs, version.manifest["data"])
-    return Scorer(family, config, source, pairs, example_settings(config, family), num_pictures)
+    scorer = Scorer(family, config, source, pairs, example_settings(config, family), num_pictures)
+    if num_pictures is not None:
+        scorer.refuse_too_few()
+    return scorer

@@ -15,7 +15,7 @@ from everstep.contracts import During, ExampleSettings, Float32Array, PairSource
 from everstep.data import Split
 from everstep.errors import UserError
 from everstep.evaluation.allowance import Allowance, Exceeded
-from everstep.evaluation.examples import Examples, Measured
+from everstep.evaluation.examples import Denoised, Examples
 from everstep.evaluation.gain import num_examples
 from everstep.evaluation.pictures.adherence import kind_for, open_adherence
 from everstep.evaluation.pictures.draw import Shown, free, rounded
@@ -35,7 +35,7 @@ DEFAULT_INTERVAL_STEPS = 300  # between versions, where only a time is set
 class Found:
     """What was measured. failed: what could not be, by name, with the reason in words."""
 
-    measured: Measured | None = None
+    denoised: Denoised | None = None
     pictures: list[Uint8Array] | None = None  # of the contact sheet
     drawn: Drawn | None = None  # all, until they are scored
     num_scored: int | None = None  # pictures that the other scores rest on
@@ -47,7 +47,7 @@ class Found:
     @property
     def gain(self) -> Gain | None:
         """Control gain and benefit."""
-        return None if self.measured is None else self.measured.gain
+        return None if self.denoised is None else self.denoised.gain
 
 
 class Scorer:
@@ -74,13 +74,13 @@ class Scorer:
 
         Raises: UserError if what scoring asks for is not there.
         """
+        self._held_out, self._asked = len(pairs.held_out), num_pictures
         self.family, self.config, self._during, self.allowance = family, config, during, allowance
         self._adherence = _adherence(config, family.arithmetic.device)
         self._qualities = open_quality(config.scoring.clip, config.scoring.fid, family.arithmetic.device)
         most = config.sampling.pairs if num_pictures is None else num_pictures
         if pictures_allowance is not None and most and self._measures:
             most = len(pairs.held_out)
-        self._refuse_too_few(len(pairs.held_out), num_pictures)
         self._painter = Painter(family, config, source, pairs.held_out[:most], pictures_allowance, during)
         self._accounts = [account for account in (allowance, pictures_allowance) if account is not None]
         self._examples = _examples(family, config, source, pairs, settings)
@@ -104,8 +104,11 @@ class Scorer:
     def _measures(self) -> list[Measure]:
         return [*([] if self._adherence is None else [self._adherence]), *self._qualities]
 
-    def _refuse_too_few(self, held_out: int, asked: int | None) -> None:
-        """Raises: UserError if a measure needs more pictures than can be drawn."""
+    def refuse_too_few(self) -> None:
+        """Raises: UserError if a measure needs more pictures than can be drawn. A training that goes on does not ask:
+        there such a measure fails in words, and is no reason to end.
+        """
+        held_out, asked = self._held_out, self._asked
         most = held_out if asked is None else min(held_out, asked)
         for measure in self._measures if most else ():
             if measure.fewest_of_any <= most:
@@ -147,11 +150,11 @@ class Scorer:
             return
         with self._during("Measuring control gain", "examples") as said:
             if self.allowance is None:
-                found.measured = self._examples.measure(controlnet, said)
+                found.denoised = self._examples.measure(controlnet, said)
             elif self.allowance.is_enough:
                 with contextlib.suppress(Exceeded), self.allowance.spending():
-                    found.measured = self._examples.measure(controlnet, said, self.allowance.expect)
-        found.is_put_off = found.measured is None
+                    found.denoised = self._examples.measure(controlnet, said, self.allowance.expect)
+        found.is_put_off = found.denoised is None
 
     def draw(self, controlnet: Any, found: Found) -> None:
         """The pictures of the contact sheet alone. Raises: whatever goes wrong."""

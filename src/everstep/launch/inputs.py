@@ -13,6 +13,7 @@ from everstep.contracts import During, Report
 from everstep.data import Source
 from everstep.errors import EverstepError, UserError
 from everstep.evaluation import moved
+from everstep.evaluation.pictures.adherence import check_most_pictures
 from everstep.launch.checks import complete
 from everstep.models.base import BaseFolder
 from everstep.places import absolute, as_text, spelled
@@ -63,6 +64,7 @@ class Inputs:
 def new_inputs(config: Config, report: Report, during: During = untold) -> Inputs:
     """Of a run that has not begun. Raises: UserError."""
     _refuse_impossible(config)
+    check_most_pictures(config)
     return Inputs(*complete(config), report, during)
 
 

@@ -132,7 +132,7 @@ def _scorer(
     allowance = Allowance(scoring.overhead) if scoring.overhead and scoring.patience is None else None
     pictures = Allowance(scoring.pictures_overhead, start_s=0.0) if scoring.pictures_overhead else None
     with reporter.during("Reading held-out pairs"):
-        return Scorer(
+        scorer = Scorer(
             family,
             ready.config,
             source,
@@ -142,6 +142,9 @@ def _scorer(
             allowance=allowance,
             pictures_allowance=pictures,
         )
+        if ready.version is None:
+            scorer.refuse_too_few()
+        return scorer
 
 
 def _opening(ready: Ready) -> str:

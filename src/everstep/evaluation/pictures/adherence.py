@@ -78,12 +78,12 @@ def check_scoring(config: Config) -> None:
         path = getattr(scoring, key)
         if path is not None and not spelled(path).exists():
             raise UserError(f"scoring.{key} is {path}, which does not exist. Nothing was started.")
-    if scoring.fid is not None:
-        _check_most_pictures(config)
 
 
-def _check_most_pictures(config: Config) -> None:
-    """A distance between sets takes more pictures than a contact sheet mostly shows."""
+def check_most_pictures(config: Config) -> None:
+    """A distance between sets takes more pictures than a contact sheet mostly shows. Raises: UserError."""
+    if config.scoring.fid is None:
+        return
     sheet, held_out = config.sampling.pairs, config.data.held_out_pairs
     most = min(sheet, held_out) if not config.scoring.pictures_overhead else held_out if sheet else 0
     if most < FEWEST_OF_A_SET:

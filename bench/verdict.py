@@ -4,9 +4,9 @@
 
 Each row is trained with the program itself, as a user would, the quickstart's preset with other pairs; every version is
 measured on 64 examples. The verdict is taken over the versions up to each one, as it was said then. What is true is
-known from how the pairs were made (bench/verdict_data.py), and, where there is a jump, from drawn pictures: circles by
-the intersection over union (IoU) of drawn circle and outline, other pairs by whether a picture comes nearer to its
-target with its own condition than with another pair's. What it has is kept in FOLDER, and it goes on from there.
+known from how the pairs were made (bench/verdict_data.py), and, where there is a jump, from drawn pictures by
+intersection over union (IoU): of the drawn circle and its outline, which passes 0.5; of the silhouettes of drawn emoji and
+target, which passes half its way. What it has is kept in FOLDER, and it goes on from there.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from everstep.contracts import Uint8Array
 from everstep.data import circles
 from everstep.evaluation.loading import config_of, weights_drawn_with
 from everstep.evaluation.paired import paired_test
-from everstep.evaluation.pictures.draw import Shown, draw
+from everstep.evaluation.pictures.draw import draw
 from everstep.evaluation.rescoring import open_scorer
 from everstep.evaluation.scorer import Scorer
 from everstep.records.scores import points
@@ -39,8 +39,8 @@ from verdict_data import write_pairs
 
 BUILTIN = "builtin:circles"
 CALLED = (Control.OBEYED, Control.HEARS, Control.FALLING)
-DRAWN, DRAWING = 16, Sampling(steps=8, guidance_scale=2.0)
-OBEYED_IOU, NEARER = 0.5, 13  # of 16: by chance in 1 of 94
+DRAWN, DRAWING = 16, Sampling(steps=8, guidance_scale=1.0)
+OBEYED_IOU, LEAST_RISE, CONTRAST = 0.5, 0.1, 40
 # patience, as it ends no training here, has every version measured.
 ALWAYS = (
     "optim.seed={seed}",
@@ -81,11 +81,11 @@ ROWS = (
     Row("emoji, batch 16", "emoji own", "jump", 80, 10, batch=16),
     Row("pose", "pose own", "obeyed", 280, 40),
     Row("tile", "tile own", "obeyed", 100, 20),
-    Row("circles, a third their own", "circles partly", "told", 400, 50, settings=SLOWER),
+    Row("circles, two thirds their own", "circles partly", "obeyed", 400, 50, settings=SLOWER),
     Row("circles, ruined", BUILTIN, "ruined", 150, 25, settings=RUINED),
     Row("tile, ruined", "tile own", "ruined", 150, 25, settings=RUINED),
     *(
-        Row(f"{kind}, unrelated", f"{kind} unrelated", "never", 126, 3, batch=16)
+        Row(f"{kind}, unrelated", f"{kind} unrelated", "never", 126, 3, batch=8)
         for kind in ("circles", "emoji", "pose", "tile")
     ),
 )
@@ -211,39 +211,40 @@ def true_step(run: Run) -> int | None:
     versions = run.versions()
     scorer = open_scorer(config_of(versions[-1]), versions[-1], DRAWN)
     controlnet = scorer.family.load_controlnet(str(versions[-1].path / "controlnet"))
-    obeys = by_iou if scorer.config.data.path == BUILTIN else by_nearness
-    before: int | None = None
-    for version in versions[1:]:
+    is_circles = scorer.config.data.path == BUILTIN
+    shown = []
+    for version in versions:
         load_weights(controlnet, version, weights_drawn_with(version))
-        if not obeys(scorer, controlnet):
-            before = None
-        elif before is not None:
-            return before
-        else:
-            before = version.step
-    return None
+        drawn = draw(scorer.family, controlnet, scorer.shown, DRAWING)
+        shown.append(circles_iou(drawn, scorer) if is_circles else silhouettes_iou(drawn, scorer))
+    print(f"{run.name}: IoU {', '.join(f'{value:.2f}' for value in shown)}", flush=True)
+    if not is_circles and shown[-1] - shown[0] < LEAST_RISE:
+        return None
+    level = OBEYED_IOU if is_circles else (shown[0] + shown[-1]) / 2
+    twice = (place for place in range(1, len(shown) - 1) if min(shown[place : place + 2]) >= level)
+    return next((versions[place].step for place in twice), None)
 
 
-def by_iou(scorer: Scorer, controlnet: object) -> bool:
+def circles_iou(drawn: Sequence[Uint8Array], scorer: Scorer) -> float:
     """Whether the drawn circles are where the outlines are."""
-    drawn = draw(scorer.family, controlnet, scorer.shown, DRAWING)
-    found = [circles.circle_iou(picture, circles.circle(n)) for picture, n in zip(drawn, scorer.numbers, strict=True)]
-    return float(np.mean(found)) >= OBEYED_IOU
+    pairs = zip(drawn, scorer.numbers, strict=True)
+    return float(np.mean([circles.circle_iou(picture, circles.circle(number)) for picture, number in pairs]))
 
 
-def by_nearness(scorer: Scorer, controlnet: object) -> bool:
-    """Whether pictures come nearer to their targets with their own conditions: caption and noise are the same."""
-    shown = scorer.shown
-    lent = [replace(one, condition_HWC=shown[place - 1].condition_HWC) for place, one in enumerate(shown)]
-    own_away, lent_away = (away(draw(scorer.family, controlnet, some, DRAWING), some) for some in (shown, lent))
-    return int((own_away < lent_away).sum()) >= NEARER
+def silhouettes_iou(drawn: Sequence[Uint8Array], scorer: Scorer) -> float:
+    """Whether what is drawn before its ground is where it is in the targets."""
+    targets = [one.target_HWC for one in scorer.shown if one.target_HWC is not None]
+    found = []
+    for picture, target in zip(drawn, targets, strict=True):
+        ours, theirs = silhouette(picture), silhouette(target)
+        found.append((ours & theirs).sum() / max(1, (ours | theirs).sum()))
+    return float(np.mean(found))
 
 
-def away(drawn: Sequence[Uint8Array], shown: Sequence[Shown]) -> npt.NDArray[np.float64]:
-    """Of each picture from its target: mean squared difference of pixels, [P]."""
-    targets = [one.target_HWC for one in shown if one.target_HWC is not None]
-    differences = np.stack(drawn).astype(np.float64) - np.stack(targets)
-    return np.asarray(np.square(differences).mean(axis=(1, 2, 3)))
+def silhouette(picture_HWC: Uint8Array) -> npt.NDArray[np.bool_]:
+    """Pixels that are not of the colour of the border, [H,W]."""
+    border = np.concatenate([picture_HWC[0], picture_HWC[-1], picture_HWC[:, 0], picture_HWC[:, -1]])
+    return np.asarray((np.abs(picture_HWC - np.median(border, axis=0)) > CONTRAST).any(axis=-1))
 
 
 # --- what came of it ---------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from everstep.data import circles
 
 SIDE_PX, OVERSIZE, TILE_PX = 64, 4, 8
 EMOJI = Path(__file__).parent.parent / "examples" / "emoji" / "pairs"
-OWN_SHARE = 0.3  # of the pairs whose conditions help only in some
+OWN_SHARE = 0.65  # of the pairs whose conditions help only in some
 FIGURE_PX, LINE_PX = 1.5, 1.5
 OPENPOSE = ((255, 0, 0), (255, 170, 0), (85, 255, 0), (0, 255, 170), (0, 85, 255), (170, 0, 255))
 Made = tuple[Image.Image, Image.Image, str]  # target, condition, caption
@@ -30,7 +30,7 @@ def write_pairs(kind: str, relation: str, folder: Path, count: int) -> Path:
     """A folder in the metadata.jsonl layout; where it is there already, it is left.
 
     Args:
-        relation: of conditions to targets. own; unrelated, all are other pairs'; partly, 30 % are their own.
+        relation: of conditions to targets. own; unrelated, all are other pairs'; partly, 65 % are their own.
     """
     if (folder / "metadata.jsonl").exists():
         return folder

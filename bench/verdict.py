@@ -5,8 +5,8 @@
 Each row is trained with the program itself, as a user would, the quickstart's preset with other pairs; every version is
 measured on 64 examples. The verdict is taken over the versions up to each one, as it was said then. What is true is
 known from how the pairs were made (bench/verdict_data.py), and, where there is a jump, from drawn pictures by
-intersection over union (IoU): of the drawn circle and its outline, which passes 0.5; of the silhouettes of drawn emoji and
-target, which passes half its way. What it has is kept in FOLDER, and it goes on from there.
+intersection over union (IoU): of the drawn circle and its outline, which passes 0.5; of the silhouettes of drawn emoji
+and target, which passes half its way. What it has is kept in FOLDER, and it goes on from there.
 """
 
 import argparse
@@ -76,9 +76,9 @@ class Row:
 
 ROWS = (
     Row("circles, batch 4", BUILTIN, "jump", 300, 25, settings=SLOWER),
-    Row("circles, batch 16", BUILTIN, "jump", 80, 10, batch=16),
+    Row("circles, batch 16", BUILTIN, "jump", 150, 25, batch=16),
     Row("emoji, batch 4", "emoji own", "jump", 300, 25, settings=SLOWER),
-    Row("emoji, batch 16", "emoji own", "jump", 80, 10, batch=16),
+    Row("emoji, batch 16", "emoji own", "jump", 150, 25, batch=16),
     Row("pose", "pose own", "obeyed", 280, 40),
     Row("tile", "tile own", "obeyed", 100, 20),
     Row("circles, two thirds their own", "circles partly", "obeyed", 400, 50, settings=SLOWER),

@@ -209,7 +209,9 @@ def as_said(run: Run, batch: int) -> list[Said]:
 def true_step(run: Run) -> int | None:
     """Of the first of two versions running whose drawn pictures obey."""
     versions = run.versions()
-    scorer = open_scorer(config_of(versions[-1]), versions[-1], DRAWN)
+    config = config_of(versions[-1])
+    sampling = config.sampling.model_copy(update={"pairs": DRAWN})
+    scorer = open_scorer(config.model_copy(update={"sampling": sampling}), versions[-1])
     controlnet = scorer.family.load_controlnet(str(versions[-1].path / "controlnet"))
     is_circles = scorer.config.data.path == BUILTIN
     shown = []

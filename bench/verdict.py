@@ -228,8 +228,8 @@ def cells_of(row: Row, seed: int, came: Came) -> tuple[str, ...]:
     near = "" if last.near is None else f" ({last.near:.3f} near lines)"
     benefit = f"{last.benefit:z.3f} ({last.benefit_low:z.3f} to {last.benefit_high:z.3f})"
     true = "-" if row.wanted != "jump" else "never" if came.true_step is None else f"{came.true_step:,}"
-    if came.own_step is not None:
-        true += f" (own rather than another's: {came.own_step:,})"
+    if row.wanted == "jump" and row.pairs != BUILTIN:
+        true += f" (own rather than another's: {came.own_step or 'cannot be told'})"
     best = f"version_{came.best}, {came.said[came.best].benefit:z.3f}"
     versions = f"{len(came.said) - 1} every {row.every}"
     return (
@@ -279,7 +279,7 @@ def totals(came: Trained) -> str:
     trainings = over(("jump", "obeyed"), lambda row, one: 1)
     jumps = over(["jump"], lambda row, one: 1)
     near = over(["jump"], lambda row, one: is_near(row, one, one.true_step))
-    own = over(["jump"], lambda row, one: is_near(row, one, one.own_step or one.true_step))
+    own = over(["jump"], lambda row, one: is_near(row, one, one.true_step if row.pairs == BUILTIN else one.own_step))
     ruined = over(["ruined"], lambda row, one: sum(said.best_benefit < 0 for said in one.said))
     return (
         f"Of {unrelated} versions with unrelated conditions, {false} were called obeyed (asked: 0 of 500). "

@@ -40,14 +40,18 @@ ALWAYS = (
 SLOWER = ("optim.learning_rate=3e-3",)  # the preset's is for a batch of 16
 RUINED = ("optim.ema_decay=0", "optim.schedule=constant")  # at this rate, weights that are not averaged jump about
 
-SPARSER = "every 25 steps; every 10 for 80 steps, circles were called at 30, 2 versions before pictures, at 50"
-OWN = "65 %; of 30 %, 400 steps learned nothing (gain -0.002), rightly not called"
+SPARSER = (
+    "chosen after: every 25 steps; every 10 for 80 steps, circles were called at 30, 2 versions before pictures, at 50"
+)
+GUIDED = "pictures of seed 0 were drawn with guidance 2, before all were with 1"
+OWN = "chosen after: 65 %; of 30 %, 400 steps learned nothing (gain -0.002), rightly not called"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One training. wanted: jump (called within a version of what pictures show), obeyed, never, ruined (heard, but
-    never the best one), or told (nothing is asked). chosen: what of it was chosen after results were seen.
+    never the best one), or told (nothing is asked). note: what of it was chosen after
+    results were seen, and what else the table has to tell.
     """
 
     name: str
@@ -58,7 +62,7 @@ class Row:
     batch: int = 4
     settings: tuple[str, ...] = ()
     count: int = 1400
-    chosen: str = ""
+    note: str = ""
 
     @property
     def word(self) -> str:
@@ -66,13 +70,13 @@ class Row:
 
 
 ROWS = (
-    Row("circles, batch 4", BUILTIN, "jump", 300, 25, settings=SLOWER),
-    Row("circles, batch 16", BUILTIN, "jump", 150, 25, batch=16, chosen=SPARSER),
+    Row("circles, batch 4", BUILTIN, "jump", 300, 25, settings=SLOWER, note=GUIDED),
+    Row("circles, batch 16", BUILTIN, "jump", 150, 25, batch=16, note=SPARSER),
     Row("emoji, batch 4", "emoji own", "jump", 300, 25, settings=SLOWER),
-    Row("emoji, batch 16", "emoji own", "jump", 150, 25, batch=16, chosen=SPARSER),
+    Row("emoji, batch 16", "emoji own", "jump", 150, 25, batch=16, note=SPARSER),
     Row("pose", "pose own", "obeyed", 280, 40),
     Row("tile", "tile own", "obeyed", 100, 20),
-    Row("circles, two thirds their own", "circles partly", "obeyed", 400, 50, settings=SLOWER, chosen=OWN),
+    Row("circles, two thirds their own", "circles partly", "obeyed", 400, 50, settings=SLOWER, note=OWN),
     Row("circles, ruined", BUILTIN, "ruined", 150, 25, settings=RUINED),
     Row("tile, ruined", "tile own", "ruined", 150, 25, settings=RUINED),
     *(
@@ -233,7 +237,7 @@ def cells_of(row: Row, seed: int, came: Came) -> tuple[str, ...]:
     best = f"version_{came.best}, {came.said[came.best].benefit:z.3f}"
     versions = f"{len(came.said) - 1} every {row.every}"
     return (
-        f"{row.name} (chosen after: {row.chosen})" if row.chosen else row.name,
+        f"{row.name} ({row.note})" if row.note else row.name,
         str(seed),
         versions,
         wrong(row, came),
@@ -275,6 +279,7 @@ def totals(came: Trained) -> str:
 
     unrelated = over(["never"], lambda row, one: len(one.said) - 1)
     false = over(["never"], lambda row, one: len(one.called))
+    least = min((said.p for row, _, one in came if row.wanted == "never" for said in one.said), default=1.0)
     missed = over(("jump", "obeyed"), lambda row, one: one.said[-1].state not in CALLED)
     trainings = over(("jump", "obeyed"), lambda row, one: 1)
     jumps = over(["jump"], lambda row, one: 1)
@@ -283,6 +288,8 @@ def totals(came: Trained) -> str:
     ruined = over(["ruined"], lambda row, one: sum(said.best_benefit < 0 for said in one.said))
     return (
         f"Of {unrelated} versions with unrelated conditions, {false} were called obeyed (asked: 0 of 500). "
+        f"The smallest p-value of any was {least:.4f} (asked: 0.001 twice running); versions of one training are no "
+        f"independent trials. "
         f"Of {trainings} trainings whose conditions help, {missed} were missed at the end. "
         f"The jump was named within one version of what pictures show in {near} of {jumps}; "
         f"in {own} of {jumps} where emoji go by how much better they fit their own target than another pair's, a rule "

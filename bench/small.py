@@ -49,7 +49,7 @@ def told(row: Row, came: Came, run: Run) -> str:
     line, paired = line_of(points(run)), paired_test(run)
     trained = row.count - line[-1].gain.pairs
     for one in came.said:
-        times = f"{one.step * row.batch / trained:,.0f}"
+        times = f"{one.step * row.batch / trained:,.1f}"
         benefit = f"{one.benefit:z.3f} ({one.benefit_low:z.3f} to {one.benefit_high:z.3f})"
         cells = (f"{one.step:,}", times, f"{one.gain:.3f}", benefit, f"{one.seen_benefit:z.3f}", one.sentence)
         lines.append(f"| {' | '.join(cells)} |")

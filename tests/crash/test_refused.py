@@ -62,7 +62,8 @@ def known_of(run: Run) -> dict[int, tuple[object, object]]:
 def test_a_refused_copy_leaves_later_versions_their_own_labels_losses_and_scores(
     start: Start, words: Callable[..., Words], workplace: Path
 ) -> None:
-    scored = words(9, 2, "--sampling.steps", 2, "--keep.everything", sheets=2)
+    # Patience, which ends nothing here, has every version measured, whatever the clock says.
+    scored = words(9, 2, "--sampling.steps", 2, "--keep.everything", "--scoring.patience", 99, sheets=2)
     undisturbed = start(*scored, prepare=AfterStep(7, ask_to_save))
     assert undisturbed.wait(120) == 0, undisturbed.output
     whole = known_of(Run.open((workplace / "runs/a").rename(workplace / "whole")))
@@ -72,7 +73,7 @@ def test_a_refused_copy_leaves_later_versions_their_own_labels_losses_and_scores
     is_complete(workplace, 9)
     assert list(whole) == [0, 2, 4, 6, 7, 8, 9]
     labels, scores = whole[7]
-    assert (labels, sorted(scores)) == (("at 7",), ["control_gain", "loss"])
+    assert (labels, sorted(scores)) == (("at 7",), ["benefit", "control_gain", "loss"])
     assert known_of(Run.open(workplace / "runs/a")) == {step: known for step, known in whole.items() if step != 4}
 
 

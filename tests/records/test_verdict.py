@@ -80,7 +80,7 @@ def test_where_there_is_nothing_before_no_jump_is_claimed():
     """A condition like the target itself: from the first step that is trained."""
     found = verdict(line(0.0, 0.6, 0.62, 0.61), 4)
     assert (found.state, found.before, found.after) == (Control.OBEYED, None, 1)
-    assert found.sentence.startswith("obeyed by step 300 (version_1, the first that was measured), gain 0.610")
+    assert found.sentence.startswith("obeyed by step 300 (version_1, the first measured after step 0), gain 0.610")
     assert verdict(line(0.3, 0.3), 4).sentence.startswith("obeyed from the first version on")
 
 

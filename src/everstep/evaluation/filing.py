@@ -9,7 +9,7 @@ from everstep.evaluation.scorer import Found, Scorer
 from everstep.evaluation.sheets import describe_sheet, save_sheet
 from everstep.records.curve import draw_curve
 from everstep.records.errors import Errors, write_errors
-from everstep.records.scores import Scored, file_scores, points, read_scores
+from everstep.records.scores import Scored, file_scores, points
 from everstep.records.verdict import Verdict
 from everstep.versions import Run, Version
 
@@ -56,8 +56,10 @@ def _file_errors(run: Run, version: Version, measured: Denoised) -> None:
 
 def _save_curve(run: Run, told: Verdict) -> None:
     """records/scores.png: the whole training in one picture."""
-    losses = {number: scored.others["loss"] for number, scored in read_scores(run).items() if "loss" in scored.others}
-    draw_curve(run.name, points(run), losses, told).save(run.layout.records / "scores.png")
+    measured = points(run)
+    notes = {point.version: run.annotation(point.version).scores for point in measured}  # a later score has no loss
+    losses = {version: scores["loss"] for version, scores in notes.items() if "loss" in scores}
+    draw_curve(run.name, measured, losses, told).save(run.layout.records / "scores.png")
 
 
 def in_words(found: Found) -> str:

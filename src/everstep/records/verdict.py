@@ -243,7 +243,7 @@ def _since(line: Sequence[Point], since: int) -> str:
     if since and line[since - 1].step:
         return f"since step {first.step:,} (version_{first.version})"
     if first.step:
-        return f"by step {first.step:,} (version_{first.version}, the first that was measured)"
+        return f"by step {first.step:,} (version_{first.version}, the first measured after step 0)"
     return "from the first version on"
 
 

@@ -175,7 +175,7 @@ def test_adherence_is_measured_on_the_drawn_pictures_and_listed(everstep, words,
 
 
 class SlowToMeasure:
-    """Every batch of held-out examples takes an eighth of a second: 12 s for all of them."""
+    """Every batch of held-out examples takes a second: 12 s for all of them."""
 
     def __call__(self):
         import time
@@ -187,18 +187,19 @@ class SlowToMeasure:
         def slow(family, controlnet, task, conditions):
             if controlnet is not None:
                 print("denoising", flush=True)
-                time.sleep(0.125)
+                time.sleep(1)
             return errors(family, controlnet, task, conditions)
 
         StableDiffusion.error_maps = slow
 
 
-SLOW = ("--optim.max-steps", 6, "--sampling.pairs", 0)
+# Batches of 8 are measured by 16: few passes, so that little but the sleep counts on a machine that is busy.
+SLOW = ("--optim.max-steps", 6, "--sampling.pairs", 0, "--optim.batch-size", 8)
 
 
 @pytest.mark.fault("a measurement that would hold training for longer than its share")
 def test_a_measurement_that_takes_longer_than_its_share_is_put_off_and_said(everstep, start, words, workplace):
-    program = start(*words, *SLOW, "--versions.every", 2, prepare=SlowToMeasure())
+    program = start(*words[:-2], *SLOW, "--versions.every", 2, prepare=SlowToMeasure())
     assert program.wait() == 0, program.output
     run = Run.open(workplace / "runs/a")
     assert [point.version for point in points(run)] == [0]  # which is the base, and takes no time
@@ -207,7 +208,7 @@ def test_a_measurement_that_takes_longer_than_its_share_is_put_off_and_said(ever
     assert len(said) == 1
     assert "may take 2 % of the training (scoring.overhead): version_1 is not measured, the first version" in said[0]
     assert f"version_3 was not measured; everstep score {run.path}@3 does it." in program.output
-    assert everstep(*words[:2], "b", *words[3:], *SLOW, "--versions.every", 2, "--scoring.overhead", 0).code == 0
+    assert everstep(*words[:2], "b", *words[3:-2], *SLOW, "--versions.every", 2, "--scoring.overhead", 0).code == 0
     trained = [json.loads((path / "version_3/digests.json").read_text()) for path in (run.path, workplace / "runs/b")]
     assert trained[0] == trained[1]
     assert everstep("score", "a@3").code == 0
@@ -216,8 +217,8 @@ def test_a_measurement_that_takes_longer_than_its_share_is_put_off_and_said(ever
 
 @pytest.mark.fault("a slow measurement that decides when training ends")
 def test_where_patience_ends_the_training_no_clock_decides_what_is_measured(start, words, workplace):
-    program = start(*words, *SLOW, "--versions.every", 6, "--scoring.patience", 3, prepare=SlowToMeasure())
+    program = start(*words[:-2], *SLOW, "--versions.every", 6, "--scoring.patience", 3, prepare=SlowToMeasure())
     assert program.wait() == 0, program.output
     assert [point.version for point in points(Run.open(workplace / "runs/a"))] == [0, 1]
     assert "Measuring control gain: " in program.output  # in words, since it takes more than two seconds
-    assert "of 64 examples · 2 s ..." in program.output
+    assert "Measuring control gain: done after" in program.output

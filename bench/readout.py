@@ -342,7 +342,6 @@ def after_beginning(rows: Rows) -> Rows:
 
 
 def kind_of(path: Path) -> str:
-    """Of its adherence."""
     config = config_of(Run.open(path).versions()[-1])
     return KINDS[kind_for(config.scoring.adherence, config.data.path) or "circles"].score
 

@@ -85,14 +85,14 @@ def test_training_pairs_are_looked_at_too_and_are_others(family, config, pairs_f
 
 
 def test_what_decides_on_the_examples_is_in_their_digest(family, config, pairs_folder):
-    source = open_source(str(pairs_folder), 16)
-    digests = {
-        examples_of(family, config, source).digest,
-        examples_of(family, config, source, held_out_pairs=2).digest,
-        examples_of(family, config, source, examples=96).digest,
-    }
-    assert len(digests) == 3
-    assert examples_of(family, config, source).digest in digests
+    source, network = open_source(str(pairs_folder), 16), family.new_controlnet(0)
+
+    def digest(source=source, **others):
+        return examples_of(family, config, source, **others).measure(network).gain.design
+
+    digests = {digest(), digest(held_out_pairs=2), digest(examples=96), digest(OneCondition(source))}
+    assert len(digests) == 4  # the last has the same names
+    assert digest() in digests
 
 
 class OneCondition:

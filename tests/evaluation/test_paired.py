@@ -54,9 +54,11 @@ def test_what_was_measured_on_other_examples_or_of_another_version_does_not_comp
 
 
 def test_how_much_better_one_is_has_an_interval(run: Run) -> None:
-    sides: list[Any] = [
-        (run, SimpleNamespace(number=number, manifest_digest=f"digest {number}")) for number in range(3)
-    ]
+    def side(number: int, digest: int, base: str = "base") -> Any:
+        manifest = {"base": {"digest": base}}
+        return run, SimpleNamespace(number=number, manifest_digest=f"digest {digest}", manifest=manifest)
+
+    sides = [side(number, number) for number in range(3)]
     better = compared(sides[0], sides[1])
     assert better is not None
     assert better.low < 0.2 < better.high
@@ -64,7 +66,8 @@ def test_how_much_better_one_is_has_an_interval(run: Run) -> None:
     worse = compared(sides[1], sides[2])
     assert worse is not None
     assert worse.high < 0
-    assert compared(sides[0], (run, SimpleNamespace(number=0, manifest_digest="digest 1"))) is None  # type: ignore[arg-type]
+    assert compared(sides[0], side(0, 1)) is None
+    assert compared(sides[0], side(1, 1, "another base")) is None
 
 
 def test_the_errors_of_the_base_are_written_once(run: Run) -> None:

@@ -26,7 +26,7 @@ from everstep.versions import Run, Version
 
 
 def diff_(first: str, second: str, *, json: bool = False) -> int:
-    """Two versions side by side: settings, data, base, libraries, lineage, scores, and errors, and weights by block.
+    """Two versions side by side: settings, data, base, libraries, lineage, scores, errors, and weights by block.
 
     Parameters
     ----------
@@ -114,14 +114,11 @@ def _in_words(kin: Kinship, first: str, second: str) -> str:
 
 def _errors_in_words(errors: Paired, first: str, second: str) -> str:
     """How much better the second denoises held-out pairs, and how sure that is."""
-    low, high = (
-        sorted((abs(errors.low), abs(errors.high))) if errors.low * errors.high > 0 else (errors.low, errors.high)
-    )
-    between = f"{low:z.1%} to {high:z.1%}"
-    if errors.low * errors.high <= 0:
-        return f"Error on held-out pairs: no sure difference ({second} {errors.less:z.1%} smaller, {between})."
-    than = "smaller" if errors.less > 0 else "larger"
-    return f"Error on held-out pairs: {second} {abs(errors.less):.1%} {than} than {first} ({between})."
+    if errors.low <= 0 <= errors.high:
+        between = f"{errors.less:z.1%} smaller, {errors.low:z.1%} to {errors.high:z.1%}"
+        return f"Error on held-out pairs: no sure difference ({second} {between})."
+    than, (low, high) = "smaller" if errors.less > 0 else "larger", sorted((abs(errors.low), abs(errors.high)))
+    return f"Error on held-out pairs: {second} {abs(errors.less):.1%} {than} than {first} ({low:.1%} to {high:.1%})."
 
 
 def _how(kin: Kinship, a: Version, b: Version) -> str:

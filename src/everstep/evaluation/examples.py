@@ -77,21 +77,19 @@ class Examples:
         lenders = list(held_out) if len(held_out) > 1 else [*held_out, *training[:8]]
         self._held_out = _Squares(source, held_out, lenders, settings)
         self._seen = _Squares(source, seen, seen, settings)
-        self.digest = self._digest_of([source.name(pair) for pair in (*held_out, *seen)], settings)
+        self._made_of = xxhash.xxh3_128(json.dumps(self._told(settings), default=str).encode())
         self._parts = [range(at, min(at + batch_size, examples)) for at in range(0, examples, batch_size)]
         self._ready: list[Ready] = []
         self._preparing_s = 0.0  # of the batch that was prepared last
         self._is_warm = False
 
-    def _digest_of(self, names: list[str], settings: ExampleSettings) -> str:
-        """Of everything that decides what is denoised, and how."""
-        made = {
-            "pairs": names,
+    def _told(self, settings: ExampleSettings) -> dict[str, Any]:
+        """What decides how is denoised; what is, comes as it is prepared: pictures by content, whatever their names."""
+        return {
             "design": {key: values.tolist() for key, values in asdict(self.design).items()},
-            "settings": [settings.resolution, settings.condition_resize, settings.latent_shape, settings.posterior],
+            "settings": [settings.resolution, settings.latent_shape, settings.posterior],
             "precision": self._family.arithmetic.precision,
         }
-        return f"xxh3-128:{xxhash.xxh3_128_hexdigest(json.dumps(made, default=str).encode())}"
 
     @torch.no_grad()
     def measure(self, controlnet: Any, said: Counted = lambda done, total: None, pace: Pace | None = None) -> Denoised:
@@ -110,7 +108,8 @@ class Examples:
         finally:
             controlnet.train(was_training)
         covered = np.concatenate([some.near_Bhw.mean(axis=(1, 2)) for some in self._ready]).mean()
-        gain = gain_of(whole, near if covered < MOST_COVERED else None, self.design, self.digest)
+        digest = f"xxh3-128:{self._made_of.hexdigest()}"
+        gain = gain_of(whole, near if covered < MOST_COVERED else None, self.design, digest)
         return Denoised(gain, whole, self.design.places.tolist())
 
     def _all_errors(
@@ -154,6 +153,9 @@ class Examples:
             began = time.perf_counter()
             batch, lent_BHWC = self._held_out.batch(self._parts[place], self.design)
             seen, _ = self._seen.batch(self._parts[place], self.design)
+            for part in (batch.targets_BHWC, batch.conditions_BHWC, lent_BHWC, seen.targets_BHWC, seen.conditions_BHWC):
+                self._made_of.update(np.ascontiguousarray(part).data)
+            self._made_of.update(json.dumps([batch.captions, seen.captions]).encode())
             height, width = batch.noise_BCHW.shape[2:]
             pairs = zip(batch.conditions_BHWC, lent_BHWC, strict=True)
             tasks = self._family.task(batch), self._family.task(seen)

@@ -31,7 +31,8 @@ def compared(first: tuple[Run, Version], second: tuple[Run, Version]) -> Paired 
     """How much smaller the second's errors under the true condition are; None where they do not compare."""
     theirs, ours = (_errors(run, version.number, version.manifest_digest) for run, version in (first, second))
     found = _ratios(ours, theirs, TRUE)
-    if found is None:
+    bases = {version.manifest["base"]["digest"] for _, version in (first, second)} if found is not None else set()
+    if found is None or len(bases) > 1:  # other bases make other latents of the same pictures
         return None
     ratios, places = found
     return paired(ratios, places, np.arange(len(ratios)) % BANDS)  # in turn: evaluation/gain.py: design

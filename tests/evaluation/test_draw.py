@@ -10,7 +10,7 @@ import torch
 from everstep.config import Config
 from everstep.errors import UserError
 from everstep.evaluation.loading import open_base
-from everstep.evaluation.pictures.draw import Shown, Together, draw, is_out_of_memory, paint
+from everstep.evaluation.pictures.draw import OUT_OF_MEMORY, Shown, Together, draw, is_out_of_memory, paint
 
 SAMPLING = Config().sampling.model_copy(update={"steps": 2})
 
@@ -92,6 +92,7 @@ def test_where_not_even_one_fits_it_is_said_and_other_errors_are_not_swallowed(f
 def test_only_errors_of_memory_are_taken_for_such():
     assert is_out_of_memory(RuntimeError("std::bad_alloc"))
     assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))  # oneDNN's, seen under a limit of memory
     assert not is_out_of_memory(ValueError("out of memory"))
     assert not is_out_of_memory(RuntimeError("expected scalar type Half but found Float"))
 
@@ -142,7 +143,7 @@ def cramped(room_mib):
 @pytest.mark.fault("memory that does not hold as many pictures as are drawn at once")
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits address space")
 def test_a_process_that_really_runs_out_of_memory_draws_fewer_at_once_or_says_why_not():
-    ended = cramped(256)
+    ended = cramped(320)
     assert ended.returncode == 0, ended.stderr
     size, is_same = ended.stdout.split()
     assert int(size) in (1, 2, 4)
@@ -150,4 +151,4 @@ def test_a_process_that_really_runs_out_of_memory_draws_fewer_at_once_or_says_wh
     ended = cramped(8)
     assert ended.returncode == 1
     assert "Memory does not hold the drawing of one picture" in ended.stderr
-    assert "allocate" in ended.stderr
+    assert any(words in ended.stderr for words in OUT_OF_MEMORY)  # who ran out first is chance

@@ -19,8 +19,18 @@ from everstep.errors import UserError
 from everstep.models.sd import StableDiffusion
 from everstep.models.tokens import as_taken
 
-# In whose words memory is out where the error has no class of its own: CPU allocator, C++, cuBLAS and cuDNN, CUDA, MPS.
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED", "out of memory")
+# In whose words memory is out where the error has no class of its own: CPU allocator, C++, cuBLAS and cuDNN, CUDA, MPS;
+# then oneDNN, which compiles a kernel for every new shape and names no reason when it cannot map a page for it.
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "ALLOC_FAILED",
+    "out of memory",
+    "could not create a primitive",
+    "could not execute a primitive",
+    "could not create a memory",
+)
 TOGETHER = 8  # pictures that are drawn at once where memory holds them
 
 

@@ -97,13 +97,12 @@ class Opened:
             conditions_BHWC=np.stack([condition for _, condition in squares]),
             noise_BCHW=np.stack([order.noise(SEED, k, shape) for k in numbers]),
             posterior_noise_BCHW=np.stack(posterior) if posterior else None,
-            timesteps_B=timesteps_B,
+            times_B=(timesteps_B + 0.5) / len(self.log_snrs()),
         )
 
     def log_snrs(self) -> Floats:
         """Of every timestep, natural logarithm, [T]."""
-        alphas_T: Floats = self.family.alphas_cumprod_T.double().cpu().numpy()
-        return np.log(alphas_T / (1 - alphas_T))
+        return self.family.schedule.log_snr()
 
     def grey(self, batch: Batch) -> Tensor:
         """The conditions, [B,H,W] float32 0..1."""
@@ -179,7 +178,7 @@ def trained(opened: Opened, timesteps: Int64Array) -> dict[int, ReadOut]:
         batch = opened.batch(pairs, chance.choice(timesteps, BATCH), BATCH * step)
         task, grey_BHW = opened.family.task(batch), opened.grey(batch)
         with torch.no_grad():
-            opened.family.unet(task.noisy_BCHW, task.timesteps_B, task.prompts_BLD)
+            opened.family.unet(task.noisy_BCHW, task.told_B, task.prompts_BLD)
         if not readouts:
             latent_px, side_px = task.noisy_BCHW.shape[-1], grey_BHW.shape[-1]
             readouts = {k: ReadOut(f.shape[1], latent_px, side_px // latent_px) for k, f in opened.features.items()}

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
     Uint8Array = npt.NDArray[np.uint8]
     Float32Array = npt.NDArray[np.float32]
+    Float64Array = npt.NDArray[np.float64]
     Int64Array = npt.NDArray[np.int64]
 else:  # verbs that only look answer before numpy would be loaded
-    Uint8Array = Float32Array = Int64Array = Any
+    Uint8Array = Float32Array = Float64Array = Int64Array = Any
 
 Report = Callable[[str], None]  # says a sentence to whoever looks on; never raises
 Counted = Callable[[int, int], None]  # so much of so much is done; never raises
@@ -85,7 +86,6 @@ class ExampleSettings:
     seed: int
     resolution: int
     latent_shape: tuple[int, int, int]
-    num_train_timesteps: int
     timestep_shift: float = 1.0
     prompt_dropout: float = 0.5
     posterior: bool = True  # whether the VAE draws latents from a posterior, which takes noise of its own
@@ -102,7 +102,7 @@ class Batch:
         targets_BHWC, conditions_BHWC: uint8 RGB, 0..255, cropped and resized to the training resolution
         noise_BCHW: float32, standard normal, in the shape of the latents
         posterior_noise_BCHW: float32, standard normal; draws the latents from the VAE's posterior, if it has one
-        timesteps_B: int64, 0 .. num_train_timesteps - 1
+        times_B: float64, 0 the picture, 1 noise alone
     """
 
     first_example: int
@@ -112,7 +112,7 @@ class Batch:
     conditions_BHWC: Uint8Array
     noise_BCHW: Float32Array
     posterior_noise_BCHW: Float32Array | None
-    timesteps_B: Int64Array
+    times_B: Float64Array
 
 
 # --- train -> versions -------------------------------------------------------------------------------------

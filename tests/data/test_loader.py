@@ -11,9 +11,7 @@ from everstep.contracts import Batch, ExampleSettings, Pair
 from everstep.data import BatchStream, fit, open_source, split
 from everstep.errors import UserError
 
-SETTINGS = ExampleSettings(
-    seed=3, resolution=16, latent_shape=(4, 8, 8), num_train_timesteps=1000, crop="random", flip_probability=0.5
-)
+SETTINGS = ExampleSettings(seed=3, resolution=16, latent_shape=(4, 8, 8), crop="random", flip_probability=0.5)
 
 
 def batches(folder: Path, first: int, count: int, workers: int, settings: ExampleSettings = SETTINGS) -> list[Batch]:
@@ -28,7 +26,7 @@ def batches(folder: Path, first: int, count: int, workers: int, settings: Exampl
 def assert_equal(one: list[Batch], other: list[Batch]) -> None:
     for a, b in zip(one, other, strict=True):
         assert (a.first_example, a.pairs, a.captions) == (b.first_example, b.pairs, b.captions)
-        for name in ("targets_BHWC", "conditions_BHWC", "noise_BCHW", "posterior_noise_BCHW", "timesteps_B"):
+        for name in ("targets_BHWC", "conditions_BHWC", "noise_BCHW", "posterior_noise_BCHW", "times_B"):
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
 
 
@@ -43,7 +41,7 @@ def test_shapes_and_types_are_those_of_the_contract(pairs_folder: Path) -> None:
     assert batch.targets_BHWC.shape == batch.conditions_BHWC.shape == (4, 16, 16, 3)
     assert batch.targets_BHWC.dtype == np.uint8
     assert batch.noise_BCHW.shape == (4, 4, 8, 8)
-    assert (batch.noise_BCHW.dtype, batch.timesteps_B.dtype) == (np.float32, np.int64)
+    assert (batch.noise_BCHW.dtype, batch.times_B.dtype) == (np.float32, np.float64)
     assert not np.array_equal(batch.noise_BCHW, batch.posterior_noise_BCHW)
 
 
@@ -53,13 +51,13 @@ def test_changing_one_option_changes_nothing_else(pairs_folder: Path) -> None:
     for a, b in zip(before, after, strict=True):
         assert a.pairs == b.pairs
         np.testing.assert_array_equal(a.noise_BCHW, b.noise_BCHW)
-        np.testing.assert_array_equal(a.timesteps_B, b.timesteps_B)
+        np.testing.assert_array_equal(a.times_B, b.times_B)
 
 
-def test_a_shift_changes_nothing_but_the_timesteps(pairs_folder: Path) -> None:
+def test_a_shift_changes_nothing_but_the_times(pairs_folder: Path) -> None:
     plain, shifted = (batches(pairs_folder, 0, 5, 0, replace(SETTINGS, timestep_shift=shift)) for shift in (1.0, 5.0))
-    assert_equal([replace(batch, timesteps_B=plain[i].timesteps_B) for i, batch in enumerate(shifted)], plain)
-    assert np.mean([batch.timesteps_B for batch in shifted]) > np.mean([batch.timesteps_B for batch in plain])
+    assert_equal([replace(batch, times_B=plain[i].times_B) for i, batch in enumerate(shifted)], plain)
+    assert np.mean([batch.times_B for batch in shifted]) > np.mean([batch.times_B for batch in plain])
 
 
 def test_an_image_that_is_gone_is_named(pairs_folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from everstep.contracts import ExampleSettings
 from everstep.data import BatchStream, PatientSource, Source, StopAsked, open_source, split
 from everstep.errors import DataUnreadable
 
-SETTINGS = ExampleSettings(seed=3, resolution=16, latent_shape=(4, 8, 8), num_train_timesteps=1000)
+SETTINGS = ExampleSettings(seed=3, resolution=16, latent_shape=(4, 8, 8))
 
 
 @pytest.fixture

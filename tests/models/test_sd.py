@@ -31,7 +31,7 @@ def family(base: Path, **compute: object) -> StableDiffusion:
 
 def batch(folder: Path, size: int = 3) -> Batch:
     source = open_source(str(folder), 16)
-    settings = ExampleSettings(seed=0, resolution=16, latent_shape=(4, 8, 8), num_train_timesteps=1000)
+    settings = ExampleSettings(seed=0, resolution=16, latent_shape=(4, 8, 8))
     return next(BatchStream(source, split(source, 1).training, 0, size, settings, workers=0))
 
 

@@ -26,7 +26,7 @@ class Example:
     condition_HWC: Uint8Array
     noise_CHW: Float32Array
     posterior_noise_CHW: Float32Array | None
-    timestep: int
+    time: float
 
 
 def make_example(source: PairSource, training: Sequence[int], number: int, settings: ExampleSettings) -> Example:
@@ -50,7 +50,7 @@ def make_example(source: PairSource, training: Sequence[int], number: int, setti
         posterior_noise_CHW=order.noise(seed, number, settings.latent_shape, "posterior")
         if settings.posterior
         else None,
-        timestep=order.timestep(seed, number, settings.num_train_timesteps, settings.timestep_shift),
+        time=order.time(seed, number, settings.timestep_shift),
     )
 
 
@@ -117,5 +117,5 @@ class BatchStream(Iterator[Batch]):
             conditions_BHWC=np.stack([example.condition_HWC for example in examples]),
             noise_BCHW=np.stack([example.noise_CHW for example in examples]),
             posterior_noise_BCHW=np.stack(posterior) if posterior else None,
-            timesteps_B=np.array([example.timestep for example in examples], dtype=np.int64),
+            times_B=np.array([example.time for example in examples]),
         )

@@ -13,7 +13,7 @@ from everstep.contracts import Float32Array, Int64Array
 
 # Numbers are part of the format of a run: never reused, never renumbered.
 STREAMS_PER_EXAMPLE = 16
-STREAMS = {"order": 0, "noise": 1, "posterior": 2, "timestep": 3, "dropout": 4, "crop": 5, "flip": 6}
+STREAMS = {"order": 0, "noise": 1, "posterior": 2, "time": 3, "dropout": 4, "crop": 5, "flip": 6}
 
 
 def generator(seed: int, number: int, stream: str) -> np.random.Generator:
@@ -37,16 +37,27 @@ def noise(seed: int, example: int, shape: tuple[int, ...], stream: str = "noise"
     return generator(seed, example, stream).standard_normal(shape, dtype=np.float32)
 
 
-def timestep(seed: int, example: int, num_train_timesteps: int, shift: float = 1.0) -> int:
-    """Within 0 .. num_train_timesteps - 1: uniform, or, shifted by s, s u / (1 + (s - 1) u) of the way for uniform u.
+def time(seed: int, example: int, shift: float = 1.0) -> float:
+    """How far from picture (0) to noise (1): uniform, or, shifted by s, s u / (1 + (s - 1) u) for uniform u.
 
     Source: Esser et al. 2024, eq. 23, where s is the root of a ratio of resolutions.
     """
-    drawn = generator(seed, example, "timestep")
+    drawn = generator(seed, example, "time")
     if shift == 1:
-        return int(drawn.integers(num_train_timesteps))
+        return _even(drawn) / WORD
     uniform = drawn.random()
-    return min(num_train_timesteps - 1, int(shift * uniform / (1 + (shift - 1) * uniform) * num_train_timesteps))
+    return shift * uniform / (1 + (shift - 1) * uniform)
+
+
+WORD = 1 << 32
+EVEN_STEPS = 1000  # of every Stable Diffusion
+
+
+def _even(drawn: np.random.Generator) -> int:
+    """32 bits, drawn again where numpy does that for one of 1000 steps: runs of those days had their steps from it."""
+    while (word := int(drawn.integers(WORD))) * EVEN_STEPS % WORD < WORD % EVEN_STEPS:
+        pass
+    return word
 
 
 def is_dropped(seed: int, example: int, prompt_dropout: float) -> bool:

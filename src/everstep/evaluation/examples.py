@@ -6,7 +6,7 @@ Uses the networks that are there. Knows nothing of runs, files or optimizers.
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ class Examples:
             settings: of the run; its crop, mirroring and prompt dropout do not count here.
         """
         self._family = family
-        self.design = design(len(held_out), examples, family.log_snr())
+        self.design = design(len(held_out), examples, family.schedule.log_snr())
         step = max(1, len(training) // len(held_out))
         seen = (training[::step] or held_out)[: len(held_out)]
         lenders = list(held_out) if len(held_out) > 1 else [*held_out, *training[:8]]
@@ -86,7 +86,7 @@ class Examples:
     def _told(self, settings: ExampleSettings) -> dict[str, Any]:
         """What decides how is denoised; what is, comes as it is prepared: pictures by content, whatever their names."""
         return {
-            "design": {key: values.tolist() for key, values in asdict(self.design).items()},
+            "design": self.design.told(),
             "settings": [settings.resolution, settings.latent_shape, settings.posterior],
             "precision": self._family.arithmetic.precision,
         }
@@ -222,7 +222,7 @@ class _Squares:
             conditions_BHWC=np.stack([condition for _, condition, _ in squares]),
             noise_BCHW=np.stack([order.noise(SEED, k, shape) for k in numbers]),
             posterior_noise_BCHW=np.stack(posterior) if posterior else None,
-            timesteps_B=examples.timesteps[numbers.start : numbers.stop],
+            times_B=examples.times[numbers.start : numbers.stop],
         )
         return batch, np.stack(
             [self._lent(int(examples.places[k]) % len(self._pairs), int(examples.rounds[k])) for k in numbers]

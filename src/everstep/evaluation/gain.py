@@ -30,12 +30,27 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """The fixed examples. Shapes: all [N] int64; places index the held-out pairs, rounds count how often each came."""
+    """The fixed examples. Shapes: all [N] int64; places index the held-out pairs, rounds count how often each came.
+
+    steps: into so many is time divided, of which `timesteps` are some.
+    """
 
     places: Ints
     rounds: Ints
     bands: Ints
     timesteps: Ints
+    steps: int
+
+    @property
+    def times(self) -> Floats:
+        """From picture, 0, to noise, 1, [N]."""
+        found: Floats = (self.timesteps + 0.5) / self.steps
+        return found
+
+    def told(self) -> dict[str, list[int]]:
+        """All that is fixed, for a digest."""
+        arrays = {"places": self.places, "rounds": self.rounds, "bands": self.bands, "timesteps": self.timesteps}
+        return {name: values.tolist() for name, values in arrays.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +91,7 @@ def design(num_pairs: int, examples: int, log_snr_T: Floats) -> Design:
         parts = (band + (np.arange(len(of_band)) + 0.5) / len(of_band)) / BANDS
         wanted = most + parts * (least - most)
         timesteps[of_band] = np.abs(log_snr_T[None, :] - wanted[:, None]).argmin(axis=1)
-    return Design(places, number // num_pairs, bands, timesteps)
+    return Design(places, number // num_pairs, bands, timesteps, len(log_snr_T))
 
 
 def gain_of(errors: Mapping[str, Floats], near: Mapping[str, Floats] | None, examples: Design, digest: str) -> Gain:

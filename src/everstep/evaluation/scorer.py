@@ -238,7 +238,6 @@ def example_settings(config: Config, family: StableDiffusion) -> ExampleSettings
         seed=config.optim.seed,
         resolution=resolution,
         latent_shape=base.latent_shape(resolution),
-        num_train_timesteps=family.num_train_timesteps,
         timestep_shift=config.optim.timestep_shift,
         prompt_dropout=data.prompt_dropout,
         posterior=family.has_posterior,

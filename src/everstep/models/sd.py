@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -33,7 +31,8 @@ from everstep.contracts import Batch, Uint8Array
 from everstep.errors import EverstepError, UserError
 from everstep.models.arithmetic import Arithmetic
 from everstep.models.base import BaseFolder
-from everstep.models.objective import add_noise, min_snr_weights, squared_error, squared_error_maps, velocity
+from everstep.models.objective import squared_error, squared_error_maps
+from everstep.models.schedule import Ddpm
 from everstep.models.shapes import hint_channels
 from everstep.models.text import PromptEncoder
 from everstep.models.tokens import open_tokenizer
@@ -46,11 +45,11 @@ SAMPLERS = {"unipc": UniPCMultistepScheduler, "ddim": DDIMScheduler}
 class Task:
     """Pictures to be denoised: what a family makes of a batch, but for the conditions.
 
-    Shapes: noisy_BCHW in the compute dtype; timesteps_B int64; prompts_BLD; wanted_BCHW float32, noise or velocity
+    Shapes: noisy_BCHW in the compute dtype; told_B as the schedule tells of times; prompts_BLD; wanted_BCHW float32
     """
 
     noisy_BCHW: Tensor
-    timesteps_B: Tensor
+    told_B: Tensor
     prompts_BLD: Tensor
     wanted_BCHW: Tensor
 
@@ -73,9 +72,11 @@ class StableDiffusion:
         self.text_encoder = self._frozen(CLIPTextModel, "text_encoder")
         self.tokenizer = self._tokenizer()
         self.scheduler = self._scheduler()
-        if self.prediction_type not in ("epsilon", "v_prediction"):
-            raise UserError(f"{base.name} predicts {self.prediction_type}; epsilon and v_prediction are known.")
-        self.alphas_cumprod_T = self.scheduler.alphas_cumprod.to(arithmetic.device, torch.float32)
+        prediction_type = str(self.scheduler.config.prediction_type)
+        if prediction_type not in ("epsilon", "v_prediction"):
+            raise UserError(f"{base.name} predicts {prediction_type}; epsilon and v_prediction are known.")
+        alphas_cumprod_T = self.scheduler.alphas_cumprod.to(arithmetic.device, torch.float32)
+        self.schedule = Ddpm(alphas_cumprod_T, prediction_type)
         self.prompts = PromptEncoder(self.tokenizer, self.text_encoder)
         self._compute = compute
         if compute.gradient_checkpointing:
@@ -111,21 +112,6 @@ class StableDiffusion:
         if not torch.isfinite(scheduler.alphas_cumprod).all():
             raise UserError(f"{self.base.name}: scheduler/scheduler_config.json makes noise that is not finite.")
         return scheduler
-
-    @property
-    def prediction_type(self) -> str:
-        return str(self.scheduler.config.prediction_type)
-
-    @property
-    def num_train_timesteps(self) -> int:
-        return int(self.scheduler.config.num_train_timesteps)
-
-    def log_snr(self) -> npt.NDArray[np.float64]:
-        """log(a / (1 - a)) at every training timestep, [T]; -inf where nothing of the picture is left."""
-        alphas_T = self.scheduler.alphas_cumprod.double().numpy()
-        with np.errstate(divide="ignore"):
-            found: npt.NDArray[np.float64] = np.log(alphas_T) - np.log1p(-alphas_T)
-        return found
 
     # --- the ControlNet ------------------------------------------------------------------------------------
 
@@ -214,24 +200,23 @@ class StableDiffusion:
         task = self.task(batch)
         errors_B = self.errors(controlnet, task, self.conditions(batch.conditions_BHWC))
         if min_snr_gamma is not None:
-            alphas_B = self.alphas_cumprod_T[task.timesteps_B]
-            errors_B = errors_B * min_snr_weights(alphas_B, min_snr_gamma, self.prediction_type)
+            errors_B = errors_B * self.schedule.min_snr_weights(task.told_B, min_snr_gamma)
         return errors_B.mean()
 
     def task(self, batch: Batch) -> Task:
         """What a batch asks of the networks, whatever its conditions."""
         device = self.arithmetic.device
         noise_BCHW = torch.from_numpy(batch.noise_BCHW).to(device)
-        timesteps_B = torch.from_numpy(batch.timesteps_B).to(device)
+        told_B = self.schedule.told(batch.times_B)
         drawn = batch.posterior_noise_BCHW
         posterior_BCHW = None if drawn is None else torch.from_numpy(drawn).to(device)
         latents_BCHW = self.encode_targets(batch.targets_BHWC, posterior_BCHW)
-        noisy_BCHW = add_noise(latents_BCHW, noise_BCHW, self.alphas_cumprod_T, timesteps_B)
+        noisy_BCHW = self.schedule.noisy(latents_BCHW, noise_BCHW, told_B)
         return Task(
             noisy_BCHW=noisy_BCHW.to(self.arithmetic.dtype),
-            timesteps_B=timesteps_B,
+            told_B=told_B,
             prompts_BLD=self.prompts(batch.captions),
-            wanted_BCHW=self._wanted(latents_BCHW, noise_BCHW, timesteps_B),
+            wanted_BCHW=self.schedule.wanted(latents_BCHW, noise_BCHW, told_B),
         )
 
     def errors(self, controlnet: Any, task: Task, conditions_B3HW: Tensor) -> Tensor:
@@ -242,27 +227,20 @@ class StableDiffusion:
     def error_maps(self, controlnet: Any | None, task: Task, conditions_B3HW: Tensor | None) -> Tensor:
         """Squared error of each prediction place by place, [B,H,W] float32; of the base alone where both are None."""
         if controlnet is None or conditions_B3HW is None:
-            prediction_BCHW = self._unet_forward(
-                task.noisy_BCHW, task.timesteps_B, task.prompts_BLD, return_dict=False
-            )[0]
+            prediction_BCHW = self._unet_forward(task.noisy_BCHW, task.told_B, task.prompts_BLD, return_dict=False)[0]
         else:
             prediction_BCHW = self._predict(controlnet, task, conditions_B3HW)
         return squared_error_maps(prediction_BCHW, task.wanted_BCHW)
 
-    def _wanted(self, latents_BCHW: Tensor, noise_BCHW: Tensor, timesteps_B: Tensor) -> Tensor:
-        if self.prediction_type == "v_prediction":
-            return velocity(latents_BCHW, noise_BCHW, self.alphas_cumprod_T, timesteps_B)
-        return noise_BCHW
-
     def _predict(self, controlnet: Any, task: Task, conditions_B3HW: Tensor) -> Tensor:
         with self.arithmetic.autocast():
             down, middle = controlnet(
-                task.noisy_BCHW, task.timesteps_B, task.prompts_BLD, controlnet_cond=conditions_B3HW, return_dict=False
+                task.noisy_BCHW, task.told_B, task.prompts_BLD, controlnet_cond=conditions_B3HW, return_dict=False
             )
         dtype = self.arithmetic.dtype
         prediction: Tensor = self._unet_forward(
             task.noisy_BCHW,
-            task.timesteps_B,
+            task.told_B,
             task.prompts_BLD,
             down_block_additional_residuals=[residual.to(dtype) for residual in down],
             mid_block_additional_residual=middle.to(dtype),

@@ -28,7 +28,7 @@ def version_facts(ready: Ready, family: StableDiffusion, pairs: Split, origin: P
             "digest": ready.base_digest,
             "files": ready.base.file_digests(),
             "family": family.name,
-            "prediction_type": family.prediction_type,
+            "prediction_type": family.schedule.prediction_type,
         },
         "data": {
             "path": ready.config.data.path,

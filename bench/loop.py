@@ -23,6 +23,7 @@ from everstep.contracts import Batch
 from everstep.data import Source
 from everstep.keeping.link import Link
 from everstep.launch.checks import complete
+from everstep.models.objective import loss as loss_of
 from everstep.train import session
 from everstep.train.loop import Loop
 from everstep.train.optim import learning_rate, set_learning_rate
@@ -50,7 +51,7 @@ def bare_steps(loop: Loop, batches: Iterator[Batch], steps: int) -> float:
     began = time.perf_counter()
     for _ in range(steps):
         set_learning_rate(optimizer, learning_rate(loop.state.step, optim))
-        loss = loop.family.loss(network, next(batches))
+        loss = loss_of(loop.family, network, next(batches))
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()

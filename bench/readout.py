@@ -34,7 +34,9 @@ from everstep.evaluation.pictures.adherence import KINDS, kind_for, open_adheren
 from everstep.evaluation.pictures.draw import draw, shown_pairs
 from everstep.evaluation.pictures.measures import Drawn
 from everstep.evaluation.scorer import example_settings
-from everstep.models.sd import StableDiffusion
+from everstep.models.family import Family
+from everstep.models.objective import errors, task_of
+from everstep.models.unet import UnetFamily
 from everstep.versions import Run, Version
 from everstep.versions.torch import load_weights
 from machine import record
@@ -75,7 +77,7 @@ class Opened:
 
     run: Run
     config: Config
-    family: StableDiffusion
+    family: Family
     source: Source
     held_out: Sequence[int]
     training: Sequence[int]
@@ -148,8 +150,10 @@ def open_run(path: Path, every: int) -> Opened:
     config = config_of(versions[-1])
     source = open_source(config.data.path, config.data.resolution, config.data.bad_pairs)
     pairs = split_as(source, config.data.held_out_pairs, versions[-1].manifest["data"])
-    opened = Opened(run, config, open_base(config), source, pairs.held_out, pairs.training, versions, {})
-    for place, block in enumerate(opened.family.unet.up_blocks):
+    family = open_base(config)
+    assert isinstance(family, UnetFamily)
+    opened = Opened(run, config, family, source, pairs.held_out, pairs.training, versions, {})
+    for place, block in enumerate(family.unet.up_blocks):
         block.register_forward_hook(lambda _, given, out, place=place: opened.features.update({place: out}))
     return opened
 
@@ -176,9 +180,9 @@ def trained(opened: Opened, timesteps: Int64Array) -> dict[int, ReadOut]:
     for step in range(STEPS):
         pairs = [int(pair) for pair in chance.choice(opened.training, BATCH)]
         batch = opened.batch(pairs, chance.choice(timesteps, BATCH), BATCH * step)
-        task, grey_BHW = opened.family.task(batch), opened.grey(batch)
+        task, grey_BHW = task_of(opened.family, batch), opened.grey(batch)
         with torch.no_grad():
-            opened.family.unet(task.noisy_BCHW, task.told_B, task.prompts_BLD)
+            opened.family.predict(None, task, None)
         if not readouts:
             latent_px, side_px = task.noisy_BCHW.shape[-1], grey_BHW.shape[-1]
             readouts = {k: ReadOut(f.shape[1], latent_px, side_px // latent_px) for k, f in opened.features.items()}
@@ -208,8 +212,8 @@ def one_pass(opened: Opened, controlnet: Any, readouts: dict[str, ReadOut], pict
     for log_snr in LOG_SNRS:
         timestep = int(np.abs(opened.log_snrs() - log_snr).argmin())
         batch = opened.batch(pairs, np.full(len(pairs), timestep), 10**7)
-        errors_B = opened.family.errors(
-            controlnet, opened.family.task(batch), opened.family.conditions(batch.conditions_BHWC)
+        errors_B = errors(
+            opened.family, controlnet, task_of(opened.family, batch), opened.family.conditions(batch.conditions_BHWC)
         )
         grey_BHW = opened.grey(batch)
         scores[f"{ERROR} at {log_snr}"] = float(errors_B.double().mean())

@@ -171,9 +171,13 @@ def trained(program: Program, workplace: Path) -> int:
 
 
 def kept(workplace: Path) -> int:
-    """The step of the state that lies in memory, unused."""
+    """The step of the state that lies in memory, unused: what was killed holds it until its last thread is gone."""
+    until = time.monotonic() + 10
     (found,) = in_memory(workplace)
-    assert not found.is_used
+    while found.is_used:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+        (found,) = in_memory(workplace)
     assert found.step is not None
     return found.step
 

@@ -19,6 +19,7 @@ from everstep.data import BatchStream, open_source, split
 from everstep.errors import UserError
 from everstep.models.arithmetic import arithmetic
 from everstep.models.base import locate
+from everstep.models.objective import loss as loss_of
 from everstep.models.sd import StableDiffusion
 from everstep.versions import Run, verify
 from program import Ended
@@ -63,9 +64,9 @@ def test_a_base_of_this_shape_trains_and_only_the_controlnet_learns(
 def test_gradients_reach_the_controlnet_and_no_part_of_the_base(tiny_base: Path, pairs_folder: Path) -> None:
     sd = family(tiny_base)
     controlnet = sd.new_controlnet(0)
-    sd.loss(controlnet, batch(pairs_folder)).backward()
+    loss_of(sd, controlnet, batch(pairs_folder)).backward()
     assert sum(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in controlnet.parameters()) >= 4
-    for part in (sd.unet, sd.vae, sd.text_encoder):
+    for part in (sd.unet, sd.vae.network, sd.text_encoder):
         assert all(p.grad is None and not p.requires_grad for p in part.parameters())
 
 
@@ -74,7 +75,7 @@ def test_a_new_controlnet_changes_nothing_yet(tiny_base: Path, pairs_folder: Pat
     made = batch(pairs_folder)
     conditions = sd.conditions(made.conditions_BHWC)
     down, middle = sd.new_controlnet(0)(
-        torch.from_numpy(made.noise_BCHW), torch.zeros(3), sd.prompts(["x"] * 3), conditions, return_dict=False
+        torch.from_numpy(made.noise_BCHW), torch.zeros(3), sd.prompts(["x"] * 3)["text"], conditions, return_dict=False
     )
     assert all(not bool(residual.any()) for residual in (*down, middle))
     assert 0 <= float(conditions.min()) <= float(conditions.max()) <= 1
@@ -116,7 +117,7 @@ def test_a_hint_encoder_that_starts_at_random_draws_as_the_base_and_hears_of_the
         controlnet = sd.new_controlnet(0, start)
         losses, gradients = [], []
         for some in (made, dark):
-            loss = sd.loss(controlnet, some)
+            loss = loss_of(sd, controlnet, some)
             losses.append(float(loss.detach()))
             gradients.append(torch.autograd.grad(loss, controlnet.controlnet_mid_block.weight)[0])
         assert losses[0] == losses[1]
@@ -147,7 +148,7 @@ def saved_for_backward(sd: StableDiffusion, controlnet: torch.nn.Module, made: B
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        loss = sd.loss(controlnet, made)
+        loss = loss_of(sd, controlnet, made)
     loss.backward()
     return float(loss.detach()), kept
 
@@ -175,9 +176,9 @@ def test_half_precision_computes_nearly_the_same_with_float32_master_weights(
     controlnet = halved.new_controlnet(0)
     assert {p.dtype for p in controlnet.parameters()} == {torch.float32}
     assert {p.dtype for p in halved.unet.parameters()} == {halved.arithmetic.dtype}
-    loss = halved.loss(controlnet, made)
+    loss = loss_of(halved, controlnet, made)
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, exact.loss(exact.new_controlnet(0), made), rtol=0.02, atol=0.02)
+    torch.testing.assert_close(loss, loss_of(exact, exact.new_controlnet(0), made), rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -214,10 +215,10 @@ def test_compile_compiles_both_networks(tiny_base: Path, monkeypatch: pytest.Mon
 
 def test_prompts_are_encoded_alone_and_remembered(tiny_base: Path) -> None:
     sd = family(tiny_base)
-    together = sd.prompts(["red circle", "", "red circle"])
+    together = sd.prompts(["red circle", "", "red circle"])["text"]
     assert torch.equal(together[0], together[2])
     assert not torch.equal(together[0], together[1])
-    fresh = family(tiny_base).prompts(["red circle"])
+    fresh = family(tiny_base).prompts(["red circle"])["text"]
     assert torch.equal(fresh[0], together[0])
 
 

@@ -180,9 +180,9 @@ class SlowToMeasure:
     def __call__(self):
         import time
 
-        from everstep.models.sd import StableDiffusion
+        from everstep.models import objective
 
-        errors = StableDiffusion.error_maps
+        errors = objective.error_maps
 
         def slow(family, controlnet, task, conditions):
             if controlnet is not None:
@@ -190,7 +190,7 @@ class SlowToMeasure:
                 time.sleep(1)
             return errors(family, controlnet, task, conditions)
 
-        StableDiffusion.error_maps = slow
+        objective.error_maps = slow
 
 
 # Batches of 8 are measured by 16: few passes, so that little but the sleep counts on a machine that is busy.

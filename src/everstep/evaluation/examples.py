@@ -18,7 +18,8 @@ from everstep.contracts import Batch, Counted, ExampleSettings, PairSource, Uint
 from everstep.data import fit, order
 from everstep.evaluation.gain import BASE, CONDITIONS, SEED, SEEN_BASE, SHUFFLED, Design, Floats, design, gain_of
 from everstep.evaluation.lines import MOST_COVERED, Cells, near_either
-from everstep.models.sd import StableDiffusion, Task
+from everstep.models import objective
+from everstep.models.family import Family, Task
 from everstep.records.verdict import SEEN, TRUE, Gain
 
 Pace = Callable[[float, float], None]
@@ -56,7 +57,7 @@ class Examples:
 
     def __init__(
         self,
-        family: StableDiffusion,
+        family: Family,
         source: PairSource,
         held_out: Sequence[int],
         training: Sequence[int],
@@ -145,7 +146,7 @@ class Examples:
     def _errors(self, controlnet: Any, task: Task, conditions_BHWC: Uint8Array | None) -> Tensor:
         """Place by place, [B,h,w] float64 on the host; of the base alone without a network."""
         conditions = None if conditions_BHWC is None else self._family.conditions(conditions_BHWC)
-        return self._family.error_maps(controlnet, task, conditions).cpu().double()
+        return objective.error_maps(self._family, controlnet, task, conditions).cpu().double()
 
     def _prepared(self, place: int) -> Ready:
         """A batch of examples, made once, and what the base alone makes of it."""
@@ -158,7 +159,7 @@ class Examples:
             self._made_of.update(json.dumps([batch.captions, seen.captions]).encode())
             height, width = batch.noise_BCHW.shape[2:]
             pairs = zip(batch.conditions_BHWC, lent_BHWC, strict=True)
-            tasks = self._family.task(batch), self._family.task(seen)
+            tasks = objective.task_of(self._family, batch), objective.task_of(self._family, seen)
             self._ready.append(
                 Ready(
                     *tasks,

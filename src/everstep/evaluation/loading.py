@@ -5,8 +5,9 @@ from everstep.config.load import known_part, validate
 from everstep.errors import DamageFound
 from everstep.models.arithmetic import arithmetic
 from everstep.models.base import locate
+from everstep.models.family import Family
 from everstep.models.files import AVERAGED, WEIGHTS
-from everstep.models.sd import StableDiffusion
+from everstep.models.registry import open_family
 from everstep.versions import Version, verify
 from everstep.versions.torch import load_weights
 
@@ -16,7 +17,7 @@ def config_of(version: Version) -> Config:
     return validate(known_part(version.manifest["config"]), f"{version.name}: manifest.json")
 
 
-def load(version: Version, config: Config, averaged: bool = True) -> tuple[StableDiffusion, object]:
+def load(version: Version, config: Config, averaged: bool = True) -> tuple[Family, object]:
     """The base and the version's ControlNet, with averaged weights if asked for and there.
 
     Raises: DamageFound naming what is wrong, before anything is drawn.
@@ -31,9 +32,9 @@ def load(version: Version, config: Config, averaged: bool = True) -> tuple[Stabl
     return family, controlnet
 
 
-def open_base(config: Config) -> StableDiffusion:
+def open_base(config: Config) -> Family:
     """The base that the settings name, on their device."""
-    return StableDiffusion(locate(config.base.path, config.base.revision), arithmetic(config.compute), config.compute)
+    return open_family(locate(config.base.path, config.base.revision), arithmetic(config.compute), config.compute)
 
 
 def weights_drawn_with(version: Version, averaged: bool = True) -> str:

@@ -15,8 +15,8 @@ from everstep.evaluation.moved import as_they_are
 from everstep.evaluation.pictures.draw import Together, draw, shown_pairs
 from everstep.evaluation.pictures.sheet import contact_sheet
 from everstep.evaluation.sheets import picture_digest
+from everstep.models.family import Family
 from everstep.models.files import AVERAGED, WEIGHTS
-from everstep.models.sd import StableDiffusion
 from everstep.records.sheets import SheetFacts, read_sheet
 from everstep.versions import Run, Version
 from everstep.versions.reading import reading
@@ -75,7 +75,7 @@ def _sampling(facts: SheetFacts) -> Sampling:
     return Sampling(**{name: facts.sampler[name] for name in Sampling.model_fields})
 
 
-def _differences(facts: SheetFacts, family: StableDiffusion, together: Together) -> list[str]:
+def _differences(facts: SheetFacts, family: Family, together: Together) -> list[str]:
     found = []
     if facts.device != str(family.arithmetic.device):
         found.append(f"device {facts.device} then, {family.arithmetic.device} now")

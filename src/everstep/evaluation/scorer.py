@@ -23,7 +23,7 @@ from everstep.evaluation.pictures.faults import picture_fault
 from everstep.evaluation.pictures.measures import Drawn, Interval, Measure
 from everstep.evaluation.pictures.painter import Painter
 from everstep.evaluation.pictures.quality import open_quality
-from everstep.models.sd import StableDiffusion
+from everstep.models.family import Family
 from everstep.records.verdict import Gain
 from everstep.telling import untold
 
@@ -55,7 +55,7 @@ class Scorer:
 
     def __init__(
         self,
-        family: StableDiffusion,
+        family: Family,
         config: Config,
         source: PairSource,
         pairs: Split,
@@ -218,7 +218,7 @@ def _adherence(config: Config, device: torch.device) -> Measure | None:
 
 
 def _examples(
-    family: StableDiffusion, config: Config, source: PairSource, pairs: Split, settings: ExampleSettings
+    family: Family, config: Config, source: PairSource, pairs: Split, settings: ExampleSettings
 ) -> Examples | None:
     """None where no gain is asked for, or where there is no pair to measure it on."""
     if not config.scoring.overhead or not pairs.held_out:
@@ -230,7 +230,7 @@ def _examples(
     )
 
 
-def example_settings(config: Config, family: StableDiffusion) -> ExampleSettings:
+def example_settings(config: Config, family: Family) -> ExampleSettings:
     """What a run's examples depend on besides their numbers."""
     data, base = config.data, family.base
     resolution = data.resolution or base.native_resolution()

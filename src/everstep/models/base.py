@@ -14,10 +14,20 @@ import xxhash
 
 from everstep.contracts import Counted
 from everstep.errors import UserError
-from everstep.models.brought import COMPONENTS, SUPPORTED, elsewhere, is_base, kind_of_folder, refuse_file
+from everstep.models.brought import SUPPORTED, elsewhere, is_base, kind_of_folder, refuse_file
 from everstep.models.families import family_of_folder
 from everstep.models.hub import TOKENIZER, download
-from everstep.models.weights import DIFFUSERS, TRANSFORMERS, Weights, find_weights, listed, read_json, reason
+from everstep.models.registry import Row, row_of
+from everstep.models.weights import (
+    DIFFUSERS,
+    TEXT_ENCODERS,
+    TRANSFORMERS,
+    Weights,
+    find_weights,
+    listed,
+    read_json,
+    reason,
+)
 from everstep.places import absolute, as_text, spelled
 
 BUILTINS = ("circles",)
@@ -35,9 +45,14 @@ class BaseFolder:
     revision: str | None = None
     notes: tuple[str, ...] = ()  # what is worth saying of it before it is used
 
+    @property
+    def row(self) -> Row:
+        """Its family."""
+        return row_of(self.path)
+
     def weights(self, component: str) -> Weights:
         """The files of a network that are loaded. Raises: UserError if they are not there."""
-        return find_weights(self.path / component, TRANSFORMERS if component == "text_encoder" else DIFFUSERS)
+        return find_weights(self.path / component, TRANSFORMERS if component in TEXT_ENCODERS else DIFFUSERS)
 
     def config_path(self, component: str) -> Path:
         """Of a network, or of the scheduler."""
@@ -82,8 +97,8 @@ class BaseFolder:
     def loaded_files(self) -> list[Path]:
         """Everything that a training reads, in the order in which it is digested."""
         found = []
-        for component in COMPONENTS:
-            if component == "tokenizer":
+        for component in self.row.components:
+            if component in self.row.tokenizers:
                 paths = [self.path / component / name for name in TOKENIZER]
                 found += [path for path in paths if path.is_file()]
             elif component == "scheduler":
@@ -174,7 +189,7 @@ def _builtin(name: str) -> Path:
 def _checked(path: Path) -> Path:
     """Raises: UserError saying what it is instead, and where the base is, if it is near."""
     try:
-        missing = [part for part in COMPONENTS if not (path / part).is_dir()]
+        missing = [part for part in row_of(path).components if not (path / part).is_dir()]
         if other := family_of_folder(path):
             raise UserError(f"{path} is {other}. {SUPPORTED} Nothing was started.")
         if not missing:
@@ -203,7 +218,7 @@ def _near(path: Path) -> str:
 
 def _once_digested(folder: Path) -> Iterator[Path]:
     """What earlier programs digested: every file that lies in a component's folder, but for some forms of weights."""
-    for component in COMPONENTS:
+    for component in row_of(folder).components:
         entries = sorted(path for path in (folder / component).iterdir() if path.is_file())
         has_safetensors = any(path.suffix == ".safetensors" for path in entries)
         skipped = {".bin", ".msgpack", ".onnx"} if has_safetensors else {".msgpack", ".onnx"}

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from everstep.errors import UserError
+from everstep.models.registry import row_of
 from everstep.models.weights import file_shapes, is_file, read_json
 
 SUPPORTED = "So far ControlNets are trained for text-to-image bases of Stable Diffusion 1.x and 2.x."
-COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 # The beginnings of tensors' names that tell what one file holds; the first that is found decides.
 FILES = (
@@ -80,7 +80,7 @@ def _convert(pipeline: str, path: Path, out: Path) -> str:
 
 
 def is_base(folder: Path) -> bool:
-    return all((folder / part).is_dir() for part in COMPONENTS)
+    return all((folder / part).is_dir() for part in row_of(folder).components)
 
 
 def is_controlnet(folder: Path) -> bool:
@@ -111,7 +111,7 @@ def kind_of_folder(folder: Path) -> str | None:
     if name := class_of(folder):
         return "a ControlNet" if name == "ControlNetModel" else f"a single network, {name[:80]}"
     found = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", *PICKLED))
-    if found and not any((folder / part).is_dir() for part in COMPONENTS):
+    if found and not any((folder / part).is_dir() for part in row_of(folder).components):
         return f"a folder with {found[0].name}"
     return None
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from everstep.errors import UserError
-from everstep.models.brought import COMPONENTS
-from everstep.models.weights import DIFFUSERS, TRANSFORMERS, VARIANT
+from everstep.models.registry import row_of_names
+from everstep.models.weights import DIFFUSERS, TEXT_ENCODERS, TRANSFORMERS, VARIANT
 
 TOKENIZER = (
     "added_tokens.json",
@@ -27,14 +27,15 @@ def loaded_files(names: Iterable[str]) -> list[str]:
     """
     there = sorted(names)
     wanted = [name for name in there if name == "model_index.json"]
-    for component in COMPONENTS:
+    row = row_of_names(name.split("/")[0] for name in there)
+    for component in row.components:
         inside = [name.split("/", 1)[1] for name in there if name.startswith(f"{component}/") and name.count("/") == 1]
-        if component == "tokenizer":
+        if component in row.tokenizers:
             taken = [name for name in inside if name in TOKENIZER]
         elif component == "scheduler":
             taken = [name for name in inside if name == "scheduler_config.json"]
         else:
-            stems = TRANSFORMERS if component == "text_encoder" else DIFFUSERS
+            stems = TRANSFORMERS if component in TEXT_ENCODERS else DIFFUSERS
             taken = [name for name in inside if name == "config.json"] + _weights(inside, stems)
         wanted += [f"{component}/{name}" for name in taken]
     return wanted

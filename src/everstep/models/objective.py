@@ -1,16 +1,52 @@
-"""How far a prediction is from what was wanted: one function for each measure.
+"""The loss and the errors, written once for every family.
 
-Knows nothing of networks. Legend: B batch, C channels, H height, W width of latents.
+Legend: B batch, C channels, H height, W width of latents.
 """
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
-
-def squared_error(prediction_BCHW: Tensor, wanted_BCHW: Tensor) -> Tensor:
-    """Mean squared error of each example, [B], in float32."""
-    return (prediction_BCHW.float() - wanted_BCHW.float()).square().mean(dim=(1, 2, 3))
+from everstep.contracts import Batch
+from everstep.models.family import Family, Task
 
 
-def squared_error_maps(prediction_BCHW: Tensor, wanted_BCHW: Tensor) -> Tensor:
-    """Squared error of each place, mean over channels, [B,H,W], in float32."""
-    return (prediction_BCHW.float() - wanted_BCHW.float()).square().mean(dim=1)
+def loss(family: Family, controlnet: Any, batch: Batch, min_snr_gamma: float | None = None) -> Tensor:
+    """Mean denoising loss of a batch, a float32 scalar with gradients to the ControlNet alone.
+
+    Source: Zhang et al. 2023, eq. 5.
+    """
+    task = task_of(family, batch)
+    errors_B = errors(family, controlnet, task, family.conditions(batch.conditions_BHWC))
+    if min_snr_gamma is not None:
+        errors_B = errors_B * family.schedule.min_snr_weights(task.told_B, min_snr_gamma)
+    return errors_B.mean()
+
+
+def task_of(family: Family, batch: Batch) -> Task:
+    """What a batch asks of the networks, whatever its conditions."""
+    device = family.arithmetic.device
+    noise_BCHW = torch.from_numpy(batch.noise_BCHW).to(device)
+    told_B = family.schedule.told(batch.times_B)
+    drawn = batch.posterior_noise_BCHW
+    posterior_BCHW = None if drawn is None else torch.from_numpy(drawn).to(device)
+    latents_BCHW = family.encode_targets(batch.targets_BHWC, posterior_BCHW)
+    return Task(
+        noisy_BCHW=family.schedule.noisy(latents_BCHW, noise_BCHW, told_B).to(family.arithmetic.dtype),
+        told_B=told_B,
+        heard=family.heard(batch),
+        wanted_BCHW=family.schedule.wanted(latents_BCHW, noise_BCHW, told_B),
+    )
+
+
+def errors(family: Family, controlnet: Any, task: Task, conditions: Tensor) -> Tensor:
+    """Mean squared error of each prediction under these conditions, [B] float32."""
+    prediction_BCHW = family.predict(controlnet, task, conditions)
+    return (prediction_BCHW.float() - task.wanted_BCHW.float()).square().mean(dim=(1, 2, 3))
+
+
+def error_maps(family: Family, controlnet: Any | None, task: Task, conditions: Tensor | None) -> Tensor:
+    """Squared error of each prediction place by place, [B,H,W] float32; of the base alone where both are None."""
+    prediction_BCHW = family.predict(controlnet, task, conditions)
+    return (prediction_BCHW.float() - task.wanted_BCHW.float()).square().mean(dim=1)

@@ -5,7 +5,7 @@ starts empty, computes the same bits.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,38 +16,48 @@ from everstep.models.tokens import as_taken
 DEFAULT_BYTES = 512 << 20
 
 
-class PromptEncoder:
-    """Encodes prompts with a frozen CLIP text encoder, keeping the latest embeddings on the device."""
+class Remembered:
+    """What an encoder makes of prompts, keeping the latest on the device."""
 
-    def __init__(self, tokenizer: Any, encoder: Any, remembered_bytes: int = DEFAULT_BYTES) -> None:
-        self._tokenizer, self._encoder = tokenizer, encoder
-        self._remembered: OrderedDict[str, Tensor] = OrderedDict()
+    def __init__(self, encode: Callable[[str], dict[str, Tensor]], remembered_bytes: int = DEFAULT_BYTES) -> None:
+        """
+        Args:
+            encode: what is heard of one prompt, by name.
+        """
+        self._encode = encode
+        self._remembered: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
         self._left_bytes = remembered_bytes
 
-    def __call__(self, prompts: Sequence[str]) -> Tensor:
-        """Shapes: prompts B -> embeddings [B, tokens, width] in the encoder's dtype, on its device."""
-        return torch.stack([self._embedding(prompt) for prompt in prompts])
+    def __call__(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Shapes: prompts B -> [B, ...] each, in the encoder's dtype, on its device."""
+        found = [self._embedding(prompt) for prompt in prompts]
+        return {name: torch.stack([one[name] for one in found]) for name in found[0]}
 
-    def _embedding(self, prompt: str) -> Tensor:
+    @torch.no_grad()
+    def _embedding(self, prompt: str) -> dict[str, Tensor]:
         known = self._remembered.get(prompt)
         if known is None:
             known = self._remembered[prompt] = self._encode(prompt)
-            self._left_bytes -= known.nbytes
+            self._left_bytes -= _bytes(known)
             while self._left_bytes < 0 and len(self._remembered) > 1:
-                self._left_bytes += self._remembered.popitem(last=False)[1].nbytes
+                self._left_bytes += _bytes(self._remembered.popitem(last=False)[1])
         self._remembered.move_to_end(prompt)
         return known
 
-    @torch.no_grad()
-    def _encode(self, prompt: str) -> Tensor:
-        tokens = self._tokenizer(
-            as_taken(self._tokenizer, prompt),
-            padding="max_length",
-            max_length=self._tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        wants_mask = getattr(self._encoder.config, "use_attention_mask", False)
-        mask = tokens.attention_mask.to(self._encoder.device) if wants_mask else None
-        embedding: Tensor = self._encoder(tokens.input_ids.to(self._encoder.device), attention_mask=mask)[0][0]
-        return embedding
+
+def _bytes(tensors: dict[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def tokens(tokenizer: Any, encoder: Any, prompt: str) -> tuple[Tensor, Tensor | None]:
+    """Shapes: a prompt -> ids [1,L] int64 on the encoder's device, and a mask [1,L] where the encoder wants one."""
+    found = tokenizer(
+        as_taken(tokenizer, prompt),
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    )
+    wants_mask = getattr(encoder.config, "use_attention_mask", False)
+    mask = found.attention_mask.to(encoder.device) if wants_mask else None
+    return found.input_ids.to(encoder.device), mask

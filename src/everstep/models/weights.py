@@ -22,6 +22,7 @@ Shape = tuple[int, ...]
 POINTER = b"version https://git-lfs"
 # Named as the libraries name them, in the order in which they are preferred: whole numbers before halved ones.
 DIFFUSERS, TRANSFORMERS = ("diffusion_pytorch_model",) * 2, ("model", "pytorch_model")
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")  # folders whose weights transformers wrote
 VARIANT = "fp16"
 FLOATS, COUNTERS = ("F64", "F32", "F16", "BF16"), ("position_ids", "num_batches_tracked")
 

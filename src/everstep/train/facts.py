@@ -11,7 +11,7 @@ from typing import Any
 from everstep import __version__
 from everstep.contracts import ParentRef
 from everstep.data import Split
-from everstep.models.sd import StableDiffusion
+from everstep.models.family import Family
 from everstep.train.ready import Ready
 from everstep.train.waiting import how_threads_wait
 
@@ -19,7 +19,7 @@ LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pill
 SECRETS = ("token", "key", "secret", "password")
 
 
-def version_facts(ready: Ready, family: StableDiffusion, pairs: Split, origin: ParentRef | None) -> dict[str, Any]:
+def version_facts(ready: Ready, family: Family, pairs: Split, origin: ParentRef | None) -> dict[str, Any]:
     """Facts for the manifest, all JSON."""
     return {
         "base": {

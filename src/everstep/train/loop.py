@@ -14,7 +14,7 @@ from everstep.errors import DataUnreadable, NotCommitted
 from everstep.keeping.asked import Asked
 from everstep.keeping.link import KeeperGone
 from everstep.keeping.saver import Saver
-from everstep.models.sd import StableDiffusion
+from everstep.models.family import Family
 from everstep.train.judging import Judge
 from everstep.train.metrics import Metrics
 from everstep.train.progress import Progress, Reporter
@@ -33,7 +33,7 @@ class Loop:
     def __init__(
         self,
         config: Config,
-        family: StableDiffusion,
+        family: Family,
         state: TrainState,
         batches: Iterator[Batch],
         saver: Saver,

@@ -20,8 +20,9 @@ from everstep.contracts import Changes
 from everstep.data import PatientSource
 from everstep.errors import DamageFound, UserError
 from everstep.models.arithmetic import arithmetic
+from everstep.models.family import Family
 from everstep.models.files import STATE
-from everstep.models.sd import StableDiffusion
+from everstep.models.registry import open_family
 from everstep.train.bits import compare_bits
 from everstep.train.facts import revision
 from everstep.train.metrics import Measured
@@ -99,7 +100,7 @@ def _threads(leg: Leg) -> int | None:
     return int(json.loads(read_small(whole[0], STATE))["threads"]) if whole else None
 
 
-def _differences(then: Mapping[str, Any], family: StableDiffusion) -> list[str]:
+def _differences(then: Mapping[str, Any], family: Family) -> list[str]:
     """What is not as it was, in a way that can change bits."""
     noted = {**then["machine"], **then["code"]}
     now = {
@@ -143,11 +144,11 @@ class _Course:
         )
 
 
-def _family(ready: Ready) -> StableDiffusion:
-    return StableDiffusion(ready.base, arithmetic(ready.config.compute), ready.config.compute)
+def _family(ready: Ready) -> Family:
+    return open_family(ready.base, arithmetic(ready.config.compute), ready.config.compute)
 
 
-def _begin(ready: Ready, route: Route) -> tuple[StableDiffusion, TrainState]:
+def _begin(ready: Ready, route: Route) -> tuple[Family, TrainState]:
     family = _family(ready)
     state, _ = state_of(ready, family)
     try:
@@ -160,7 +161,7 @@ def _begin(ready: Ready, route: Route) -> tuple[StableDiffusion, TrainState]:
         ) from None
 
 
-def _go_on(ready: Ready, family: StableDiffusion, before: TrainState) -> TrainState:
+def _go_on(ready: Ready, family: Family, before: TrainState) -> TrainState:
     """The same state under the settings of the next leg, as a resume would have made it from a version."""
     state, _ = state_of(ready, family)
     theirs = before.tensors()
@@ -174,7 +175,7 @@ def _go_on(ready: Ready, family: StableDiffusion, before: TrainState) -> TrainSt
     return state
 
 
-def _train(leg: Leg, family: StableDiffusion, state: TrainState, course: _Course) -> list[Measured]:
+def _train(leg: Leg, family: Family, state: TrainState, course: _Course) -> list[Measured]:
     ready, measured = leg.ready, list[Measured]()
     source = PatientSource(ready.source, course.reporter.say)
     batches = batches_of(ready, source, family, state, pairs_of(ready.config, ready.source, ready.version))

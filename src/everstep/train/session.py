@@ -25,8 +25,9 @@ from everstep.keeping.saver import Saver
 from everstep.keeping.settings import Settings
 from everstep.keeping.snapshots import open_snapshots
 from everstep.models.arithmetic import arithmetic
+from everstep.models.family import Family
 from everstep.models.files import HPARAMS, WEIGHTS
-from everstep.models.sd import StableDiffusion
+from everstep.models.registry import open_family
 from everstep.train.advice import advice
 from everstep.train.boards import Board, tensorboard, weights_and_biases
 from everstep.train.captions import say_cut
@@ -70,7 +71,7 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
     Raises: DamageFound if the version to go on from is not what was committed; the keeper is told which.
     """
     with reporter.during("Loading the base"):
-        family = StableDiffusion(ready.base, arithmetic(ready.config.compute), ready.config.compute)
+        family = open_family(ready.base, arithmetic(ready.config.compute), ready.config.compute)
     with reporter.during("Counting captions that are cut"):
         if said := say_cut(family.tokenizer, ready.source.captioned, ready.config.data.path, ready.base.name):
             reporter.say(said)
@@ -121,7 +122,7 @@ def _making(ready: Ready, facts: dict[str, Any], reporter: Reporter) -> Making:
 
 def _scorer(
     ready: Ready,
-    family: StableDiffusion,
+    family: Family,
     source: PatientSource,
     pairs: Split,
     settings: ExampleSettings,
@@ -157,7 +158,7 @@ def _opening(ready: Ready) -> str:
     )
 
 
-def state_of(ready: Ready, family: StableDiffusion) -> tuple[TrainState, ParentRef | None]:
+def state_of(ready: Ready, family: Family) -> tuple[TrainState, ParentRef | None]:
     """The state before the first step, and the version whose weights it begins with, if any."""
     optim, compute = ready.config.optim, family.arithmetic
     controlnet, origin = _controlnet(family, optim, ready.version)
@@ -186,7 +187,7 @@ def _refuse_sick_start(ready: Ready, state: TrainState) -> None:
 def _restore(
     ready: Ready,
     state: TrainState,
-    family: StableDiffusion,
+    family: Family,
     origin: ParentRef | None,
     saver: Saver,
     reporter: Reporter,
@@ -206,7 +207,7 @@ def _restore(
     reporter.say(receipt(ready, state, family.arithmetic))
 
 
-def _controlnet(family: StableDiffusion, optim: Optim, going_on: Version | None) -> tuple[Any, ParentRef | None]:
+def _controlnet(family: Family, optim: Optim, going_on: Version | None) -> tuple[Any, ParentRef | None]:
     start_from = optim.start_from
     if start_from is None:
         return family.new_controlnet(optim.seed, optim.hint_start), None
@@ -237,9 +238,7 @@ def _is_asked_to_stop(ready: Ready) -> bool:
     return any(request.kind == "stop" for request in read_requests(ready.run.layout))
 
 
-def batches_of(
-    ready: Ready, source: PatientSource, family: StableDiffusion, state: TrainState, pairs: Split
-) -> BatchStream:
+def batches_of(ready: Ready, source: PatientSource, family: Family, state: TrainState, pairs: Split) -> BatchStream:
     """Batches from the example on that the state has come to."""
     return BatchStream(
         source,

@@ -11,15 +11,14 @@ from torch import Tensor
 
 from everstep.config.schema import Optim
 from everstep.contracts import Batch
-from everstep.models.sd import StableDiffusion
+from everstep.models import objective
+from everstep.models.family import Family
 from everstep.train.metrics import Measured
 from everstep.train.optim import learning_rate, set_learning_rate
 from everstep.train.state import TrainState
 
 
-def take_step(
-    optim: Optim, family: StableDiffusion, forward: Any, state: TrainState, batches: Iterator[Batch]
-) -> Measured:
+def take_step(optim: Optim, family: Family, forward: Any, state: TrainState, batches: Iterator[Batch]) -> Measured:
     """Change the state by one step; returns what was measured of it, the loss still on the device.
 
     Args:
@@ -51,13 +50,11 @@ def _loss_scale(state: TrainState) -> list[Tensor]:
     return [] if scale is None else [scale.reshape(()).clone()]
 
 
-def _accumulate(
-    optim: Optim, family: StableDiffusion, forward: Any, state: TrainState, batches: Iterator[Batch]
-) -> Tensor:
+def _accumulate(optim: Optim, family: Family, forward: Any, state: TrainState, batches: Iterator[Batch]) -> Tensor:
     """Forward and backward of all passes of a step; returns their mean loss, still on the device."""
     losses: list[Tensor] = []
     for _ in range(optim.accumulation_steps):
-        loss = family.loss(forward, next(batches), optim.min_snr_gamma)
+        loss = objective.loss(family, forward, next(batches), optim.min_snr_gamma)
         state.scaler.scale(loss / optim.accumulation_steps).backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
     return torch.stack(losses).mean()

@@ -14,8 +14,8 @@ from everstep.evaluation.comparison.tables import Side, comparison_page, picture
 from everstep.evaluation.loading import open_base, weights_drawn_with
 from everstep.evaluation.pictures.draw import Shown, draw, shown_pairs
 from everstep.evaluation.pictures.sheet import CELL_PX, sheet
+from everstep.models.family import Family
 from everstep.models.files import AVERAGED, CONTROLNET_CONFIG
-from everstep.models.sd import StableDiffusion
 from everstep.versions import Version, read_small
 from everstep.versions.reading import reading
 from everstep.versions.torch import load_weights
@@ -48,7 +48,7 @@ def draw_all(versions: Sequence[Version], common: Common, shown: Sequence[Shown]
         yield Row(draw(family, network, shown, common.config.sampling), weights == AVERAGED)
 
 
-def _network(family: StableDiffusion, version: Version) -> Any:
+def _network(family: Family, version: Version) -> Any:
     return family.load_controlnet(str(version.path / CONTROLNET_CONFIG.partition("/")[0]))
 
 

@@ -16,7 +16,7 @@ from everstep.config.schema import Data, Sampling
 from everstep.contracts import Counted, Float32Array, PairSource, Uint8Array
 from everstep.data import fit
 from everstep.errors import UserError
-from everstep.models.sd import StableDiffusion
+from everstep.models.family import Family
 from everstep.models.tokens import as_taken
 
 # In whose words memory is out where the error has no class of its own: CPU allocator, C++, cuBLAS and cuDNN, CUDA, MPS;
@@ -58,7 +58,7 @@ class Together:
 
 
 def draw(
-    family: StableDiffusion,
+    family: Family,
     controlnet: Any,
     shown: Sequence[Shown],
     settings: Sampling,
@@ -79,7 +79,7 @@ def rounded(picture_HWC: Float32Array) -> Uint8Array:
 
 
 def paint(
-    family: StableDiffusion,
+    family: Family,
     controlnet: Any,
     shown: Sequence[Shown],
     settings: Sampling,
@@ -123,7 +123,7 @@ def free() -> None:
 
 
 def _in_parts(
-    family: StableDiffusion,
+    family: Family,
     controlnet: Any,
     shown: Sequence[Shown],
     settings: Sampling,
@@ -146,7 +146,7 @@ def _in_parts(
 
 @torch.no_grad()
 def _painted(
-    family: StableDiffusion,
+    family: Family,
     controlnet: Any,
     shown: Sequence[Shown],
     settings: Sampling,
@@ -166,12 +166,13 @@ def _painted(
                 guidance_scale=settings.guidance_scale,
                 controlnet_conditioning_scale=settings.condition_scale,
                 generator=[torch.Generator().manual_seed(seed + i) for i in range(len(shown))],
-                output_type="np",
+                output_type="latent",
                 callback_on_step_end=told,
             ).images
+            pictures = family.decode(drawn)
     finally:
         controlnet.train(was_training)
-    return list(drawn)
+    return pictures
 
 
 def shown_pairs(source: PairSource, numbers: Sequence[int], data: Data) -> list[Shown]:

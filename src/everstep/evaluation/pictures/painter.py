@@ -13,7 +13,7 @@ from everstep.config.schema import Config
 from everstep.contracts import During, Float32Array, PairSource
 from everstep.evaluation.allowance import Allowance
 from everstep.evaluation.pictures.draw import Shown, Together, paint, shown_pairs
-from everstep.models.sd import StableDiffusion
+from everstep.models.family import Family
 from everstep.telling import untold
 
 
@@ -22,7 +22,7 @@ class Painter:
 
     def __init__(
         self,
-        family: StableDiffusion,
+        family: Family,
         config: Config,
         source: PairSource,
         numbers: Sequence[int],

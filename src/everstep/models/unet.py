@@ -1,0 +1,183 @@
+"""What families whose base is a UNet of diffusers have in common: the ControlNet, its prediction, the samplers.
+
+Legend: B batch, 3 RGB, C latent channels, H and W height and width (of latents, or of pixels for _B3HW).
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ControlNetModel, DDIMScheduler, DDPMScheduler, UNet2DConditionModel, UniPCMultistepScheduler
+from torch import Tensor, nn
+
+from everstep.config.schema import Compute
+from everstep.contracts import Float32Array, Uint8Array
+from everstep.errors import UserError
+from everstep.models.arithmetic import Arithmetic
+from everstep.models.base import BaseFolder
+from everstep.models.family import Task, pixels
+from everstep.models.reading import frozen, load, part, refused
+from everstep.models.schedule import Ddpm
+from everstep.models.shapes import hint_channels
+from everstep.models.tokens import open_tokenizer
+from everstep.models.vae import Vae
+from everstep.models.weights import find_weights
+
+SAMPLERS = {"unipc": UniPCMultistepScheduler, "ddim": DDIMScheduler}
+
+
+class UnetFamily:
+    """A frozen UNet with its VAE and its schedule of noise; text is what the families differ in."""
+
+    condition_range = (0.0, 1.0)
+    target_range = (-1.0, 1.0)
+
+    def __init__(self, base: BaseFolder, arithmetic: Arithmetic, compute: Compute, *, has_wide_vae: bool) -> None:
+        """Raises: UserError if the folder holds networks of another family or cannot be read."""
+        self.base, self.arithmetic, self._compute = base, arithmetic, compute
+        self.unet = frozen(UNet2DConditionModel, base, "unet", arithmetic.dtype, arithmetic.device)
+        self.vae = Vae(base, arithmetic, channels_last=compute.channels_last, is_wide=has_wide_vae)
+        self._scheduler = _scheduler(base)
+        prediction_type = str(self._scheduler.config.prediction_type)
+        if prediction_type not in ("epsilon", "v_prediction"):
+            raise UserError(f"{base.name} predicts {prediction_type}; epsilon and v_prediction are known.")
+        alphas_cumprod_T = self._scheduler.alphas_cumprod.to(arithmetic.device, torch.float32)
+        self.schedule = Ddpm(alphas_cumprod_T, prediction_type)
+        if compute.gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+        if compute.channels_last:
+            self.unet.to(memory_format=torch.channels_last)
+        self._unet_forward = torch.compile(self.unet) if compute.compile else self.unet
+
+    def _tokenizer(self, component: str, encoder: Any) -> Any:
+        with refused(f"{self.base.name}: {component}"):
+            tokenizer = open_tokenizer(self.base.path / component, encoder.config.max_position_embeddings)
+        if len(tokenizer) > encoder.config.vocab_size:
+            raise UserError(
+                f"{self.base.name}: the {component} has {len(tokenizer):,} tokens, its text encoder knows "
+                f"{encoder.config.vocab_size:,}: they are of two bases."
+            )
+        return tokenizer
+
+    # --- the ControlNet ------------------------------------------------------------------------------------
+
+    def new_controlnet(self, seed: int, hint_start: str = "zero") -> ControlNetModel:
+        """A copy of the base's encoder behind zero convolutions, float32, on the device.
+
+        The hint encoder halves the picture as often as the VAE does; its last layer begins at zero, or at random, so
+        that the first step already hears of the condition. Source: Zhang et al. 2023, section 3.
+        """
+        unet = self.unet
+        if self.arithmetic.dtype != torch.float32:
+            # What is trained begins with the base's own numbers, not with those rounded for computing.
+            unet = part(UNet2DConditionModel, self.base, "unet", torch.float32)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=hint_channels(self.base))
+            if hint_start == "random":
+                controlnet.controlnet_cond_embedding.conv_out.reset_parameters()
+        return self._trainable(controlnet)
+
+    def adds_nothing(self, controlnet: ControlNetModel) -> bool:
+        """Whether its zero convolutions are still zero: it predicts what the base does, whatever the condition."""
+        ends = (controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block)
+        return not any(bool(parameter.any()) for end in ends for parameter in end.parameters())
+
+    def load_controlnet(self, folder: str) -> ControlNetModel:
+        """An existing ControlNet in diffusers layout. Raises: UserError if it does not fit the base."""
+        weights = find_weights(Path(folder))
+        controlnet = load(ControlNetModel, Path(folder), torch.float32, weights, f"{folder}: the ControlNet")
+        for key in ("cross_attention_dim", "in_channels", "block_out_channels"):
+            ours, theirs = _plain(self.unet.config[key]), _plain(controlnet.config[key])
+            if ours != theirs:
+                raise UserError(f"{folder} was not made for {self.base.name}: {key} is {theirs}, not {ours}.")
+        return self._trainable(controlnet)
+
+    def _trainable(self, controlnet: ControlNetModel) -> ControlNetModel:
+        controlnet = controlnet.to(self.arithmetic.device, torch.float32).train().requires_grad_(True)
+        if self._compute.gradient_checkpointing:
+            controlnet.enable_gradient_checkpointing()
+        if self._compute.channels_last:
+            controlnet.to(memory_format=torch.channels_last)
+        return controlnet
+
+    def compiled(self, controlnet: nn.Module) -> Any:
+        """What the loss calls: the ControlNet itself, or torch.compile of it where that was asked for."""
+        return torch.compile(controlnet) if self._compute.compile else controlnet
+
+    # --- from a batch to a prediction ----------------------------------------------------------------------
+
+    @property
+    def has_posterior(self) -> bool:
+        return self.vae.has_posterior
+
+    def encode_targets(self, targets_BHWC: Uint8Array, posterior_noise_BCHW: Tensor | None) -> Tensor:
+        """Shapes: uint8 [B,H,W,3] 0..255 -> latents float32 [B,C,h,w], scaled to about unit variance."""
+        return self.vae.encode(targets_BHWC, posterior_noise_BCHW)
+
+    def conditions(self, conditions_BHWC: Uint8Array) -> Tensor:
+        """Shapes: uint8 [B,H,W,3] 0..255 -> float32 [B,3,H,W] in [0,1], as every reader of ControlNets feeds them."""
+        return pixels(conditions_BHWC, self.arithmetic)
+
+    def predict(self, controlnet: Any | None, task: Task, conditions: Tensor | None) -> Tensor:
+        """What the UNet answers under these conditions, [B,C,H,W]; alone where there is no ControlNet."""
+        heard = self._arguments(task.heard)
+        if controlnet is None or conditions is None:
+            alone: Tensor = self._unet_forward(task.noisy_BCHW, task.told_B, **heard, return_dict=False)[0]
+            return alone
+        with self.arithmetic.autocast():
+            down, middle = controlnet(
+                task.noisy_BCHW, task.told_B, **heard, controlnet_cond=conditions, return_dict=False
+            )
+        dtype = self.arithmetic.dtype
+        prediction: Tensor = self._unet_forward(
+            task.noisy_BCHW,
+            task.told_B,
+            **heard,
+            down_block_additional_residuals=[residual.to(dtype) for residual in down],
+            mid_block_additional_residual=middle.to(dtype),
+            return_dict=False,
+        )[0]
+        return prediction
+
+    def _arguments(self, heard: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What is heard, as UNet and ControlNet of diffusers take it."""
+        raise NotImplementedError
+
+    # --- drawing -------------------------------------------------------------------------------------------
+
+    def decode(self, latents_BCHW: Tensor) -> list[Float32Array]:
+        """Shapes: what a pipeline ends with -> pictures [H,W,3] float32 0..1."""
+        return self.vae.decode(latents_BCHW)
+
+    def sampler_config(self, scheduler: str) -> dict[str, Any]:
+        """The class and every setting of a sampler, for the records."""
+        sampler = self._sampler(scheduler)
+        return {"class": type(sampler).__name__, **json.loads(sampler.to_json_string())}
+
+    def _sampler(self, scheduler: str) -> Any:
+        if scheduler == "base":
+            return _base_sampler(self.base)
+        return SAMPLERS[scheduler].from_config(self._scheduler.config)
+
+
+def _scheduler(base: BaseFolder) -> Any:
+    with refused(f"{base.name}: scheduler"):
+        scheduler = DDPMScheduler.from_pretrained(base.path / "scheduler")
+        _base_sampler(base)
+    if not torch.isfinite(scheduler.alphas_cumprod).all():
+        raise UserError(f"{base.name}: scheduler/scheduler_config.json makes noise that is not finite.")
+    return scheduler
+
+
+def _base_sampler(base: BaseFolder) -> Any:
+    import diffusers
+
+    name = base.config("scheduler")["_class_name"]
+    return getattr(diffusers, name).from_pretrained(base.path / "scheduler")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -18,7 +18,7 @@ FLOORS = {
     6: ("train",),
     5: ("evaluation",),
     4: ("models",),
-    3: ("config", "records", "keeping"),
+    3: ("config", "records", "keeping", "exchange"),
     2: ("versions", "data"),
     1: ("places", "plain_files"),
     0: ("errors", "contracts", "units", "telling", "letters"),

@@ -43,14 +43,15 @@ SDXL = {
     "addition_time_embed_dim": 256,
     "projection_class_embeddings_input_dim": 2816,
 }
-# Smaller ControlNets of SDXL, as the authors of diffusers published them: fewer layers hear the text, or none does.
+# Smaller ControlNets of SDXL, as the authors of diffusers made them: fewer layers hear the text, or none does.
 SDXL_MID = {
     **SDXL,
     "down_block_types": ("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
     "transformer_layers_per_block": 1,
 }
-SDXL_SMALL = {**SDXL, "down_block_types": ("DownBlock2D",) * 3, "mid_block_type": "UNetMidBlock2D"}
+SDXL_SMALL = {**SDXL, "down_block_types": ("DownBlock2D",) * 3, "transformer_layers_per_block": (0, 0, 0)}
 SDXL_SHALLOW = {**SDXL, "transformer_layers_per_block": (0, 0, 1)}
+SDXL_DEAF = {**SDXL, "down_block_types": ("DownBlock2D",) * 3, "mid_block_type": "UNetMidBlock2D"}
 PAPER_HINT = (16, 32, 96, 256)
 
 
@@ -65,7 +66,9 @@ def test_true_sizes_are_told_tensor_by_tensor(config: dict[str, object], paramet
     assert list(found) == [name for name, _ in network.named_parameters()]
 
 
-@pytest.mark.parametrize(("config", "tensors"), [(SDXL, 844), (SDXL_MID, 212), (SDXL_SMALL, 124), (SDXL_SHALLOW, 224)])
+@pytest.mark.parametrize(
+    ("config", "tensors"), [(SDXL, 844), (SDXL_MID, 212), (SDXL_SMALL, 140), (SDXL_SHALLOW, 224), (SDXL_DEAF, 124)]
+)
 def test_controlnets_of_sdxl_are_told_tensor_by_tensor(config: dict[str, object], tensors: int) -> None:
     with torch.device("meta"):
         network = ControlNetModel(**{key: value for key, value in config.items() if key != "sample_size"})

@@ -14,8 +14,8 @@ TITLES = {
     SD1: "Stable Diffusion 1.x",
     SD2: "Stable Diffusion 2.x",
     SDXL: "SDXL",
-    SDXL_MID: "SDXL, mid",
-    SDXL_SMALL: "SDXL, small",
+    SDXL_MID: "SDXL mid",
+    SDXL_SMALL: "SDXL small",
 }
 PAPER_HINT = (16, 16, 32, 32, 96, 96, 256)  # of the hint encoder's layers but the last
 TO_KEY = ".transformer_blocks.0.attn2.to_k.weight"

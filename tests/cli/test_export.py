@@ -108,7 +108,7 @@ def test_what_was_done_is_said_with_sizes_and_where_it_goes(everstep: Everstep, 
     assert "ComfyUI: ComfyUI/models/controlnet/; the nodes Load ControlNet Model and Apply ControlNet." in said
     facts = json.loads(everstep("export", "a@1", "--for", "comfyui", "--force", "--json").out)
     assert facts["size_bytes"] == Path(SINGLE).stat().st_size
-    assert (facts["family"], facts["condition"], facts["averaged"], facts["parameters"]) == (
+    assert (facts["family"], facts["condition"], facts["is_averaged"], facts["parameters"]) == (
         "sd1",
         "canny",
         True,

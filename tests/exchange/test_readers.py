@@ -35,7 +35,6 @@ def test_every_reader_takes_every_file_as_what_it_is(reader: str, kind: str) -> 
     plan = plans.controlnet(kind)
     form = READERS[reader].form(plan)
     assert not form.is_folder
-    READERS[reader].check_layout(plan, form.layout)
     taken = as_what(reader, form.layout.expand(plan).their_shapes())
     assert taken == (kind.partition("-")[0] if reader == "invokeai" else kind)
 
@@ -60,9 +59,7 @@ def test_invokeai_gets_sdxl_mid_as_a_folder_since_its_file_is_loaded_as_the_smal
 def test_why_sd1_is_not_handed_out_in_diffusers_names() -> None:
     plan = plans.controlnet("sd1")
     assert rules.invokeai(plan) == "sdxl"
-    with pytest.raises(UserError) as refused:
-        INVOKEAI.check_layout(plan, sd.CONTROLNET_DIFFUSERS)
-    assert "InvokeAI would not read Stable Diffusion 1.x in diffusers' names as what it is" in str(refused.value)
+    assert INVOKEAI.form(plan).layout is sd.CONTROLNET_LDM
 
 
 def test_why_sdxl_is_not_handed_out_in_its_authors_names() -> None:

@@ -1,7 +1,8 @@
 """everstep export"""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -14,7 +15,7 @@ from everstep.exchange.keys import Plan
 from everstep.exchange.readers import READERS, Form, Reader
 from everstep.models.files import WEIGHTS
 from everstep.models.weights import file_shapes
-from everstep.places import here, refuse_unwritable, shortened
+from everstep.places import as_word, here, refuse_unwritable, shortened
 from everstep.units import size
 from everstep.versions import Version, verify
 from everstep.versions.reading import reading
@@ -59,45 +60,31 @@ def export_(
         Print as JSON.
     """
     run, found = open_version(version)
-    reader = READERS[for_]
-    word = condition_of(found, condition)
+    reader, word = READERS[for_], condition_of(found, condition)
     with reading(found.path):  # no prune takes it half-way
         plan = _plan(found)
         form = reader.form(plan)
         target = _target(out or Path(file_name(found, plan, word) + ("" if form.is_folder else SUFFIX)), form, force)
         reader.check_name(target.name, word)
-        with beside(f"Reading {found.name}, {size(found.size_bytes)}"):
+        with beside(f"Reading {found.name}, {size(found.disk_bytes)}"):
             if wrong := verify(found):
-                raise DamageFound(
-                    f"{found.name} is damaged: {wrong[0]}. {UNDONE}\neverstep list {run.name} shows others."
-                )
+                others = f"everstep list {as_word(run.path)} shows others."
+                raise DamageFound(f"{found.name} is damaged: {wrong[0]}. {UNDONE}\n{others}")
         with beside(f"Writing {target.name} and reading it back"):
             from everstep.delivery.export import export
 
             done = export(found, plan, form, target, dtype=dtype, averaged=averaged, condition=word, licence=licence)
-    facts: dict[str, Any] = {
-        "path": str(target),
-        "for": for_,
-        "layout": form.layout.name,
-        "family": kind_of(plan),
-        "condition": word,
-        "averaged": done.is_averaged,
-        "dtype": dtype,
-        "parameters": done.parameters,
-        "size_bytes": done.size_bytes,
-        "difference": done.difference,
-        "adds_nothing": done.adds_nothing,
-    }
+    told = {"for": for_, "layout": form.layout.name, "family": kind_of(plan), "condition": word, "dtype": dtype}
     if json:
-        print_json(facts)
+        print_json({**told, **asdict(done), "path": str(target)})
         return 0
-    left_out = found.size_bytes - found.slim_bytes
+    left_out = found.disk_bytes - found.slim_bytes
+    without = f"; {size(left_out)} of training state are left out" if left_out else ""
     print(f"{found.name} is written to {target}: {done.parameters:,} numbers of {done.bytes_each} bytes, "
-          f"{size(done.size_bytes)}; {size(left_out)} of training state are left out.")  # fmt: skip
+          f"{size(done.size_bytes)}{without}.")  # fmt: skip
     print(f"Read back: every tensor is the version's{', averaged' if done.is_averaged else ''}, in {dtype}; "
           f"what it computes differs by {done.difference:.2%}.")  # fmt: skip
-    for sentence in _advice(reader, kind_of(plan), done.adds_nothing):
-        print(sentence)
+    print("\n".join(_advice(reader, kind_of(plan), done.adds_nothing)))
     return 0
 
 

@@ -17,8 +17,8 @@ import everstep.models.libraries  # noqa: F401  (quietens the others)
 from everstep.errors import DamageFound
 from everstep.exchange.keys import Bijection
 
-# How far what a network computes may move when its weights are rounded, over its own size. Measured on small and true
-# networks it is about as much as the rounding of a single weight; ten times that is a fault.
+# How far what a network computes may move when its weights are rounded, over its own size. At the size of SD 1.5 it is
+# 0.06 % in fp16 and 0.5 % in bf16; with zero convolutions of 1e-7, which fp16 cannot hold, 17 %.
 TOLERANCES = {torch.float32: 1e-6, torch.float16: 1e-2, torch.bfloat16: 8e-2}
 SIDE = 8  # of the latents that are computed with: the smallest that four blocks can halve
 TEXT_TOKENS = 4

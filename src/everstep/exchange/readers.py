@@ -63,15 +63,6 @@ class Reader:
             "A folder that diffusers loads as it stands: --for diffusers"
         )
 
-    def check_layout(self, plan: Plan, layout: Layout) -> None:
-        """Raises: UserError if a single file of this network in this layout would be taken for something else."""
-        wanted = self.form(plan)
-        if layout is not wanted.layout and not wanted.is_folder:
-            raise UserError(
-                f"{self.title} would not read {TITLES[kind_of(plan) or SD1]} in {layout.name} as what it is; "
-                f"it takes {wanted.layout.name}. Nothing was written."
-            )
-
     def check_name(self, name: str, condition: str | None) -> None:
         """Raises: UserError if the program would use a file of this name otherwise."""
         stem = PurePath(name).stem.lower()

@@ -8,7 +8,9 @@ from cyclopts import Parameter
 
 from everstep.cli.place import open_version
 from everstep.cli.printing import beside, print_json
-from everstep.delivery.description import SUFFIX, condition_of, file_name
+from everstep.delivery.card import SHEET, card
+from everstep.delivery.description import SUFFIX, condition_of, file_name, metadata_of
+from everstep.delivery.hub import check_repository, upload
 from everstep.errors import DamageFound, UserError
 from everstep.exchange.architecture import kind_of
 from everstep.exchange.keys import Plan
@@ -16,8 +18,9 @@ from everstep.exchange.readers import READERS, Form, Reader
 from everstep.models.files import WEIGHTS
 from everstep.models.weights import file_shapes
 from everstep.places import as_word, here, refuse_unwritable, shortened
+from everstep.records.sheets import sheet_path
 from everstep.units import size
-from everstep.versions import Version, verify
+from everstep.versions import Run, Version, verify
 from everstep.versions.reading import reading
 
 UNDONE = "Nothing was written."
@@ -34,6 +37,7 @@ def export_(
     licence: str | None = None,
     out: Path | None = None,
     force: bool = False,
+    push_to_hub: str | None = None,
     json: bool = False,
 ) -> int:
     """Write a version's ControlNet, its weights alone, as another program takes it; then read it back and compare.
@@ -56,6 +60,8 @@ def export_(
         File, or folder where the program takes one; left out, a name in the folder that the command runs in.
     force
         Replace what is there.
+    push_to_hub
+        OWNER/NAME of a repository on the hub, made private if it is not there, which gets it too, with a page.
     json
         Print as JSON.
     """
@@ -66,6 +72,8 @@ def export_(
         form = reader.form(plan)
         target = _target(out or Path(file_name(found, plan, word) + ("" if form.is_folder else SUFFIX)), form, force)
         reader.check_name(target.name, word)
+        if push_to_hub is not None:
+            check_repository(push_to_hub)
         with beside(f"Reading {found.name}, {size(found.disk_bytes)}"):
             if wrong := verify(found):
                 others = f"everstep list {as_word(run.path)} shows others."
@@ -74,9 +82,15 @@ def export_(
             from everstep.delivery.export import export
 
             done = export(found, plan, form, target, dtype=dtype, averaged=averaged, condition=word, licence=licence)
+    address = None
+    if push_to_hub is not None:
+        metadata = metadata_of(found, plan, form.layout, word, done.is_averaged, licence)
+        with beside(f"Uploading {size(done.size_bytes)} to {push_to_hub}"):
+            files = _for_the_hub(run, found, metadata, target, push_to_hub)
+            address = upload(push_to_hub, files, f"{run.name}@{found.number}")
     told = {"for": for_, "layout": form.layout.name, "family": kind_of(plan), "condition": word, "dtype": dtype}
     if json:
-        print_json({**told, **asdict(done), "path": str(target)})
+        print_json({**told, **asdict(done), "path": str(target), "hub": address})
         return 0
     left_out = found.disk_bytes - found.slim_bytes
     without = f"; {size(left_out)} of training state are left out" if left_out else ""
@@ -85,6 +99,8 @@ def export_(
     print(f"Read back: every tensor is the version's{', averaged' if done.is_averaged else ''}, in {dtype}; "
           f"what it computes differs by {done.difference:.2%}.")  # fmt: skip
     print("\n".join(_advice(reader, kind_of(plan), done.adds_nothing)))
+    if address is not None:
+        print(f"On the hub: {address}")
     return 0
 
 
@@ -96,6 +112,19 @@ def _advice(reader: Reader, kind: str | None, adds_nothing: bool) -> list[str]:
     if adds_nothing:
         told.append("It adds nothing yet: its zero convolutions are all zero, so every picture is the base's own.")
     return told
+
+
+def _for_the_hub(
+    run: Run, version: Version, metadata: dict[str, str], target: Path, repository: str
+) -> dict[str, Path | bytes]:
+    """Files by their path in the repository: a folder's lie at its top, so that diffusers finds them there."""
+    sheet = sheet_path(run, version.number)
+    names = sorted(IN_A_FOLDER) if target.is_dir() else []
+    files: dict[str, Path | bytes] = {name: target / name for name in names} or {target.name: target}
+    if sheet.is_file():
+        files[SHEET] = sheet
+    page = card(run, version, metadata, repository, None if names else target.name, SHEET in files)
+    return {**files, "README.md": page.encode()}
 
 
 def _plan(version: Version) -> Plan:

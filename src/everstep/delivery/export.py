@@ -63,18 +63,20 @@ def export(
     """
     weights = weights_drawn_with(version, averaged)
     tensors = read_torch(version, weights)
-    config = read_small(version, CONTROLNET_CONFIG)
+    config = json.loads(read_small(version, CONTROLNET_CONFIG))
+    config.pop("_name_or_path", None)  # where it was begun from, on this machine
     rounded = _rounded(tensors, dtype)
     bijection = form.layout.expand(plan)
     metadata = metadata_of(version, plan, form.layout, condition, weights == AVERAGED, licence)
     with _beside(target) as beside:
         if form.is_folder:
             fsops.make_folder(beside)
-            fsops.write_file(beside / FOLDER_CONFIG, [config], len(config))
+            text = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+            fsops.write_file(beside / FOLDER_CONFIG, [text], len(text))
         file = beside / FOLDER_WEIGHTS if form.is_folder else beside
         _write(file, bijection, rounded, metadata)
         try:
-            difference = reread(file, bijection, tensors, json.loads(config), DTYPES[dtype])
+            difference = reread(file, bijection, tensors, config, DTYPES[dtype])
         except (DamageFound, UserError) as fault:
             raise DamageFound(
                 f"{target} was not written as it should be: {fault}. It was removed again; {version.name} is whole.\n"

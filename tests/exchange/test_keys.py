@@ -87,7 +87,7 @@ def test_tensors_that_do_not_fit_the_table_are_named() -> None:
 
 
 def test_a_layout_is_told_by_its_names() -> None:
-    one, other = layout(), layout(told_by=("a", "b"), not_by=("no",))
+    one, other = layout(), layout(told_by=("a", "b"), not_by=("p.no",))
     assert detect((one, other), {"p.a": (1,)}) == [one]
     assert detect((one, other), {"p.a": (1,), "p.b": (1,), "x": (1,)}) == [one, other]
     assert detect((one, other), {"p.a": (1,), "p.b": (1,), "p.none": (1,)}) == [one]

@@ -5,6 +5,7 @@ import pytest
 from everstep.errors import UserError
 from everstep.exchange import sd
 from everstep.exchange.architecture import architecture_of, kind_of
+from everstep.exchange.keys import Layout
 from everstep.exchange.lllite import is_lllite, lllite_shapes, sizes_of
 from everstep.exchange.operations import Shape
 from everstep.exchange.readers import COMFYUI, CONDITIONS, DIFFUSERS, INVOKEAI, READERS
@@ -113,6 +114,9 @@ def test_invokeai_chooses_the_condition_that_a_name_says() -> None:
     with pytest.raises(UserError, match="InvokeAI would make canny conditions for it, by its name, not depth"):
         INVOKEAI.check_name("canny_depth_sd1_v3.safetensors", "depth")
     assert rules.invokeai_preprocessor("canny_depth_sd1_v3.safetensors") == "canny"
+    with pytest.raises(UserError, match="InvokeAI would make soft conditions for it, by its name, not pose"):
+        INVOKEAI.check_name("software_pose_sd1_v3.safetensors", "pose")
+    assert rules.invokeai_preprocessor("software_pose_sd1_v3.safetensors") == "soft"
     COMFYUI.check_name("canny_depth_sd1_v3.safetensors", "depth")
 
 
@@ -138,6 +142,21 @@ def test_files_of_others_are_no_controlnets_to_us(others: dict[str, dict[str, Sh
         name: [] for name in others
     }
     assert [name for name, shapes in others.items() if is_lllite(shapes)] == ["LLLite"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "more"),
+    [
+        (sd.CONTROLNET_BARE, "lora_controlnet"),
+        (sd.CONTROLNET_LDM, "difference"),
+        (sd.CONTROLNET_DIFFUSERS, "task_embedding"),
+        (sd.CONTROLNET_DIFFUSERS, "down_blocks.0.motion_modules.0.temporal_transformer.norm.weight"),
+    ],
+)
+def test_what_only_has_a_controlnets_names_is_none(layout: Layout, more: str) -> None:
+    shapes = layout.expand(plans.controlnet("sd1")).their_shapes()
+    assert layout.is_of(shapes)
+    assert not any(known.is_of({**shapes, more: (1,)}) for known in sd.CONTROLNETS)
 
 
 def test_readers_tell_them_apart_too(others: dict[str, dict[str, Shape]]) -> None:

@@ -64,7 +64,7 @@ class Layout:
         network: whose tensors they are: controlnet, unet, vae, text_encoder, text_encoder_2.
         prefix: what all their names begin with in a file.
         told_by: names, without the prefix, that a file in this layout has, all of them.
-        not_by: names or beginnings, without the prefix, that it has not.
+        not_by: beginnings of names, as they are in the file, that make it something else.
         counts: letters for use in holes; each is one more than the greatest `n` of our names of this pattern.
         unused: patterns of their names, without the prefix, that hold nothing of the network.
     """
@@ -83,7 +83,7 @@ class Layout:
         known = set(names)
         if not all(self.prefix + name in known for name in self.told_by):
             return False
-        return not any(name.startswith(tuple(self.prefix + other for other in self.not_by)) for name in known)
+        return not any(name.startswith(self.not_by) for name in known)
 
     def own(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
         """Of a file with more in it, what is of this network, without what holds nothing of it."""

@@ -14,7 +14,7 @@ from everstep.exchange.sd import CONTROLNET_DIFFUSERS, CONTROLNET_LDM
 
 # Words in a file's name by which InvokeAI chooses what makes the condition, in the order in which it looks for them.
 CONDITIONS = (
-    *("canny", "mlsd", "depth", "bae", "normal", "sketch", "scribble", "lineart_anime", "lineart", "softedge"),
+    *("canny", "mlsd", "depth", "bae", "normal", "sketch", "scribble", "lineart_anime", "lineart", "soft", "softedge"),
     *("hed", "pose", "mediapipe", "pidi", "zoe", "color"),
 )
 # Where diffusers reads the author's names it loses SDXL's second embedding, and InvokeAI does not know SDXL by them.
@@ -72,7 +72,8 @@ class Reader:
                 "--out names it without that word."
             )
         chosen = next((word for word in CONDITIONS if word in stem), None)
-        if self is INVOKEAI and condition in CONDITIONS and chosen != condition:
+        is_chosen = chosen is not None and condition is not None and condition.startswith(chosen)  # soft for softedge
+        if self is INVOKEAI and condition in CONDITIONS and not is_chosen:
             raise UserError(
                 f"{name}: InvokeAI would make {chosen} conditions for it, by its name, not {condition}. "
                 "Nothing was written.\n--out names it without that word."

@@ -52,11 +52,22 @@ CONTROLNET = (
 )
 CONTROLNET_COUNTS = {**LAYERS, "H": "controlnet_cond_embedding.blocks.{n}.weight"}
 
+# Files with a ControlNet's names that hold something else: Control-LoRAs, differences to a base, many conditions in
+# one, and those of video.
+OTHER = (
+    "lora_controlnet",
+    "difference",
+    "task_embedding",
+    "control_model.task_embedding",
+    "down_blocks.0.motion_modules.",
+)
+
 CONTROLNET_LDM = Layout(
     name="ControlNet's own names (control_model.)",
     network="controlnet",
     prefix="control_model.",
     told_by=("input_hint_block.0.weight", "zero_convs.0.0.weight"),
+    not_by=OTHER,
     rules=CONTROLNET,
     counts=CONTROLNET_COUNTS,
 )
@@ -65,6 +76,7 @@ CONTROLNET_BARE = Layout(
     network="controlnet",
     prefix="",
     told_by=("input_hint_block.0.weight", "zero_convs.0.0.weight"),
+    not_by=OTHER,
     rules=CONTROLNET,
     counts=CONTROLNET_COUNTS,
 )
@@ -73,6 +85,7 @@ CONTROLNET_DIFFUSERS = Layout(
     network="controlnet",
     prefix="",
     told_by=("controlnet_cond_embedding.conv_in.weight", "controlnet_mid_block.weight"),
+    not_by=OTHER,
     rules=(Rule("{rest}", "{rest}"),),
 )
 CONTROLNETS = (CONTROLNET_LDM, CONTROLNET_BARE, CONTROLNET_DIFFUSERS)

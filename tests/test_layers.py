@@ -15,10 +15,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "everstep"
 FLOORS = {
     8: ("cli",),
     7: ("launch",),
-    6: ("train",),
+    6: ("train", "delivery"),
     5: ("evaluation",),
     4: ("models",),
-    3: ("config", "records", "keeping"),
+    3: ("config", "records", "keeping", "exchange"),
     2: ("versions", "data"),
     1: ("places", "plain_files"),
     0: ("errors", "contracts", "units", "telling", "letters"),
@@ -26,7 +26,7 @@ FLOORS = {
 FLOOR_OF = {package: floor for floor, packages in FLOORS.items() for package in packages}
 
 # Packages that name PyTorch or lead to it, and the single files of others that do; no __init__ is among them.
-TORCH_PACKAGES = ("models", "evaluation", "train")
+TORCH_PACKAGES = ("models", "evaluation", "train", "delivery")
 TORCH_FILES = (
     "versions/torch.py",
     "keeping/copying.py",

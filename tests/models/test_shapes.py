@@ -30,6 +30,28 @@ SD21 = {
     "attention_head_dim": (5, 10, 20, 20),
     "use_linear_projection": True,
 }
+SDXL = {
+    **SD15,
+    "sample_size": 128,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "cross_attention_dim": 2048,
+    "attention_head_dim": (5, 10, 20),
+    "transformer_layers_per_block": (1, 2, 10),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+# Smaller ControlNets of SDXL, as the authors of diffusers made them: fewer layers hear the text, or none does.
+SDXL_MID = {
+    **SDXL,
+    "down_block_types": ("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+    "transformer_layers_per_block": 1,
+}
+SDXL_SMALL = {**SDXL, "down_block_types": ("DownBlock2D",) * 3, "transformer_layers_per_block": (0, 0, 0)}
+SDXL_SHALLOW = {**SDXL, "transformer_layers_per_block": (0, 0, 1)}
+SDXL_DEAF = {**SDXL, "down_block_types": ("DownBlock2D",) * 3, "mid_block_type": "UNetMidBlock2D"}
 PAPER_HINT = (16, 32, 96, 256)
 
 
@@ -42,6 +64,18 @@ def test_true_sizes_are_told_tensor_by_tensor(config: dict[str, object], paramet
         network = ControlNetModel.from_unet(UNet2DConditionModel(**config), load_weights_from_unet=False)
     assert list(found.items()) == [(name, tuple(t.shape)) for name, t in network.state_dict().items()]
     assert list(found) == [name for name, _ in network.named_parameters()]
+
+
+@pytest.mark.parametrize(
+    ("config", "tensors"), [(SDXL, 844), (SDXL_MID, 212), (SDXL_SMALL, 140), (SDXL_SHALLOW, 224), (SDXL_DEAF, 124)]
+)
+def test_controlnets_of_sdxl_are_told_tensor_by_tensor(config: dict[str, object], tensors: int) -> None:
+    with torch.device("meta"):
+        network = ControlNetModel(**{key: value for key, value in config.items() if key != "sample_size"})
+    found = controlnet_shapes(json.loads(network.to_json_string()), PAPER_HINT)
+    assert found is not None
+    assert len(found) == tensors
+    assert list(found.items()) == [(name, tuple(t.shape)) for name, t in network.state_dict().items()]
 
 
 @pytest.mark.parametrize("like", ["builtin", "sd15", "sd21"])

@@ -29,6 +29,7 @@ VERBS = {
     "diff": "Two versions side by side: settings, data, base, lineage, scores, and weights by block.",
     "compare": "Draw the same held-out pairs with several versions: one contact sheet and one table.",
     "sample": "Draw a picture with a version.",
+    "export": "Write a version's ControlNet for another program, and read it back.",
     "score": "Measure whether versions obey their condition.",
     "reproduce": "Draw a version's contact sheet again and compare.",
     "replay": "Train from the version before again, beside the run, and compare every bit.",

@@ -29,6 +29,11 @@ EXPECTED = {
     "encoder_hid_dim": (None,),
     "only_cross_attention": (False,),
 }
+# What a ControlNet may have beside: SDXL's second embedding, and the middle of those that were made smaller.
+OF_CONTROLNETS = {
+    "addition_embed_type": (None, "text_time"),
+    "mid_block_type": ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D"),
+}
 BLOCKS = ("CrossAttnDownBlock2D", "DownBlock2D")
 
 
@@ -45,8 +50,10 @@ def new_controlnet_shapes(base: BaseFolder) -> dict[str, Shape] | None:
 
 def controlnet_shapes(config: Mapping[str, Any], hint: Sequence[int]) -> dict[str, Shape] | None:
     """The same from the config.json of a UNet or of a ControlNet, and the hint encoder's widths."""
-    is_known = all(config.get(key, known[0]) in known for key, known in EXPECTED.items())
+    is_known = all(config.get(key, known[0]) in known for key, known in {**EXPECTED, **OF_CONTROLNETS}.items())
     if not is_known or not set(config["down_block_types"]) <= set(BLOCKS):
+        return None
+    if config.get("addition_embed_type") and type(config.get("projection_class_embeddings_input_dim")) is not int:
         return None
     return dict(_controlnet(config, hint))
 
@@ -58,14 +65,19 @@ def _controlnet(config: Mapping[str, Any], hint: Sequence[int]) -> Shapes:
     yield from conv("conv_in", int(config.get("in_channels", 4)), first)
     yield from linear("time_embedding.linear_1", first, time)
     yield from linear("time_embedding.linear_2", time, time)
+    if config.get("addition_embed_type"):  # the pooled text, and the sizes that the picture had
+        yield from linear("add_embedding.linear_1", int(config["projection_class_embeddings_input_dim"]), time)
+        yield from linear("add_embedding.linear_2", time, time)
     yield from _hint_encoder(int(config.get("conditioning_channels", IMAGE_CHANNELS)), hint, first)
     for number, kind in enumerate(config["down_block_types"]):
         yield from down_block(config, number, kind, widths, layers, time)
     for place, width in enumerate(_residual_widths(widths, layers)):
         yield from conv(f"controlnet_down_blocks.{place}", width, width, kernel=1)
     yield from conv("controlnet_mid_block", last, last, kernel=1)
-    yield from attention("mid_block.attentions.0", config, last, depths(config)[-1])
-    for number in range(2):
+    hears_text = config.get("mid_block_type") != "UNetMidBlock2D"
+    if hears_text:
+        yield from attention("mid_block.attentions.0", config, last, depths(config)[-1])
+    for number in range(2 if hears_text else 1):
         yield from resnet(f"mid_block.resnets.{number}", last, last, time)
 
 

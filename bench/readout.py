@@ -27,7 +27,7 @@ from torchmetrics.functional.regression import spearman_corrcoef
 
 from everstep.config import Config
 from everstep.contracts import Batch, Int64Array
-from everstep.data import Source, fit, open_source, order, split_as
+from everstep.data import Source, fit, frame, open_source, order, split_as
 from everstep.evaluation.gain import Floats
 from everstep.evaluation.loading import config_of, open_base, weights_drawn_with
 from everstep.evaluation.pictures.adherence import KINDS, kind_for, open_adherence
@@ -100,6 +100,7 @@ class Opened:
             noise_BCHW=np.stack([order.noise(SEED, k, shape) for k in numbers]),
             posterior_noise_BCHW=np.stack(posterior) if posterior else None,
             times_B=(timesteps_B + 0.5) / len(self.log_snrs()),
+            frames_B6=np.array([frame(pair.target.size, settings.resolution) for pair in loaded]),
         )
 
     def log_snrs(self) -> Floats:

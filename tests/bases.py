@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 import everstep.models.libraries  # noqa: F401
 from small_base.tokenizer import write_tokenizer
@@ -21,10 +21,27 @@ SHAPES = {
 }
 
 
+# What SDXL has beside: a second text encoder, and a UNet that hears its whole text and six sizes.
+XL = {
+    "unet": {
+        "attention_head_dim": (2, 4),
+        "use_linear_projection": True,
+        "transformer_layers_per_block": (1, 2),
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 4,
+        "projection_class_embeddings_input_dim": 6 * 4 + 16,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "cross_attention_dim": 32,
+    },
+    "prediction_type": "epsilon",
+}
+
+
 def write_base(folder: Path, like: str) -> Path:
     """Write a base of 16 px with a VAE of factor 2, and return its folder."""
     torch.manual_seed(0)
-    shape = SHAPES[like]
+    shape = XL if like == "sdxl" else SHAPES[like]
     tokenizer = write_tokenizer(folder / "tokenizer", CAPTIONS)
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -38,16 +55,16 @@ def write_base(folder: Path, like: str) -> Path:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+    if like == "sdxl":
+        text.num_hidden_layers = 2  # what is heard is the layer before the last
     CLIPTextModel(text).save_pretrained(folder / "text_encoder")
+    usual = {
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "cross_attention_dim": 16,
+    }
     UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=16,
-        norm_num_groups=4,
-        **shape["unet"],
+        sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, **usual | shape["unet"]
     ).save_pretrained(folder / "unet")
     AutoencoderKL(
         block_out_channels=(8, 8),
@@ -73,5 +90,15 @@ def write_base(folder: Path, like: str) -> Path:
         "feature_extractor": [None, None],
         "safety_checker": [None, None],
     }
+    if like == "sdxl":
+        CLIPTextModelWithProjection(text).save_pretrained(folder / "text_encoder_2")
+        write_tokenizer(folder / "tokenizer_2", CAPTIONS)
+        second = {
+            "_class_name": "StableDiffusionXLPipeline",
+            "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+            "tokenizer_2": ["transformers", "CLIPTokenizer"],
+            "force_zeros_for_empty_prompt": True,
+        }
+        index = {key: value for key, value in index.items() if key not in ("safety_checker",)} | second
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder

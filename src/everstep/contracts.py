@@ -103,6 +103,8 @@ class Batch:
         noise_BCHW: float32, standard normal, in the shape of the latents
         posterior_noise_BCHW: float32, standard normal; draws the latents from the VAE's posterior, if it has one
         times_B: float64, 0 the picture, 1 noise alone
+        frames_B6: int64, in pixels: height and width of the picture as it was; top and left of what was cropped from
+            it, once resized; height and width of what is trained on
     """
 
     first_example: int
@@ -113,6 +115,7 @@ class Batch:
     noise_BCHW: Float32Array
     posterior_noise_BCHW: Float32Array | None
     times_B: Float64Array
+    frames_B6: Int64Array
 
 
 # --- train -> versions -------------------------------------------------------------------------------------

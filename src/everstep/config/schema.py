@@ -64,6 +64,8 @@ class Optim(Section):
 
     start_from: str | None = None
     """Weights to start from: RUN@VERSION or a ControlNet folder; left out, the base with zero convolutions."""
+    control: Literal["full", "mid", "small"] = "full"
+    """What is trained: a whole ControlNet, or one of those of SDXL in which fewer blocks hear the text, or none."""
     hint_start: Literal["zero", "random"] = "zero"
     """How the hint encoder's last layer begins; behind the zero convolutions, step 0 draws as the base either way."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

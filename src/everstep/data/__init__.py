@@ -8,7 +8,7 @@ from everstep.data.held_out import Split, split, split_as
 from everstep.data.loader import BatchStream
 from everstep.data.patience import PatientSource, StopAsked
 from everstep.data.sources import Source, describe, listed, open_source
-from everstep.data.transform import fit
+from everstep.data.transform import fit, frame
 
 __all__ = [
     "BatchStream",
@@ -20,6 +20,7 @@ __all__ = [
     "check",
     "describe",
     "fit",
+    "frame",
     "listed",
     "open_source",
     "split",

@@ -10,7 +10,7 @@ import numpy as np
 from everstep.contracts import Batch, ExampleSettings, Float32Array, PairSource, Uint8Array
 from everstep.data import order
 from everstep.data.patience import StopAsked
-from everstep.data.transform import CENTRE, fit
+from everstep.data.transform import CENTRE, fit, frame
 
 POLL_S = 0.5
 LEAVE_S = 1.0  # what a thread gets to end; one that waits for a disk may never do
@@ -27,6 +27,7 @@ class Example:
     noise_CHW: Float32Array
     posterior_noise_CHW: Float32Array | None
     time: float
+    frame: tuple[int, int, int, int, int, int]
 
 
 def make_example(source: PairSource, training: Sequence[int], number: int, settings: ExampleSettings) -> Example:
@@ -34,13 +35,9 @@ def make_example(source: PairSource, training: Sequence[int], number: int, setti
     seed = settings.seed
     pair = training[order.pair_of(seed, number, len(training))]
     loaded = source.load(pair)
-    target, condition = fit(
-        loaded,
-        settings.resolution,
-        settings.condition_resize,
-        crop_at=order.crop_position(seed, number) if settings.crop == "random" else CENTRE,
-        is_flipped=order.is_flipped(seed, number, settings.flip_probability),
-    )
+    crop_at = order.crop_position(seed, number) if settings.crop == "random" else CENTRE
+    is_flipped = order.is_flipped(seed, number, settings.flip_probability)
+    target, condition = fit(loaded, settings.resolution, settings.condition_resize, crop_at, is_flipped)
     return Example(
         pair=pair,
         caption="" if order.is_dropped(seed, number, settings.prompt_dropout) else loaded.caption,
@@ -51,6 +48,7 @@ def make_example(source: PairSource, training: Sequence[int], number: int, setti
         if settings.posterior
         else None,
         time=order.time(seed, number, settings.timestep_shift),
+        frame=frame(loaded.target.size, settings.resolution, crop_at, is_flipped),
     )
 
 
@@ -118,4 +116,5 @@ class BatchStream(Iterator[Batch]):
             noise_BCHW=np.stack([example.noise_CHW for example in examples]),
             posterior_noise_BCHW=np.stack(posterior) if posterior else None,
             times_B=np.array([example.time for example in examples]),
+            frames_B6=np.array([example.frame for example in examples]),
         )

@@ -30,6 +30,17 @@ def fit(
     return target, condition
 
 
+def frame(
+    size: tuple[int, int], resolution: int, crop_at: tuple[float, float] = CENTRE, is_flipped: bool = False
+) -> tuple[int, int, int, int, int, int]:
+    """Where `fit` finds its square, as contracts.Batch has it; a mirrored square is of the mirrored picture."""
+    (width, height), side = size, min(size)
+    left, top, right, _ = _square(size, crop_at)
+    across = width - right if is_flipped else left
+    scale = resolution / side
+    return height, width, round(top * scale), round(across * scale), resolution, resolution
+
+
 def _square(size: tuple[int, int], crop_at: tuple[float, float]) -> tuple[int, int, int, int]:
     width, height = size
     side = min(size)

@@ -15,7 +15,7 @@ import xxhash
 from torch import Tensor
 
 from everstep.contracts import Batch, Counted, ExampleSettings, PairSource, Uint8Array
-from everstep.data import fit, order
+from everstep.data import fit, frame, order
 from everstep.evaluation.gain import BASE, CONDITIONS, SEED, SEEN_BASE, SHUFFLED, Design, Floats, design, gain_of
 from everstep.evaluation.lines import MOST_COVERED, Cells, near_either
 from everstep.models import objective
@@ -200,6 +200,14 @@ def _joined(errors: Mapping[str, list[Tensor]]) -> dict[str, Floats]:
     return {kind: torch.cat(parts).numpy() for kind, parts in errors.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class _Square:
+    target_HWC: Uint8Array
+    condition_HWC: Uint8Array
+    caption: str
+    frame: tuple[int, int, int, int, int, int]
+
+
 class _Squares:
     """Pairs, cropped and resized as for training, each read once."""
 
@@ -207,7 +215,7 @@ class _Squares:
         self, source: PairSource, pairs: Sequence[int], lenders: Sequence[int], settings: ExampleSettings
     ) -> None:
         self._source, self._pairs, self._lenders, self._settings = source, pairs, lenders, settings
-        self._read: dict[int, tuple[Uint8Array, Uint8Array, str]] = {}
+        self._read: dict[int, _Square] = {}
 
     def batch(self, numbers: range, examples: Design) -> tuple[Batch, Uint8Array]:
         """These examples, and for each the condition of another pair, [B,H,W,3]."""
@@ -218,30 +226,31 @@ class _Squares:
         batch = Batch(
             first_example=numbers.start,
             pairs=tuple(pairs),
-            captions=tuple(caption for _, _, caption in squares),
-            targets_BHWC=np.stack([target for target, _, _ in squares]),
-            conditions_BHWC=np.stack([condition for _, condition, _ in squares]),
+            captions=tuple(square.caption for square in squares),
+            targets_BHWC=np.stack([square.target_HWC for square in squares]),
+            conditions_BHWC=np.stack([square.condition_HWC for square in squares]),
             noise_BCHW=np.stack([order.noise(SEED, k, shape) for k in numbers]),
             posterior_noise_BCHW=np.stack(posterior) if posterior else None,
             times_B=examples.times[numbers.start : numbers.stop],
+            frames_B6=np.array([square.frame for square in squares]),
         )
         return batch, np.stack(
             [self._lent(int(examples.places[k]) % len(self._pairs), int(examples.rounds[k])) for k in numbers]
         )
 
-    def _square(self, pair: int) -> tuple[Uint8Array, Uint8Array, str]:
+    def _square(self, pair: int) -> _Square:
         if pair not in self._read:
-            loaded = self._source.load(pair)
-            squares = fit(loaded, self._settings.resolution, self._settings.condition_resize)
-            self._read[pair] = (*squares, loaded.caption)
+            loaded, resolution = self._source.load(pair), self._settings.resolution
+            target, condition = fit(loaded, resolution, self._settings.condition_resize)
+            self._read[pair] = _Square(target, condition, loaded.caption, frame(loaded.target.size, resolution))
         return self._read[pair]
 
     def _lent(self, place: int, round_: int) -> Uint8Array:
         """The condition of a neighbour, of one further away in each round; of the next where it is the same picture."""
-        own, others = self._square(self._pairs[place])[1], len(self._lenders) - 1
+        own, others = self._square(self._pairs[place]).condition_HWC, len(self._lenders) - 1
         for distance in range(others):
             lender = self._lenders[(place + 1 + (round_ + distance) % others) % len(self._lenders)]
-            condition = self._square(lender)[1]
+            condition = self._square(lender).condition_HWC
             if not np.array_equal(own, condition):
                 return condition
         return own  # all conditions are one picture: nothing can be told by them, and the gain is 0

@@ -21,6 +21,7 @@ FIXED = {
     "base": "the ControlNet was trained against this base",
     "optim.seed": "order, noise and timesteps are functions of it",
     "optim.start_from": "it says where step 0 came from",
+    "optim.control": "it says what is trained",
     "optim.hint_start": "it says how step 0 began",
     "data.held_out_pairs": "pairs held out so far would be trained on",
 }

@@ -5,6 +5,7 @@ Never imports torch.
 
 from everstep.config import Config
 from everstep.config.load import validate
+from everstep.errors import UserError
 from everstep.evaluation.pictures.adherence import MODELS, check_scoring
 from everstep.launch.machine import refuse_unfit
 from everstep.models.base import BaseFolder, locate
@@ -21,6 +22,7 @@ def complete(config: Config) -> tuple[Config, BaseFolder]:
     base = survey(locate(config.base.path, config.base.revision))
     resolution = config.data.resolution or base.native_resolution()
     base.latent_shape(resolution)
+    _check_control(config, base)
     check_tracking(config.tracking)
     check_scoring(config)
     settings = config.model_dump(mode="json")
@@ -32,6 +34,21 @@ def complete(config: Config) -> tuple[Config, BaseFolder]:
             settings["scoring"][key] = _absolute(settings["scoring"][key])
     settings["optim"]["start_from"] = _start_from(config.optim.start_from, base)
     return validate(settings, "settings"), base
+
+
+def _check_control(config: Config, base: BaseFolder) -> None:
+    """Raises: UserError where the family has no such ControlNet, or where --from brings its own."""
+    control = config.optim.control
+    if control not in base.row.sizes:
+        raise UserError(
+            f"optim.control is {control}, but ControlNets for {base.row.title} are {', '.join(base.row.sizes)}. "
+            "Nothing was started."
+        )
+    if control != "full" and config.optim.start_from is not None:
+        raise UserError(
+            f"optim.control is {control}, but --from brings a ControlNet of its own, of whatever size it is. "
+            "Nothing was started.\nLeave one of them out."
+        )
 
 
 def _absolute(path: str) -> str:

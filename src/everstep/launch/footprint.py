@@ -85,7 +85,7 @@ def _shapes(config: Config, base: BaseFolder) -> dict[str, Shape] | None:
     """Of the weights that training begins with: the base's, or those of --from."""
     spec = config.optim.start_from
     if spec is None:
-        return new_controlnet_shapes(base)
+        return new_controlnet_shapes(base, config.optim.control)
     folder, number = split_spec(spec)
     return _stored_shapes(Run.open(run_folder(folder)).find(number).path / "controlnet" if number else Path(spec))
 

@@ -15,7 +15,7 @@ import xxhash
 from everstep.contracts import Counted
 from everstep.errors import UserError
 from everstep.models.brought import SUPPORTED, elsewhere, is_base, kind_of_folder, refuse_file
-from everstep.models.families import family_of_folder
+from everstep.models.families import distilled_name, family_of_folder
 from everstep.models.hub import TOKENIZER, download
 from everstep.models.registry import Row, row_of
 from everstep.models.weights import (
@@ -158,14 +158,14 @@ def locate(name: str, revision: str | None = None) -> BaseFolder:
         return BaseFolder(name, _builtin(name.removeprefix("builtin:")))
     path = _path_of(name)
     if path.is_dir():
-        return BaseFolder(as_text(absolute(path), "The base"), _checked(absolute(path)))
+        return BaseFolder(as_text(absolute(path), "The base"), _checked(absolute(path), name))
     if path.exists():
         raise refuse_file(path.absolute(), "a base is a folder in diffusers layout")
     if path.is_symlink():
         raise UserError(f"The base {name} is a link to {path.readlink()}, which is not there. Nothing was started.")
     if path.is_absolute() or name.startswith(".") or name.count("/") != 1:
         raise UserError(f"The base {name} is not a folder{_near(path)}. Nothing was started.")
-    return BaseFolder(name, _checked(download(name, revision)), revision)
+    return BaseFolder(name, _checked(download(name, revision), name), revision)
 
 
 def _path_of(name: str) -> Path:
@@ -183,14 +183,14 @@ def _path_of(name: str) -> Path:
 def _builtin(name: str) -> Path:
     if name not in BUILTINS:
         raise UserError(f"There is no built-in base {name}; there are: {', '.join(BUILTINS)}.")
-    return _checked(Path(str(files("everstep"))) / "bases" / name)
+    return _checked(Path(str(files("everstep"))) / "bases" / name, name)
 
 
-def _checked(path: Path) -> Path:
+def _checked(path: Path, name: str) -> Path:
     """Raises: UserError saying what it is instead, and where the base is, if it is near."""
     try:
         missing = [part for part in row_of(path).components if not (path / part).is_dir()]
-        if other := family_of_folder(path):
+        if other := family_of_folder(path) or distilled_name(name):
             raise UserError(f"{path} is {other}. {SUPPORTED} Nothing was started.")
         if not missing:
             return path

@@ -11,7 +11,7 @@ from everstep.errors import UserError
 from everstep.models.base import BaseFolder
 from everstep.models.brought import class_of, elsewhere, is_controlnet, kind_of_folder, refuse_file
 from everstep.models.configs import ControlNet, checked
-from everstep.models.shapes import controlnet_shapes
+from everstep.models.shapes import controlnet_shapes, smaller
 from everstep.models.weights import find_weights, is_file, shapes_of, unlike
 from everstep.places import spelled
 
@@ -60,21 +60,31 @@ def check_start(folder: Path, base: BaseFolder) -> None:
     """Raises: UserError with the file, the key and the names where it is not whole, or was made for another base."""
     config = checked(folder / "config.json", ControlNet)
     unet = base.config("unet")
-    for key in COMMON:
-        theirs, ours = config.get(key), unet.get(key, config.get(key))
-        if theirs != ours:
-            raise UserError(
-                f"--from {folder} was not made for {base.name}: {key} is {theirs}, but the base has {ours}. "
-                "Nothing was started."
-            )
+    fitting = [{**unet, **smaller(unet, size)} for size in base.row.sizes]
+    # Told of the whole ControlNet, unless it is one of the smaller ones.
+    expected = next((like for like in fitting if not _differing(config, like)), fitting[0])
+    for key in _differing(config, expected):
+        raise UserError(
+            f"--from {folder} was not made for {base.name}: {key} is {config.get(key)}, but the base has "
+            f"{unet.get(key)}. Nothing was started."
+        )
     _check_hint(folder, config, base)
     found = shapes_of(find_weights(folder))
-    expected = controlnet_shapes(config, config["conditioning_embedding_out_channels"])
-    if found is None or expected is None:
+    shapes = controlnet_shapes(config, config["conditioning_embedding_out_channels"])
+    if found is None or shapes is None:
         return
-    if said := unlike(expected, found):
+    if said := unlike(shapes, found):
         raise UserError(f"--from {folder}: the weights are not what config.json describes: {said}. "
                         "Nothing was started.")  # fmt: skip
+
+
+def _differing(config: Mapping[str, Any], like: Mapping[str, Any]) -> list[str]:
+    """What base and ControlNet should have in common, and have not."""
+    return [key for key in COMMON if _plain(config.get(key)) != _plain(like.get(key, config.get(key)))]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _check_hint(folder: Path, config: Mapping[str, Any], base: BaseFolder) -> None:

@@ -12,7 +12,7 @@ from everstep.errors import UserError
 from everstep.models.registry import row_of
 from everstep.models.weights import file_shapes, is_file, read_json
 
-SUPPORTED = "So far ControlNets are trained for text-to-image bases of Stable Diffusion 1.x and 2.x."
+SUPPORTED = "So far ControlNets are trained for text-to-image bases of Stable Diffusion 1.x, 2.x and XL."
 PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 # The beginnings of tensors' names that tell what one file holds; the first that is found decides.
 FILES = (

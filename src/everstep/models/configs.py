@@ -13,6 +13,7 @@ from everstep.errors import UserError
 from everstep.models.weights import read_json
 
 Count = Annotated[int, Field(strict=True, ge=1, le=1 << 20)]
+Depth = Annotated[int, Field(strict=True, ge=0, le=1 << 10)]
 Counts = Annotated[list[Count], Field(min_length=1, max_length=16)]
 Names = Annotated[list[str], Field(min_length=1, max_length=16)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -39,6 +40,8 @@ class Unet(Part):
     norm_num_groups: Count | None = 32
     use_linear_projection: Flag = False
     mid_block_type: str | None = "UNetMidBlock2DCrossAttn"
+    addition_time_embed_dim: Count | None = None
+    projection_class_embeddings_input_dim: Count | None = None
 
 
 class Kl(Part):
@@ -73,6 +76,7 @@ class Text(Part):
     num_hidden_layers: Annotated[int, Field(strict=True, ge=1, le=200)] = 12
     num_attention_heads: Count = 8
     max_position_embeddings: Count = 77
+    projection_dim: Count = 512
 
 
 class Scheduler(Part):
@@ -92,7 +96,7 @@ class ControlNet(Part):
     layers_per_block: Count = 2
     cross_attention_dim: Count | Counts = 1280
     attention_head_dim: Count | Counts = 8
-    transformer_layers_per_block: Count | list[Count | Counts] = 1
+    transformer_layers_per_block: Count | list[Depth | Counts] = 1
     conditioning_embedding_out_channels: Counts = [16, 32, 96, 256]
     controlnet_conditioning_channel_order: str = "rgb"
     use_linear_projection: Flag = False

@@ -15,7 +15,8 @@ from everstep.models.weights import read_json
 # Beginnings of the class names of pipelines and networks; the first that fits decides.
 NAMES = (
     ("StableDiffusionXLImg2Img", "a refiner, or an image-to-image pipeline, of Stable Diffusion XL"),
-    ("StableDiffusionXL", "a base of Stable Diffusion XL"),
+    ("StableDiffusionXLInpaint", "an inpainting base of Stable Diffusion XL"),
+    ("StableDiffusionXLInstructPix2Pix", "a base of Stable Diffusion XL that edits pictures"),
     ("StableDiffusion3", "a base of Stable Diffusion 3"),
     ("SD3", "a base of Stable Diffusion 3"),
     ("StableDiffusionUpscale", "an upscaler of Stable Diffusion"),
@@ -52,6 +53,7 @@ NAMES = (
     ("Marigold", "a network that estimates depth or normals, Marigold"),
 )
 DISTILLED = re.compile(r"(?i)\b(sdxl|sd|lcm)?[-_]?(turbo|lcm|lightning|hyper[-_]?sd)\b")
+SDXL_PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionXLControlNetPipeline")
 DISTILLED_SCHEDULERS = ("LCMScheduler", "TCDScheduler")
 
 
@@ -68,9 +70,12 @@ def family_of_folder(folder: Path) -> str | None:
     unet = _peek(folder / "unet/config.json")
     if family := named(index.get("_class_name")) or named(unet.get("_class_name")):
         return family
-    if unet.get("addition_embed_type") == "text_time" or (folder / "text_encoder_2").is_dir():
-        is_refiner = (folder / "text_encoder_2").is_dir() and not (folder / "text_encoder").is_dir()
-        return "a refiner of Stable Diffusion XL" if is_refiner else "a base of Stable Diffusion XL"
+    has_second = (folder / "text_encoder_2").is_dir()
+    if has_second and not (folder / "text_encoder").is_dir():
+        return "a refiner of Stable Diffusion XL"
+    is_sdxl = unet.get("addition_embed_type") == "text_time" or index.get("_class_name") in SDXL_PIPELINES
+    if is_sdxl and not has_second:
+        return "a base of Stable Diffusion XL without its second text encoder (text_encoder_2/)"
     for part in ("transformer", "prior", "decoder"):
         if (folder / part).is_dir() and not (folder / "unet").is_dir():
             name = class_of(folder / part)
@@ -94,8 +99,14 @@ def _distilled(index: Mapping[str, Any], unet: Mapping[str, Any], scheduler: Map
     return None
 
 
-def family_of_unet(unet: Mapping[str, Any], latent_channels: int) -> str | None:
-    """Told by what a UNet takes beside noise, time and text."""
+def distilled_name(name: str) -> str | None:
+    """Told by what the author called it, where no config tells."""
+    found = DISTILLED.search(name.rstrip("/").rsplit("/", 1)[-1])
+    return None if found is None else f"a distilled base, by its name ({found[0]})"
+
+
+def family_of_unet(unet: Mapping[str, Any], latent_channels: int, *, hears_sizes: bool = False) -> str | None:
+    """Told by what a UNet takes beside noise, time and text, and, in SDXL, the whole text, sizes and crops."""
     surplus = int(unet["in_channels"]) - latent_channels
     if surplus == latent_channels + 1:
         return (
@@ -112,7 +123,7 @@ def family_of_unet(unet: Mapping[str, Any], latent_channels: int) -> str | None:
         "encoder_hid_dim_type",
         "encoder_hid_dim",
     ):
-        if unet.get(key) is not None:
+        if unet.get(key) is not None and not (hears_sizes and (key, unet[key]) == ("addition_embed_type", "text_time")):
             return (
                 f"a base of another family: its UNet takes more than noise, time and text ({key} is {unet[key]!r:.60})"
             )

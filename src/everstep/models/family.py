@@ -55,12 +55,13 @@ class Family(Protocol):
 
     # --- ControlNets ---------------------------------------------------------------------------------------
 
-    def new_controlnet(self, seed: int, hint_start: str = "zero") -> Any:
+    def new_controlnet(self, seed: int, hint_start: str = "zero", size: str = "full") -> Any:
         """One that adds nothing yet, float32, on the device.
 
         Args:
             hint_start: how the hint encoder's last layer begins: at zero, or at random, so that the first step already
                 hears of the condition.
+            size: full, or one of the smaller ones that the family's row in the registry names.
         """
         ...
 

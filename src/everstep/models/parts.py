@@ -20,6 +20,7 @@ from everstep.models.shapes import (
     linear,
     norm,
     resnet,
+    second_embedding,
 )
 
 UP_BLOCKS = ("CrossAttnUpBlock2D", "UpBlock2D")
@@ -39,17 +40,23 @@ PLAIN = {
 }
 
 
+OF_UNETS = {"addition_embed_type": (None, "text_time")}
+
+
 def unet_shapes(config: Mapping[str, Any]) -> dict[str, Shape] | None:
     """Every tensor of a UNet2DConditionModel."""
     is_plain = all(config.get(key, usual) == usual for key, usual in PLAIN.items() if key != "num_attention_heads")
-    is_known = all(config.get(key, known[0]) in known for key, known in EXPECTED.items())
+    is_known = all(config.get(key, known[0]) in known for key, known in {**EXPECTED, **OF_UNETS}.items())
     down, up = config["down_block_types"], config["up_block_types"]
     layers, text = config.get("layers_per_block", 2), config.get("cross_attention_dim")
     if not (is_plain and is_known and set(down) <= set(BLOCKS) and set(up) <= set(UP_BLOCKS)):
         return None
     if type(layers) is not int or type(text) is not int or not config.get("norm_num_groups", 32):
         return None
-    if not isinstance(config.get("transformer_layers_per_block", 1), int):
+    depth = config.get("transformer_layers_per_block", 1)
+    if not isinstance(depth, int) and not all(isinstance(of_block, int) for of_block in depth):
+        return None
+    if config.get("addition_embed_type") and type(config.get("projection_class_embeddings_input_dim")) is not int:
         return None
     return dict(_unet(config, list(config["block_out_channels"]), layers))
 
@@ -60,6 +67,8 @@ def _unet(config: Mapping[str, Any], widths: Sequence[int], layers: int) -> Shap
     yield from conv("conv_in", int(config.get("in_channels", 4)), first)
     yield from linear("time_embedding.linear_1", first, time)
     yield from linear("time_embedding.linear_2", time, time)
+    if config.get("addition_embed_type"):
+        yield from second_embedding(config, time)
     for number, kind in enumerate(config["down_block_types"]):
         yield from down_block(config, number, kind, widths, layers, time)
     yield from attention("mid_block.attentions.0", config, last, depths(config)[-1])
@@ -195,12 +204,14 @@ def modern_vae(found: Mapping[str, Shape]) -> dict[str, Shape]:
 # --- text encoder ------------------------------------------------------------------------------------------
 
 # What whole CLIP models hold beside the text encoder, and tables of numbers that older ones stored.
+PROJECTION = "text_projection.weight"
 BESIDE_TEXT = ("vision_model.", "visual_projection.", "text_projection.", "logit_scale", "embeddings.position_ids")
 
 
-def text_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
-    """Every tensor of a CLIPTextModel, without the prefix text_model."""
-    return dict(_text(config))
+def text_shapes(config: Mapping[str, Any], projects: bool = False) -> dict[str, Shape]:
+    """Every tensor of a CLIPTextModel, or of a CLIPTextModelWithProjection, without the prefix text_model."""
+    projection = (int(config.get("projection_dim", 512)), int(config.get("hidden_size", 512)))
+    return dict(_text(config)) | ({PROJECTION: projection} if projects else {})
 
 
 def _text(config: Mapping[str, Any]) -> Shapes:
@@ -218,7 +229,11 @@ def _text(config: Mapping[str, Any]) -> Shapes:
     yield from norm("final_layer_norm", width)
 
 
-def plain_text(found: Mapping[str, Shape]) -> dict[str, Shape]:
+def plain_text(found: Mapping[str, Shape], projects: bool = False) -> dict[str, Shape]:
     """Without the prefix, and without what is not of the text encoder."""
     named = {name.removeprefix("text_model."): shape for name, shape in found.items()}
-    return {name: shape for name, shape in named.items() if not name.startswith(BESIDE_TEXT)}
+    return {
+        name: shape
+        for name, shape in named.items()
+        if not name.startswith(BESIDE_TEXT) or (projects and name == PROJECTION)
+    }

@@ -25,6 +25,7 @@ class Row:
     networks: tuple[str, ...]  # folders with weights
     tokenizers: tuple[str, ...]
     opened_by: str  # module:class
+    sizes: tuple[str, ...] = ("full",)  # of its ControlNets
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -39,7 +40,15 @@ SD = Row(
     tokenizers=("tokenizer",),
     opened_by="everstep.models.sd:StableDiffusion",
 )
-ROWS = (SD,)
+SDXL = Row(
+    name="sdxl",
+    title="Stable Diffusion XL",
+    networks=("unet", "vae", "text_encoder", "text_encoder_2"),
+    tokenizers=("tokenizer", "tokenizer_2"),
+    opened_by="everstep.models.sdxl:StableDiffusionXL",
+    sizes=("full", "mid", "small"),
+)
+ROWS = (SD, SDXL)
 
 
 def row_of(folder: Path) -> Row:
@@ -49,7 +58,7 @@ def row_of(folder: Path) -> Row:
 
 def row_of_names(names: Iterable[str]) -> Row:
     """The same, by the names of its folders."""
-    return SD
+    return SDXL if "text_encoder_2" in names else SD
 
 
 def open_family(base: "BaseFolder", arithmetic: "Arithmetic", compute: "Compute") -> "Family":

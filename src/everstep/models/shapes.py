@@ -43,9 +43,26 @@ def hint_channels(base: BaseFolder) -> tuple[int, ...]:
     return (*HINT_CHANNELS, *[HINT_CHANNELS[-1]] * halvings)[: halvings + 1]
 
 
-def new_controlnet_shapes(base: BaseFolder) -> dict[str, Shape] | None:
+# Of SDXL: what diffusers published, and what the programs that draw know. Fewer layers hear the text, or none does.
+SMALLER = {
+    "mid": (("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"), 1),
+    "small": (("DownBlock2D",) * 3, 0),
+}
+
+
+def smaller(config: Mapping[str, Any], size: str) -> dict[str, Any]:
+    """What the config of a smaller ControlNet says otherwise than that of a full one."""
+    if size == "full":
+        return {}
+    kinds, depth = SMALLER[size]
+    blocks = len(config["down_block_types"])
+    return {"down_block_types": kinds[-blocks:], "transformer_layers_per_block": (0,) * (blocks - 1) + (depth,)}
+
+
+def new_controlnet_shapes(base: BaseFolder, size: str = "full") -> dict[str, Shape] | None:
     """Every tensor of a ControlNet that is begun from a base, in the order of its state; None for unknown blocks."""
-    return controlnet_shapes(base.config("unet"), hint_channels(base))
+    unet = base.config("unet")
+    return controlnet_shapes({**unet, **smaller(unet, size)}, hint_channels(base))
 
 
 def controlnet_shapes(config: Mapping[str, Any], hint: Sequence[int]) -> dict[str, Shape] | None:
@@ -65,9 +82,8 @@ def _controlnet(config: Mapping[str, Any], hint: Sequence[int]) -> Shapes:
     yield from conv("conv_in", int(config.get("in_channels", 4)), first)
     yield from linear("time_embedding.linear_1", first, time)
     yield from linear("time_embedding.linear_2", time, time)
-    if config.get("addition_embed_type"):  # the pooled text, and the sizes that the picture had
-        yield from linear("add_embedding.linear_1", int(config["projection_class_embeddings_input_dim"]), time)
-        yield from linear("add_embedding.linear_2", time, time)
+    if config.get("addition_embed_type"):
+        yield from second_embedding(config, time)
     yield from _hint_encoder(int(config.get("conditioning_channels", IMAGE_CHANNELS)), hint, first)
     for number, kind in enumerate(config["down_block_types"]):
         yield from down_block(config, number, kind, widths, layers, time)
@@ -87,6 +103,12 @@ def _residual_widths(widths: Sequence[int], layers: int) -> list[int]:
     for number, width in enumerate(widths):
         found += [width] * (layers + (number < len(widths) - 1))
     return found
+
+
+def second_embedding(config: Mapping[str, Any], time: int) -> Shapes:
+    """SDXL's, of the whole text and of the sizes that the picture had."""
+    yield from linear("add_embedding.linear_1", int(config["projection_class_embeddings_input_dim"]), time)
+    yield from linear("add_embedding.linear_2", time, time)
 
 
 def _hint_encoder(channels: int, hint: Sequence[int], out: int) -> Shapes:

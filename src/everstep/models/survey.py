@@ -13,10 +13,12 @@ from everstep.models.brought import SUPPORTED
 from everstep.models.configs import Kl, Part, Scheduler, Text, Tiny, Unet, checked
 from everstep.models.families import DISTILLED_SCHEDULERS, family_of_unet
 from everstep.models.parts import modern_vae, plain_text, text_shapes, unet_shapes, vae_shapes
+from everstep.models.registry import SDXL
 from everstep.models.tokens import check_tokenizer
-from everstep.models.weights import Shape, be, count, listed, shapes_of, unlike
+from everstep.models.weights import TEXT_ENCODERS, Shape, be, count, listed, shapes_of, unlike
 
 VAES: dict[str, type[Part]] = {"AutoencoderKL": Kl, "AutoencoderTiny": Tiny}
+FRAME_NUMBERS = 6  # what SDXL hears of sizes and crops: contracts.Batch.frames_B6
 TEXT_MODELS = ("clip_text_model", "clip")
 SCHEDULERS = {
     f"{name}Scheduler"
@@ -38,18 +40,16 @@ def survey(base: BaseFolder) -> BaseFolder:
     _refuse_class(base, "vae", base.config("vae"), tuple(VAES))
     vae = checked(base.config_path("vae"), VAES[str(vae_class)])
     _check_unet(base, unet, vae)
-    text = text_config(base)
+    texts = {part: text_config(base, part) for part in base.row.networks if part in TEXT_ENCODERS}
     _check_scheduler(base)
-    if unet["cross_attention_dim"] != text["hidden_size"]:
-        raise UserError(
-            f"{base.name}: unet/config.json wants text of width {unet['cross_attention_dim']} (cross_attention_dim), "
-            f"but text_encoder/config.json gives {text['hidden_size']} (hidden_size): they are of two bases. "
-            "Nothing was started."
-        )
-    check_tokenizer(base.path / "tokenizer", int(text["vocab_size"]))
+    _check_text(base, unet, texts)
+    for tokenizer, text in zip(base.row.tokenizers, texts.values(), strict=True):
+        check_tokenizer(base.path / tokenizer, int(text["vocab_size"]))
     _compare(base, "unet", unet_shapes(unet), lambda found: found)
     _compare(base, "vae", vae_shapes(vae), modern_vae)
-    _compare(base, "text_encoder", text_shapes(text), plain_text)
+    for part, text in texts.items():
+        projects = part != "text_encoder"
+        _compare(base, part, text_shapes(text, projects), lambda found, projects=projects: plain_text(found, projects))
     return replace(base, notes=_notes(base))
 
 
@@ -65,7 +65,7 @@ def _refuse_class(base: BaseFolder, part: str, config: Mapping[str, Any], known:
 
 def _check_unet(base: BaseFolder, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
     latents = int(vae["latent_channels"])
-    if other := family_of_unet(unet, latents):
+    if other := family_of_unet(unet, latents, hears_sizes=base.row is SDXL):
         raise UserError(f"{base.name} is {other}. {SUPPORTED} Nothing was started.")
     for key in ("in_channels", "out_channels"):
         if unet[key] != latents:
@@ -84,15 +84,39 @@ def _check_unet(base: BaseFolder, unet: Mapping[str, Any], vae: Mapping[str, Any
                         f"{unet['block_out_channels']}. Nothing was started.")  # fmt: skip
 
 
-def text_config(base: BaseFolder) -> dict[str, Any]:
-    """Of the text encoder, with what it leaves out. Raises: UserError."""
-    path = base.config_path("text_encoder")
-    kind = base.config("text_encoder").get("model_type")
+def _check_text(base: BaseFolder, unet: Mapping[str, Any], texts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises: UserError where the UNet wants other text than the encoders give."""
+    widths = [int(text["hidden_size"]) for text in texts.values()]
+    if unet["cross_attention_dim"] != sum(widths):
+        given = " and ".join(f"{part}/config.json gives {text['hidden_size']}" for part, text in texts.items())
+        raise UserError(
+            f"{base.name}: unet/config.json wants text of width {unet['cross_attention_dim']} (cross_attention_dim), "
+            f"but {given} (hidden_size): they are of two bases. Nothing was started."
+        )
+    if base.row is not SDXL:
+        return
+    path, sides = base.config_path("unet"), unet["addition_time_embed_dim"]
+    if unet.get("addition_embed_type") != "text_time" or sides is None:
+        raise UserError(f"{path} names no addition_embed_type text_time with an addition_time_embed_dim, but "
+                        "text_encoder_2/ is there: they are of two bases. Nothing was started.")  # fmt: skip
+    width = FRAME_NUMBERS * sides + int(texts["text_encoder_2"]["projection_dim"])
+    if unet["projection_class_embeddings_input_dim"] != width:
+        raise UserError(
+            f"{path}: projection_class_embeddings_input_dim is {unet['projection_class_embeddings_input_dim']}, but "
+            f"the whole text (text_encoder_2/config.json: projection_dim) and six sizes (addition_time_embed_dim) make "
+            f"{width}: they are of two bases. Nothing was started."
+        )
+
+
+def text_config(base: BaseFolder, part: str = "text_encoder") -> dict[str, Any]:
+    """Of a text encoder, with what it leaves out. Raises: UserError."""
+    path = base.config_path(part)
+    kind = base.config(part).get("model_type")
     if kind not in TEXT_MODELS:
         told = f"is of the kind {kind!r:.60}" if kind else "names no kind (model_type)"
         raise UserError(f"{path} {told}, but a text encoder of CLIP is needed (clip_text_model). {SUPPORTED} "
                         "Nothing was started.")  # fmt: skip
-    nested = base.config("text_encoder").get("text_config")
+    nested = base.config(part).get("text_config")
     if kind == "clip" and isinstance(nested, dict):
         return {**Text().model_dump(), **nested}
     return checked(path, Text)
@@ -128,7 +152,7 @@ def _compare(base: BaseFolder, part: str, expected: Mapping[str, Shape] | None, 
 
 
 def _notes(base: BaseFolder) -> tuple[str, ...]:
-    halved = [part for part in ("unet", "vae", "text_encoder") if base.weights(part).variant]
+    halved = [part for part in base.row.networks if base.weights(part).variant]
     if not halved:
         return ()
     return (f"{base.name}: of {listed(halved)} only the .fp16. variant {be(halved)} there; it is used.",)

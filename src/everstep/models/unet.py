@@ -63,7 +63,7 @@ class UnetFamily:
 
     # --- the ControlNet ------------------------------------------------------------------------------------
 
-    def new_controlnet(self, seed: int, hint_start: str = "zero") -> ControlNetModel:
+    def new_controlnet(self, seed: int, hint_start: str = "zero", size: str = "full") -> ControlNetModel:
         """A copy of the base's encoder behind zero convolutions, float32, on the device.
 
         The hint encoder halves the picture as often as the VAE does; its last layer begins at zero, or at random, so
@@ -75,10 +75,14 @@ class UnetFamily:
             unet = part(UNet2DConditionModel, self.base, "unet", torch.float32)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=hint_channels(self.base))
+            controlnet = self._begin(unet, size)
             if hint_start == "random":
                 controlnet.controlnet_cond_embedding.conv_out.reset_parameters()
         return self._trainable(controlnet)
+
+    def _begin(self, unet: UNet2DConditionModel, size: str) -> ControlNetModel:
+        assert size == "full", size  # others are refused before anything starts
+        return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=hint_channels(self.base))
 
     def adds_nothing(self, controlnet: ControlNetModel) -> bool:
         """Whether its zero convolutions are still zero: it predicts what the base does, whatever the condition."""

@@ -210,7 +210,7 @@ def _restore(
 def _controlnet(family: Family, optim: Optim, going_on: Version | None) -> tuple[Any, ParentRef | None]:
     start_from = optim.start_from
     if start_from is None:
-        return family.new_controlnet(optim.seed, optim.hint_start), None
+        return family.new_controlnet(optim.seed, optim.hint_start, optim.control), None
     folder, number = split_spec(start_from)
     if going_on is not None:
         # All weights come from there; the start, which may be gone, is only told of in what is made.

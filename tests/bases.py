@@ -1,13 +1,15 @@
 """Bases with random weights in the layouts of real families: every part real, as small as it can be."""
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-import everstep.models.libraries  # noqa: F401
+import everstep
+import everstep.models.libraries
 from small_base.tokenizer import write_tokenizer
 
 CAPTIONS = ("red circle with blue background", "a photo of a cat", "green lime teal navy white black")
@@ -100,5 +102,50 @@ def write_base(folder: Path, like: str) -> Path:
             "force_zeros_for_empty_prompt": True,
         }
         index = {key: value for key, value in index.items() if key not in ("safety_checker",)} | second
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def write_xl_of_circles(folder: Path) -> Path:
+    """The built-in base in the shape of SDXL: a denoiser that has learned, 64 px.
+
+    Whatever the prompt, both text encoders together say what the built-in one says of none; the UNet hears that and
+    nothing of sizes.
+    """
+    circles = Path(everstep.__file__).parent / "bases/circles"
+    for part in ("vae", "scheduler", "tokenizer"):
+        shutil.copytree(circles / part, folder / part)
+    shutil.copytree(circles / "tokenizer", folder / "tokenizer_2")
+    text = CLIPTextModel.from_pretrained(circles / "text_encoder", dtype=torch.float32)
+    ids = CLIPTokenizer.from_pretrained(circles / "tokenizer")(
+        "", padding="max_length", max_length=text.config.max_position_embeddings, return_tensors="pt"
+    ).input_ids
+    with torch.no_grad():
+        of_nothing_LD = text(ids)[0][0]
+        silent = {name: torch.zeros_like(tensor) for name, tensor in text.state_dict().items()}
+        text.load_state_dict(silent)
+        deaf = CLIPTextModelWithProjection(text.config)
+        deaf.load_state_dict({name: torch.zeros_like(tensor) for name, tensor in deaf.state_dict().items()})
+        text.get_parameter(next(name for name in silent if name.endswith("position_embedding.weight"))).copy_(
+            of_nothing_LD
+        )
+    text.save_pretrained(folder / "text_encoder")
+    deaf.save_pretrained(folder / "text_encoder_2")
+    unet = UNet2DConditionModel.from_pretrained(circles / "unet", dtype=torch.float32)
+    width = unet.config.cross_attention_dim
+    beside = {
+        "cross_attention_dim": 2 * width,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 6 * 8 + width,
+    }
+    made = UNet2DConditionModel.from_config({**unet.config, **beside})
+    held = {name: torch.zeros_like(tensor) for name, tensor in made.state_dict().items()} | unet.state_dict()
+    for name, tensor in made.state_dict().items():
+        if held[name].shape != tensor.shape:  # what is heard of the text: of the second encoder nothing
+            held[name] = torch.cat([held[name], torch.zeros_like(held[name])], dim=1)
+    made.load_state_dict(held)
+    made.save_pretrained(folder / "unet")
+    index = {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": False}
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder

@@ -12,7 +12,7 @@ import torch
 from diffusers import ControlNetModel, StableDiffusionXLControlNetPipeline, UniPCMultistepScheduler
 from PIL import Image
 
-from bases import write_base
+from bases import write_base, write_xl_of_circles
 from everstep.config.schema import Compute
 from everstep.contracts import Batch, ExampleSettings
 from everstep.data import BatchStream, frame, open_source, split
@@ -191,6 +191,17 @@ def test_the_picture_of_sample_is_that_of_the_pipeline_anyone_builds(
         width=16,
     ).images[0]
     np.testing.assert_array_equal(picture(Path("ours.png")), np.asarray(theirs))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("control", ["full", "small"])
+def test_a_controlnet_for_sdxl_is_called_obeyed(everstep: Everstep, workplace: Path, control: str) -> None:
+    """The quickstart's recipe, on a base that draws; a few minutes each."""
+    made = write_xl_of_circles(workplace / "xl")
+    words = ("--base", made, "--optim.control", control, "--sampling.pairs", 0, "--versions.every", 200)
+    ended = everstep("train", "circles", "--run", "a", *words)
+    assert ended.code == 0, ended.out
+    assert ": obeyed by step" in ended.out
 
 
 def test_a_smaller_controlnet_is_trained_started_from_and_exported(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from bases import write_base
 from everstep.config import dump, resolve
 from everstep.versions import Run
 from street import Everstep, Row, Street, Words, read_golden, walk
@@ -19,6 +20,7 @@ Spoil = Callable[[Path], object]
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
+SECOND = "text_encoder_2/model.safetensors"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3438167536\n"
 
 
@@ -76,6 +78,14 @@ def sharded(folder: Path, left_out: bool = False) -> None:
     (folder / f"unet/{stem}.safetensors.index.json").write_text(json.dumps(index))
     if left_out:
         (folder / f"unet/{stem}-00002-of-00002.safetensors").unlink()
+
+
+def xl(street: Street, name: str, *spoils: Spoil) -> Path:
+    """A base of SDXL, spoilt."""
+    folder = write_base(street.folder / name, like="sdxl")
+    for spoil in spoils:
+        spoil(folder)
+    return folder
 
 
 def drop(*names: str) -> Callable[[dict[str, np.ndarray]], object]:
@@ -169,6 +179,15 @@ NET = "diffusion_pytorch_model.safetensors"
 FAMILIES = [
     brought("family_sdxl", folder_with(index={"_class_name": "StableDiffusionXLPipeline"}, unet={})),
     base("family_sdxl_by_its_unet", config("unet/config.json", addition_embed_type="text_time")),
+    brought("family_sdxl_turbo", lambda street: xl(street, "sdxl-turbo")),
+    brought("sdxl_half", lambda street: xl(street, "xl", lambda folder: shutil.rmtree(folder / "tokenizer_2"))),
+    brought("sdxl_inpainting", lambda street: xl(street, "xl", config("unet/config.json", in_channels=9))),
+    brought("sdxl_other_sizes", lambda street: xl(street, "xl", config("unet/config.json", addition_time_embed_dim=8))),
+    brought("sdxl_other_text", lambda street: xl(street, "xl", config("text_encoder_2/config.json", hidden_size=8))),
+    brought(
+        "sdxl_unprojected",
+        lambda street: xl(street, "xl", tensors(SECOND, drop("text_projection.weight"))),
+    ),
     brought("family_refiner", folder_with(unet={"addition_embed_type": "text_time"}, text_encoder_2={})),
     brought("family_flux", folder_with(transformer={"_class_name": "FluxTransformer2DModel"})),
     brought("family_sd3", folder_with(transformer={"_class_name": "SD3Transformer2DModel"}, text_encoder_3={})),

@@ -9,6 +9,7 @@ from everstep.exchange.keys import Layout
 from everstep.exchange.lllite import is_lllite, lllite_shapes, sizes_of
 from everstep.exchange.operations import Shape
 from everstep.exchange.readers import COMFYUI, CONDITIONS, DIFFUSERS, INVOKEAI, READERS
+from everstep.models.shapes import HINT_CHANNELS, controlnet_shapes, smaller
 from exchange import plans
 from exchange.readers import rules
 
@@ -29,6 +30,15 @@ def as_what(reader: str, shapes: dict[str, Shape], name: str = "edges_canny_sd1_
 @pytest.mark.parametrize("kind", plans.CONTROLNETS)
 def test_a_network_is_known_by_its_shapes(kind: str) -> None:
     assert kind_of(plans.controlnet(kind)) == kind
+
+
+@pytest.mark.parametrize(("size", "kind"), [("full", "sdxl"), ("mid", "sdxl-mid"), ("small", "sdxl-small")])
+def test_what_is_trained_for_sdxl_is_what_the_programs_know(size: str, kind: str) -> None:
+    config = plans.CONTROLNETS["sdxl"]
+    found = controlnet_shapes({**config, **smaller(config, size)}, HINT_CHANNELS)
+    assert found is not None
+    assert kind_of(found) == kind
+    assert found == plans.controlnet(kind)
 
 
 @pytest.mark.parametrize(("reader", "kind"), SINGLES)

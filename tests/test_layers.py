@@ -122,3 +122,14 @@ def test_verbs_that_look_at_versions_load_neither_torch_nor_numpy(run: Run, verb
         check=True,
     )
     assert ended.stdout.splitlines()[-1] == "[]"
+
+
+# A family is one file in models/, one row in its registry, one table in exchange/.
+FAMILIES = ("sd", "sdxl", "unet")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_nothing_but_the_registry_names_a_family(path: Path) -> None:
+    if room(path) == "models" and path.stem in FAMILIES:
+        return
+    assert not imported(path) & {f"everstep.models.{name}" for name in FAMILIES}

@@ -14,8 +14,8 @@ from everstep.versions.layout import RunLayout
 
 
 def is_gone(place: str) -> bool:
-    """Whether a folder that was there is not any more; of a hub id or what is built in nothing can be said."""
-    return Path(place).is_absolute() and not Path(place).is_dir()
+    """Whether a folder, or a file, is not there any more; of a hub id or what is built in nothing is known."""
+    return Path(place).is_absolute() and not Path(place).exists()
 
 
 def gone(run: Path, key: str, place: str) -> UserError:

@@ -5,6 +5,7 @@ Never imports torch.
 
 from everstep.config import Config
 from everstep.config.load import validate
+from everstep.contracts import During
 from everstep.errors import UserError
 from everstep.evaluation.pictures.adherence import MODELS, check_scoring
 from everstep.launch.machine import refuse_unfit
@@ -12,14 +13,15 @@ from everstep.models.base import BaseFolder, locate
 from everstep.models.beginning import check_start, controlnet_folder
 from everstep.models.survey import survey
 from everstep.places import absolute, as_text, spelled
+from everstep.telling import untold
 from everstep.train.boards import check_tracking
 from everstep.versions import Run, run_folder, split_spec
 
 
-def complete(config: Config) -> tuple[Config, BaseFolder]:
+def complete(config: Config, during: During = untold) -> tuple[Config, BaseFolder]:
     """Settings in which nothing is left open: absolute paths, the resolution. Raises: UserError."""
     refuse_unfit(config)
-    base = survey(locate(config.base.path, config.base.revision))
+    base = survey(locate(config.base.path, config.base.revision, during))
     resolution = config.data.resolution or base.native_resolution()
     base.latent_shape(resolution)
     _check_control(config, base)

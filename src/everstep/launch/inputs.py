@@ -65,7 +65,7 @@ def new_inputs(config: Config, report: Report, during: During = untold) -> Input
     """Of a run that has not begun. Raises: UserError."""
     _refuse_impossible(config)
     check_most_pictures(config)
-    return Inputs(*complete(config), report, during)
+    return Inputs(*complete(config, during), report, during)
 
 
 def inputs_within(run: Run, before: Config, asked: Config, report: Report, during: During = untold) -> Inputs:
@@ -82,7 +82,7 @@ def inputs_within(run: Run, before: Config, asked: Config, report: Report, durin
             raise moved.gone(run.path, key, place)
     # Hence only what is new in it is looked at.
     optim = asked.optim.model_copy(update={"start_from": None})
-    completed, base = complete(asked.model_copy(update={"optim": optim}))
+    completed, base = complete(asked.model_copy(update={"optim": optim}), during)
     start_from = _start_meant(asked.optim.start_from, before.optim.start_from)
     optim = completed.optim.model_copy(update={"start_from": start_from})
     return Inputs(completed.model_copy(update={"optim": optim}), base, report, during)

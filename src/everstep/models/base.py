@@ -12,12 +12,13 @@ from typing import Any
 
 import xxhash
 
-from everstep.contracts import Counted
+from everstep.contracts import Counted, During
 from everstep.errors import UserError
 from everstep.models.brought import SUPPORTED, elsewhere, is_base, kind_of_folder, refuse_file
 from everstep.models.families import distilled_name, family_of_folder
 from everstep.models.hub import TOKENIZER, download
 from everstep.models.registry import Row, row_of
+from everstep.models.unpacked import unpacked
 from everstep.models.weights import (
     DIFFUSERS,
     TEXT_ENCODERS,
@@ -29,6 +30,7 @@ from everstep.models.weights import (
     reason,
 )
 from everstep.places import absolute, as_text, spelled
+from everstep.telling import untold
 
 BUILTINS = ("circles",)
 ALGORITHM = "xxh3-128"
@@ -149,8 +151,8 @@ def differing_files(then: Mapping[str, str], now: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def locate(name: str, revision: str | None = None) -> BaseFolder:
-    """Find a built-in base, a folder, or a hub id (downloaded if it is not in the cache).
+def locate(name: str, revision: str | None = None, during: During = untold) -> BaseFolder:
+    """Find a built-in base, a folder, a file (unpacked once), or a hub id (downloaded if it is not in the cache).
 
     Raises: UserError with the nearest folder name if there is nothing of this name, and what it is if it is no base.
     """
@@ -159,6 +161,9 @@ def locate(name: str, revision: str | None = None) -> BaseFolder:
     path = _path_of(name)
     if path.is_dir():
         return BaseFolder(as_text(absolute(path), "The base"), _checked(absolute(path), name))
+    if path.is_file() and (folder := unpacked(absolute(path), during)) is not None:
+        note = f"{path} is one file; what is in it is used as it lies in {folder}."
+        return BaseFolder(as_text(absolute(path), "The base"), _checked(folder, path.stem), notes=(note,))
     if path.exists():
         raise refuse_file(path.absolute(), "a base is a folder in diffusers layout")
     if path.is_symlink():

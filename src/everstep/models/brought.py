@@ -31,7 +31,13 @@ FILES = (
     (("encoder.conv_in", "first_stage_model.", "decoder.conv_in"), "a VAE's weights"),
     (("text_model.", "embeddings.token_embedding"), "a text encoder's weights"),
 )
-WHOLE = ("a whole Stable Diffusion 1.x", "a whole Stable Diffusion 2.x")
+# By what diffusers converts bases in one file that unpacked.py does not take: pickled ones, those of 2.x (which do not
+# say whether they predict noise or velocity), and what was built otherwise.
+WHOLE = {
+    "a whole Stable Diffusion 1.x": "StableDiffusionPipeline",
+    "a whole Stable Diffusion 2.x": "StableDiffusionPipeline",
+    "a whole Stable Diffusion XL": "StableDiffusionXLPipeline",
+}
 
 
 def kind_of_names(names: Iterable[str]) -> str | None:
@@ -60,7 +66,7 @@ def refuse_file(path: Path, wanted: str) -> UserError:
     said = f"{path} is {told}; {wanted}. Nothing was started."
     if kind in WHOLE and is_base_wanted:
         out = path.with_name(f"{path.stem}-diffusers")
-        said += f"\nConvert it once: {_convert('StableDiffusionPipeline', path, out)}\nThen: --base {out}"
+        said += f"\nConvert it once: {_convert(WHOLE[kind], path, out)}\nThen: --base {out}"
     elif kind and kind.startswith("a whole") and is_base_wanted:
         said += f"\n{SUPPORTED}"
     elif kind == "a ControlNet as its authors store it" and not is_base_wanted:

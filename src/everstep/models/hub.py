@@ -10,6 +10,7 @@ from everstep.errors import UserError
 from everstep.models.registry import row_of_names
 from everstep.models.weights import DIFFUSERS, TEXT_ENCODERS, TRANSFORMERS, VARIANT
 
+CLIP = "openai/clip-vit-large-patch14"
 TOKENIZER = (
     "added_tokens.json",
     "merges.txt",
@@ -82,6 +83,20 @@ def download(name: str, revision: str | None) -> Path:
                 raise
             failed = failed or _first(error)
     raise UserError(f"The base {name} is no folder here and could not be had from the hub: {failed}")
+
+
+def fetch_tokenizer(needed_by: Path) -> Path:
+    """The folder with CLIP's vocabulary, from the hub or from its cache. Raises: UserError saying what else will do."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        found = [Path(hf_hub_download(CLIP, name)) for name in ("vocab.json", "merges.txt")]
+    except Exception as error:  # as in `download`: what carries a request has errors of its own
+        raise UserError(
+            f"{needed_by} has no tokenizer in it, and {CLIP} could not be had from the hub: {_first(error)}. "
+            f"Nothing was started.\nA folder {needed_by.parent / 'tokenizer'} with vocab.json and merges.txt will do."
+        ) from None
+    return found[0].parent
 
 
 def _first(error: Exception) -> str:

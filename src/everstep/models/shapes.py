@@ -6,9 +6,10 @@ models/unets/unet_2d_blocks.py. Knows nothing of versions.
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from everstep.models.base import BaseFolder
+if TYPE_CHECKING:
+    from everstep.models.base import BaseFolder
 
 HINT_CHANNELS = (16, 32, 96, 256)  # the paper's hint encoder; each entry after the first halves the picture
 IMAGE_CHANNELS = 3
@@ -37,7 +38,7 @@ OF_CONTROLNETS = {
 BLOCKS = ("CrossAttnDownBlock2D", "DownBlock2D")
 
 
-def hint_channels(base: BaseFolder) -> tuple[int, ...]:
+def hint_channels(base: "BaseFolder") -> tuple[int, ...]:
     """Widths of a new ControlNet's hint encoder: it halves the picture as often as the base's VAE does."""
     halvings = base.vae_factor().bit_length() - 1
     return (*HINT_CHANNELS, *[HINT_CHANNELS[-1]] * halvings)[: halvings + 1]
@@ -59,7 +60,7 @@ def smaller(config: Mapping[str, Any], size: str) -> dict[str, Any]:
     return {"down_block_types": kinds[-blocks:], "transformer_layers_per_block": (0,) * (blocks - 1) + (depth,)}
 
 
-def new_controlnet_shapes(base: BaseFolder, size: str = "full") -> dict[str, Shape] | None:
+def new_controlnet_shapes(base: "BaseFolder", size: str = "full") -> dict[str, Shape] | None:
     """Every tensor of a ControlNet that is begun from a base, in the order of its state; None for unknown blocks."""
     unet = base.config("unet")
     return controlnet_shapes({**unet, **smaller(unet, size)}, hint_channels(base))

@@ -50,7 +50,7 @@ def survey(base: BaseFolder) -> BaseFolder:
     for part, text in texts.items():
         projects = part != "text_encoder"
         _compare(base, part, text_shapes(text, projects), lambda found, projects=projects: plain_text(found, projects))
-    return replace(base, notes=_notes(base))
+    return replace(base, notes=(*base.notes, *_notes(base)))
 
 
 def _refuse_class(base: BaseFolder, part: str, config: Mapping[str, Any], known: tuple[str, ...]) -> None:

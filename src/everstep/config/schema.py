@@ -63,7 +63,7 @@ class Optim(Section):
     """How the ControlNet is trained."""
 
     start_from: str | None = None
-    """Weights to start from: RUN@VERSION or a ControlNet folder; left out, the base with zero convolutions."""
+    """Weights to start from: RUN@VERSION, a ControlNet's folder or file; left out, the base with zero convolutions."""
     hint_start: Literal["zero", "random"] = "zero"
     """How the hint encoder's last layer begins; behind the zero convolutions, step 0 draws as the base either way."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

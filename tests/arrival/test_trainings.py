@@ -104,7 +104,7 @@ def test_the_newest_of_lightnings_checkpoints(tiny_base: Path, everstep: Everste
     assert "It was trained for 3 steps before." in ended.out
     assert_same_moments(workplace / "mine/training/optimizer.safetensors", moments)
     receipt = json.loads((workplace / "mine/receipt.json").read_text())
-    assert {"callbacks", "random states", "1 tensors of model"} <= set(receipt["not_taken"])
+    assert {"callbacks", "random states", "1 tensor of model"} <= set(receipt["not_taken"])
 
 
 def of_eight_bits(state: dict[str, Any]) -> None:

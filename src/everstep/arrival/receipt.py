@@ -9,7 +9,6 @@ from everstep import __version__
 from everstep.arrival.taking import Taken
 from everstep.exchange.architecture import TITLES
 from everstep.models.weights import listed
-from everstep.units import size
 
 CHUNK_BYTES = 8 << 20
 WHOLE = 64  # names that a receipt lists one by one
@@ -41,7 +40,7 @@ def receipt_of(taken: Taken, source: str, moments: str | None) -> dict[str, Any]
 
 
 def _others(others: Counter[str]) -> list[str]:
-    return [f"{number:,} tensors of {name}" for name, number in others.items()]
+    return [f"{number:,} tensor{'' if number == 1 else 's'} of {name}" for name, number in others.items()]
 
 
 def _items(shape: tuple[int, ...]) -> int:
@@ -77,7 +76,3 @@ def lines(receipt: dict[str, Any]) -> list[str]:
     if not_taken := receipt["not_taken"]:
         told.append(f"Not taken: {', '.join(not_taken[:8])}{' and more' if len(not_taken) > 8 else ''}.")
     return told
-
-
-def sizes(receipt: dict[str, Any]) -> str:
-    return size(sum(file["size_bytes"] for file in receipt["files"]))

@@ -16,7 +16,7 @@ FLOORS = {
     8: ("cli",),
     7: ("launch",),
     6: ("train", "delivery"),
-    5: ("evaluation",),
+    5: ("evaluation", "arrival"),
     4: ("models",),
     3: ("config", "records", "keeping", "exchange"),
     2: ("versions", "data"),

@@ -30,6 +30,7 @@ VERBS = {
     "compare": "Draw the same held-out pairs with several versions: one contact sheet and one table.",
     "sample": "Draw a picture with a version.",
     "export": "Write a version's ControlNet for another program, and read it back.",
+    "import": "Take over a ControlNet that another program made, whatever its format.",
     "score": "Measure whether versions obey their condition.",
     "reproduce": "Draw a version's contact sheet again and compare.",
     "replay": "Train from the version before again, beside the run, and compare every bit.",
@@ -41,6 +42,7 @@ VERBS = {
     "prune": "Let versions go that no policy of the run keeps.",
     "check": "Check a folder of pairs before it is trained on.",
 }
+MODULES = {"import": "importing"}  # no module may have the name of a statement
 SHORT_FLAGS = {
     "--base": "--base.path",
     "--data": "--data.path",
@@ -69,7 +71,7 @@ def build_app() -> App:
         config=[Env("EVERSTEP_", command=False)],
     )
     for verb, sentence in VERBS.items():
-        app.command(f"everstep.cli.{verb}:{verb}_", name=verb, help=sentence)
+        app.command(f"everstep.cli.{MODULES.get(verb, verb)}:{verb}_", name=verb, help=sentence)
     return app
 
 

@@ -63,7 +63,7 @@ class Optim(Section):
     """How the ControlNet is trained."""
 
     start_from: str | None = None
-    """Weights to start from: RUN@VERSION or a ControlNet folder; left out, the base with zero convolutions."""
+    """Weights to start from: RUN@VERSION, a ControlNet's folder or file; left out, the base with zero convolutions."""
     control: Literal["full", "mid", "small"] = "full"
     """What is trained: a whole ControlNet, or one of those of SDXL in which fewer blocks hear the text, or none."""
     hint_start: Literal["zero", "random"] = "zero"

@@ -111,14 +111,14 @@ class Layout:
             if (found := first.fullmatch(name)) is None:
                 continue
             holes = {key: int(text) if len(key) == 1 else text for key, text in found.groupdict().items()}
-            if rule.beside is not None and _filled(rule.beside, holes) not in plan:
+            if rule.beside is not None and filled(rule.beside, holes) not in plan:
                 continue
-            if rule.without is not None and _filled(rule.without, holes) in plan:
+            if rule.without is not None and filled(rule.without, holes) in plan:
                 continue
-            ours = tuple(_filled(pattern, holes) for pattern in rule.our_patterns)
+            ours = tuple(filled(pattern, holes) for pattern in rule.our_patterns)
             if absent := [part for part in ours if part not in plan]:
                 _refuse(f"{self.name} joins what this network has not", missing=absent)
-            theirs = self.prefix + _filled(rule.theirs, {**counts, **holes})
+            theirs = self.prefix + filled(rule.theirs, {**counts, **holes})
             yield Link(ours, theirs, rule.operation, tuple(tuple(plan[part]) for part in ours))
 
 
@@ -189,7 +189,7 @@ def _pattern(ours: str) -> re.Pattern[str]:
     return re.compile("".join(parts) + re.escape(ours[end:]))
 
 
-def _filled(pattern: str, holes: Mapping[str, int | str]) -> str:
+def filled(pattern: str, holes: Mapping[str, int | str]) -> str:
     return HOLE.sub(lambda hole: str(_value(ast.parse(hole[1], mode="eval").body, holes)), pattern)
 
 

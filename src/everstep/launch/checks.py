@@ -3,6 +3,8 @@
 Never imports torch.
 """
 
+from everstep.arrival.cache import start_folder
+from everstep.arrival.finding import is_hub_id
 from everstep.config import Config
 from everstep.config.load import validate
 from everstep.contracts import During
@@ -10,7 +12,7 @@ from everstep.errors import UserError
 from everstep.evaluation.pictures.adherence import MODELS, check_scoring
 from everstep.launch.machine import refuse_unfit
 from everstep.models.base import BaseFolder, locate
-from everstep.models.beginning import check_start, controlnet_folder
+from everstep.models.beginning import check_start
 from everstep.models.survey import survey
 from everstep.places import absolute, as_text, spelled
 from everstep.telling import untold
@@ -58,7 +60,7 @@ def _absolute(path: str) -> str:
 
 
 def _start_from(spec: str | None, base: BaseFolder) -> str | None:
-    """A ControlNet folder or RUN@VERSION, absolute, and with the version's number instead of a moving name."""
+    """RUN@VERSION with the version's number instead of a moving name, or what holds a ControlNet, absolute."""
     if spec is None:
         return None
     folder, version = split_spec(spec)
@@ -66,6 +68,6 @@ def _start_from(spec: str | None, base: BaseFolder) -> str | None:
         found = Run.open(run_folder(folder)).find(version)
         check_start(found.path / "controlnet", base)
         return f"{found.path.parent}@{found.number}"
-    start = controlnet_folder(spec)
-    check_start(start, base)
-    return as_text(absolute(start), "--from")
+    check_start(start_folder(spec, base), base)
+    is_here = spelled(spec).exists() or not is_hub_id(spec)
+    return as_text(absolute(spelled(spec)), "--from") if is_here else spec

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from everstep.arrival.cache import start_folder
 from everstep.config import Config, dump
 from everstep.contracts import TensorFile
 from everstep.errors import DamageFound, UserError
@@ -87,7 +88,9 @@ def _shapes(config: Config, base: BaseFolder) -> dict[str, Shape] | None:
     if spec is None:
         return new_controlnet_shapes(base, config.optim.control)
     folder, number = split_spec(spec)
-    return _stored_shapes(Run.open(run_folder(folder)).find(number).path / "controlnet" if number else Path(spec))
+    return _stored_shapes(
+        Run.open(run_folder(folder)).find(number).path / "controlnet" if number else start_folder(spec, base)
+    )
 
 
 def _stored_shapes(folder: Path) -> dict[str, Shape] | None:

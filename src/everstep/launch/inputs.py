@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from everstep.arrival.cache import is_there
+from everstep.arrival.finding import is_hub_id
 from everstep.config import Config
 from everstep.contracts import During, Report
 from everstep.data import Source
@@ -111,7 +113,8 @@ def _start_meant(asked: str | None, before: str | None) -> str | None:
         return None
     folder, version = split_spec(asked)
     if version is None:
-        return as_text(absolute(spelled(asked)), "--from")
+        is_here = spelled(asked).exists() or not is_hub_id(asked)
+        return as_text(absolute(spelled(asked)), "--from") if is_here else asked
     place = absolute(run_folder(folder))
     was, number = split_spec(before or "")
     named = version_number(f"version_{version.removeprefix('version_')}")
@@ -130,8 +133,8 @@ def _is_same_start(spec: str | None, version: Version) -> bool:
 
 
 def is_gone(spec: str | None) -> bool:
-    """Whether there is neither version nor folder where it says."""
-    return spec is not None and _digest_at(spec) is None and not Path(spec).is_dir()
+    """Whether there is neither version nor anything else where it says."""
+    return spec is not None and _digest_at(spec) is None and not is_there(spec)
 
 
 def _first(version: Version) -> Version | None:

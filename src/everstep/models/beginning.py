@@ -34,7 +34,7 @@ def controlnet_folder(spec: str) -> Path:
     except (OSError, ValueError) as error:
         raise UserError(f"--from {spec[:80]} cannot be looked at: {error}. Nothing was started.") from None
     if is_there:
-        raise refuse_file(path, "a start is RUN@VERSION or a folder with a ControlNet's config.json")
+        raise refuse_file(path, "a start is RUN@VERSION, a ControlNet's folder, or a file of weights")
     raise UserError(
         f"--from {spec} is not there: neither RUN@VERSION nor a folder with a ControlNet's config.json. "
         "Nothing was started."

@@ -69,13 +69,8 @@ def refuse_file(path: Path, wanted: str) -> UserError:
         said += f"\nConvert it once: {_convert(WHOLE[kind], path, out)}\nThen: --base {out}"
     elif kind and kind.startswith("a whole") and is_base_wanted:
         said += f"\n{SUPPORTED}"
-    elif kind == "a ControlNet as its authors store it" and not is_base_wanted:
-        out = path.with_name(f"{path.stem}-diffusers")
-        said += f"\nConvert it once: {_convert('ControlNetModel', path, out)}\nThen: --from {out}"
     elif kind in ("a ControlNet's weights", "a ControlNet as its authors store it") and is_base_wanted:
         said += "\nA ControlNet to start from goes to --from; --base is what it is trained against."
-    elif kind == "a ControlNet's weights" and is_file(path.parent / "config.json"):
-        said += f"\nThe folder that it is in: --from {path.parent}"
     return UserError(said)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from everstep.errors import UserError
 from everstep.models.registry import row_of_names
 from everstep.models.weights import DIFFUSERS, TEXT_ENCODERS, TRANSFORMERS, VARIANT
+from everstep.models.weights import listed as listed_names
 
 CLIP = "openai/clip-vit-large-patch14"
 TOKENIZER = (
@@ -56,6 +57,34 @@ def _weights(names: list[str], stems: tuple[str, str]) -> list[str]:
 
 def download(name: str, revision: str | None) -> Path:
     """The folder of a snapshot in the hub's cache, completed if it can be reached. Raises: UserError."""
+
+    def wanted(listed: list[str]) -> list[str]:
+        found = loaded_files(listed)
+        if "unet/config.json" not in found and not any(file.startswith("transformer/") for file in listed):
+            raise UserError(_no_base(name, listed))
+        return found or ["model_index.json"]
+
+    return _snapshot(name, revision, wanted, "The base ")
+
+
+def download_controlnet(name: str) -> Path:
+    """The same of a ControlNet: its config and weights, or the one file that there is. Raises: UserError."""
+
+    def wanted(listed: list[str]) -> list[str]:
+        top = [file for file in listed if "/" not in file]
+        if "config.json" in top and (weights := _weights(top, DIFFUSERS)):
+            return ["config.json", *weights]
+        single = [file for file in top if file.endswith((".safetensors", ".pth", ".pt", ".ckpt", ".bin"))]
+        if len(single) == 1:
+            return single
+        told = f"it holds {len(single)} files of weights ({listed_names(single)})" if single else "it holds no weights"
+        raise UserError(f"{name} on the hub is not one ControlNet: {told}. Nothing was started.\n"
+                        "Download the one that is meant; its path is taken as well.")  # fmt: skip
+
+    return _snapshot(name, None, wanted, "")
+
+
+def _snapshot(name: str, revision: str | None, wanted: Callable[[list[str]], list[str]], what: str) -> Path:
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -63,11 +92,8 @@ def download(name: str, revision: str | None) -> Path:
         return Path(snapshot_download(name, revision=revision, local_files_only=True))
 
     def fetched() -> Path:
-        listed = HfApi().list_repo_files(name, revision=revision)
-        wanted = loaded_files(listed)
-        if "unet/config.json" not in wanted and not any(file.startswith("transformer/") for file in listed):
-            raise UserError(_no_base(name, listed))
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted or ["model_index.json"]))
+        files = wanted(HfApi().list_repo_files(name, revision=revision))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files))
 
     ways: list[Callable[[], Path]] = [cached] if constants.HF_HUB_OFFLINE else [fetched, cached]
     failed = ""
@@ -82,7 +108,7 @@ def download(name: str, revision: str | None) -> Path:
             if not type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3")):
                 raise
             failed = failed or _first(error)
-    raise UserError(f"The base {name} is no folder here and could not be had from the hub: {failed}")
+    raise UserError(f"{what}{name} is no folder here and could not be had from the hub: {failed}")
 
 
 def fetch_tokenizer(needed_by: Path) -> Path:

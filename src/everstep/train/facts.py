@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from everstep import __version__
+from everstep.arrival.cache import receipt_of_start
 from everstep.contracts import ParentRef
 from everstep.data import Split
 from everstep.models.family import Family
@@ -41,7 +42,7 @@ def version_facts(ready: Ready, family: Family, pairs: Split, origin: ParentRef 
         },
         "inputs": {"condition_range": family.condition_range, "target_range": family.target_range},
         "config": ready.config.model_dump(mode="json"),
-        "started_from": None if origin is None else {"run": origin.run, "version": origin.version},
+        "started_from": _started_from(ready, origin),
         "libraries": {name: installed(name) for name in LIBRARIES},
         "code": {"everstep": __version__, "revision": revision(), "command": _command()},
         "machine": {
@@ -54,6 +55,16 @@ def version_facts(ready: Ready, family: Family, pairs: Split, origin: ParentRef 
             "waiting": how_threads_wait(),
         },
     }
+
+
+def _started_from(ready: Ready, origin: ParentRef | None) -> dict[str, Any] | None:
+    """The version, or what was brought from another program, as its receipt has it."""
+    if origin is not None:
+        return {"run": origin.run, "version": origin.version}
+    receipt = None if ready.version is not None else receipt_of_start(ready.config.optim.start_from, ready.base)
+    if receipt is not None:
+        return {key: receipt[key] for key in ("source", "files", "layout", "family", "steps_before", "moments")}
+    return None if ready.version is None else ready.version.manifest.get("started_from")
 
 
 def revision() -> str | None:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from everstep.arrival.cache import is_there
 from everstep.config import Config, changes
 from everstep.config.load import known_part, validate
 from everstep.config.policy import is_free
@@ -150,8 +151,8 @@ def _check_start(version: Version) -> None:
         raise UserError(
             f"{version.name} began with version_{origin.version} of {origin.run}, which is not there any more."
         )
-    if origin is None and start_from is not None and not (Path(start_from) / "config.json").is_file():
-        raise UserError(f"{version.name} began with the ControlNet in {start_from}, which is not there any more.")
+    if origin is None and start_from is not None and not is_there(start_from):
+        raise UserError(f"{version.name} began with {start_from}, which is not there any more.")
 
 
 def _is_there(origin: ParentRef) -> bool:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from everstep.arrival.cache import receipt_of_start, start_folder
+from everstep.arrival.receipt import lines
 from everstep.config import dump
 from everstep.config.schema import Optim
 from everstep.contracts import ExampleSettings, ParentRef, Reason
@@ -36,6 +38,7 @@ from everstep.train.facts import version_facts
 from everstep.train.judging import Judge
 from everstep.train.loop import Loop
 from everstep.train.metrics import Metrics
+from everstep.train.moments import take_moments
 from everstep.train.optim import make_optimizer
 from everstep.train.progress import Reporter
 from everstep.train.ready import Ready, pairs_of
@@ -161,13 +164,15 @@ def _opening(ready: Ready) -> str:
 def state_of(ready: Ready, family: Family) -> tuple[TrainState, ParentRef | None]:
     """The state before the first step, and the version whose weights it begins with, if any."""
     optim, compute = ready.config.optim, family.arithmetic
-    controlnet, origin = _controlnet(family, optim, ready.version)
+    controlnet, origin = _controlnet(family, optim, ready)
     state = TrainState(
         controlnet=controlnet,
         optimizer=make_optimizer(controlnet, optim),
         scaler=torch.amp.GradScaler(compute.device.type, enabled=compute.needs_loss_scaling),
         ema=Ema(controlnet, optim.ema_decay) if optim.ema_decay else None,
     )
+    if ready.version is None and origin is None and optim.start_from is not None:
+        take_moments(state.optimizer, controlnet, start_folder(optim.start_from, ready.base))
     seed_process(optim.seed)
     return state, origin
 
@@ -196,6 +201,8 @@ def _restore(
     if ready.version is None:
         if origin is not None:
             reporter.say(f"Weights from {origin.run} version_{origin.version}; optimizer and data start anew.")
+        elif (brought := receipt_of_start(ready.config.optim.start_from, ready.base)) is not None:
+            reporter.say("\n".join(lines(brought)))
         return
     try:
         with reporter.during(f"Reading {ready.version.name}, {size(ready.version.size_bytes)}"):
@@ -207,8 +214,8 @@ def _restore(
     reporter.say(receipt(ready, state, family.arithmetic))
 
 
-def _controlnet(family: Family, optim: Optim, going_on: Version | None) -> tuple[Any, ParentRef | None]:
-    start_from = optim.start_from
+def _controlnet(family: Family, optim: Optim, ready: Ready) -> tuple[Any, ParentRef | None]:
+    start_from, going_on = optim.start_from, ready.version
     if start_from is None:
         return family.new_controlnet(optim.seed, optim.hint_start, optim.control), None
     folder, number = split_spec(start_from)
@@ -217,7 +224,7 @@ def _controlnet(family: Family, optim: Optim, going_on: Version | None) -> tuple
         origin = ParentRef(folder, int(number), "") if number is not None and number.isdecimal() else None
         return family.load_controlnet(str(going_on.path / "controlnet")), origin
     if number is None:
-        return family.load_controlnet(start_from), None
+        return family.load_controlnet(str(start_folder(start_from, ready.base))), None
     version = Run.open(Path(folder)).find(number)
     with reading(version.path):
         controlnet = family.load_controlnet(str(version.path / "controlnet"))

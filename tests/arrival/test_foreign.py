@@ -131,6 +131,7 @@ def pipe(folder: Path) -> Path:
 
 HUGE_MEMO = b"\x80\x02}r\xff\xff\xff\x7f."  # a dictionary remembered as the 2,147,483,647th
 HUGE_BYTES = b"\x80\x04\x8e" + struct.pack("<Q", 1 << 45) + b"x."
+NESTED = b"\x80\x02})" + b"\x85" * 1_000_000 + b"K\x01s."  # a key of a million tuples, one in the other
 HOSTILE: dict[str, tuple[Make, str]] = {
     "empty": (written(b""), "is empty"),
     "empty_safetensors": (written(b"", "a.safetensors"), "is empty"),
@@ -164,6 +165,7 @@ HOSTILE: dict[str, tuple[Make, str]] = {
     "without_end": (saved({"a": torch.ones(1).expand(1 << 30)}), "outside of its storage"),
     "memo": (table(HUGE_MEMO), "outside of itself"),
     "long_bytes": (table(HUGE_BYTES), "cannot be read"),
+    "nested_key": (table(NESTED), "more tensors than any training stores"),
     "no_table": (lambda folder: zipped(folder / "a.pth", x=b"1"), "no data.pkl"),
     "other_byteorder": (table(b"\x80\x02}.", **{"a/byteorder": b"big"}), "wrong way round"),
     "list": (saved([torch.ones(1)]), "holds list"),

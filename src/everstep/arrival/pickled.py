@@ -18,7 +18,9 @@ from everstep.arrival.numbers import ITEMS_MOST, Place, Refused
 from everstep.versions.tensorfile import ITEM_BYTES
 
 LARGEST_PICKLE_BYTES = 64 << 20
+MOST_TUPLES = 80_000  # five of a tensor; one in the other, a few more of them overflow Python's own stack as a key
 OPS_THAT_INDEX = {"BINPUT", "LONG_BINPUT", "PUT"}
+OPS_OF_TUPLES = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET"}
 STORAGES = {
     "DoubleStorage": "F64",
     "FloatStorage": "F32",
@@ -193,7 +195,11 @@ def _is_count(number: Any) -> bool:
 
 def _check_table(table: bytes) -> None:
     """The unpickler takes memory as the table tells it to: every length in it must lie inside of it."""
+    tuples = 0
     for operation, argument, _ in pickletools.genops(table):
+        tuples += operation.name in OPS_OF_TUPLES
+        if tuples > MOST_TUPLES:
+            raise Refused("has a table of more tensors than any training stores")
         if operation.name in OPS_THAT_INDEX and int(argument or 0) > len(table):
             raise Refused("has a table with a place outside of itself")
         if operation.name.startswith("EXT"):

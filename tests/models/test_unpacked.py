@@ -15,6 +15,7 @@ from bases import write_base
 from everstep.errors import UserError
 from everstep.exchange import sd
 from everstep.models import base as base_module
+from everstep.models import unpacked as module
 from everstep.models.parts import plain_text
 from everstep.models.unpacked import unpacked
 from everstep.models.whole import SD1, SDXL, WHOLES, Whole
@@ -204,3 +205,49 @@ def test_a_file_is_trained_on_and_gone_on_with(
     version = Run.open(workplace / "runs/a").find("latest")
     assert (version.step, version.manifest["base"]["family"]) == (3, "sdxl" if folder.name == "sdxl" else "sd")
     assert version.manifest["base"]["name"] == str(path)
+
+
+def test_counters_of_other_trainers_are_no_weights(folder: Path, tmp_path: Path) -> None:
+    """Stable Diffusion 1.5 as it was published with its averaged weights holds one."""
+    counter = {"model_ema.num_updates": torch.zeros((), dtype=torch.int32)}
+    assert unpacked(one_file(folder, tmp_path / "one.safetensors", **counter), wholes=small(folder)) is not None
+
+
+def test_without_a_tokenizer_nothing_is_unpacked_in_vain(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    path = one_file(folder, tmp_path / "untold.safetensors", more=torch.zeros(1))
+    shutil.rmtree(tmp_path / "tokenizer")
+    monkeypatch.setattr(module, "_write_part", lambda *words: pytest.fail("gigabytes were written"))
+    with pytest.raises(UserError, match="has no tokenizer in it"):
+        unpacked(path, wholes=small(folder))
+
+
+def test_a_folder_that_lost_a_file_is_made_again(folder: Path, tmp_path: Path) -> None:
+    path = one_file(folder, tmp_path / "one.safetensors", more=torch.zeros(2))
+    made = unpacked(path, wholes=small(folder))
+    assert made is not None
+    (made / "vae/config.json").unlink()  # whoever tidies caches takes what is old
+    assert unpacked(path, wholes=small(folder)) == made
+    assert (made / "vae/config.json").is_file()
+
+
+def test_what_a_kill_left_goes_with_the_next(folder: Path, tmp_path: Path) -> None:
+    path = one_file(folder, tmp_path / "one.safetensors", more=torch.zeros(3))
+    made = unpacked(path, wholes=small(folder))
+    assert made is not None
+    left = made.parent / ".new-of-one-that-was-killed"
+    left.mkdir()
+    shutil.rmtree(made)
+    assert unpacked(path, wholes=small(folder)) == made
+    assert not left.exists()
+
+
+def test_a_known_file_is_not_read_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = one_file(folder, tmp_path / "one.safetensors", more=torch.zeros(4))
+    monkeypatch.setattr(module, "is_fresh", lambda stamp, now: False)
+    made = unpacked(path, wholes=small(folder))
+    monkeypatch.setattr(module, "_digest", lambda path, said: pytest.fail("read again"))
+    assert unpacked(path, wholes=small(folder)) == made

@@ -3,12 +3,15 @@
 Never imports torch: bytes are moved, and split where a file keeps several matrices in one.
 """
 
+import fcntl
 import json
 import mmap
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ import numpy as np
 import xxhash
 
 from everstep.contracts import Counted, During, TensorFile
+from everstep.data.remembered import is_fresh, stamp_of
 from everstep.errors import UserError
 from everstep.exchange.keys import Layout, Plan, detect
 from everstep.exchange.sd import BASES
@@ -31,6 +35,7 @@ from everstep.versions import fsops
 from everstep.versions.tensorfile import ITEM_BYTES, Header, TensorImage, read_header
 
 CHUNK_BYTES = 1 << 24
+CONTENT, SEEN, STAGING = "content.json", "seen.json", ".new-"
 WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}  # what a number is matters to nobody here
 
 
@@ -38,7 +43,7 @@ def unpacked(path: Path, during: During = untold, wholes: Sequence[Whole] = WHOL
     """The folder with what the file holds; None where it is no whole base of a known architecture.
 
     Raises: UserError where it is one, but for some of its tensors, or where there is no room for it.
-    Crash: the folder whole, or not there.
+    Crash: the folder whole, or not there; what is left beside it goes with the next unpacking.
     """
     shapes = file_shapes(path) if path.suffix == ".safetensors" else None
     whole = _whole(shapes or {}, wholes)
@@ -48,16 +53,68 @@ def unpacked(path: Path, during: During = untold, wholes: Sequence[Whole] = WHOL
     if cache is None:
         raise UserError(f"{path} is {whole.title} in one file, which is unpacked into the cache of the user; there is "
                         "none here. Set XDG_CACHE_HOME. Nothing was started.")  # fmt: skip
+    home, stamp = cache / "everstep/bases", stamp_of(str(path))
+    key = f"{path} {'' if stamp is None else stamp.hex()}"
+    known = home / _seen(home).get(key, ".")
+    if known != home and _is_whole(known):
+        return known
     with during(f"Reading {path.name}", count=size) as said:
-        folder = cache / "everstep/bases" / f"{path.stem[:60]}-{_digest(path, said)[:16]}"
-    if not folder.is_dir():
+        folder = home / f"{path.stem[:60]}-{_digest(path, said)[:16]}"
+    if not _is_whole(folder):
         try:
-            with during(f"Unpacking {path.name}", "networks") as said:
-                _make(path, folder, whole, said)
+            with _alone(home), during(f"Unpacking {path.name}", "networks") as said:
+                if not _is_whole(folder):  # another program may have been faster
+                    _make(path, folder, whole, said)
         except OSError as error:
             raise UserError(f"{path} is {whole.title} in one file, which could not be unpacked to {folder}: "
                             f"{reason(error)}. Nothing was started.") from None  # fmt: skip
+    if stamp is not None and not is_fresh(stamp, time.time_ns()):
+        _remember(home, key, folder.name)
     return folder
+
+
+# --- what is there already ---------------------------------------------------------------------------------
+
+
+def _seen(home: Path) -> dict[str, str]:
+    """Which folder a file led to, by its place, size and times; what is lost of it costs time only."""
+    with suppress(OSError, ValueError):
+        known = json.loads((home / SEEN).read_bytes())
+        if isinstance(known, dict):
+            return {key: name for key, name in known.items() if isinstance(name, str) and Path(name).name == name}
+    return {}
+
+
+def _remember(home: Path, key: str, name: str) -> None:
+    with suppress(OSError):
+        known = {other: folder for other, folder in _seen(home).items() if (home / folder).is_dir()}
+        fsops.replace_unflushed(home / SEEN, json.dumps({**known, key: name}).encode())
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether all that was written is there: others tidy caches, too, file by file."""
+    try:
+        sizes = json.loads((folder / CONTENT).read_bytes())
+        return bool(sizes) and all((folder / name).stat().st_size == sizes[name] for name in sizes)
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """One unpacks at a time, so what lies there unfinished is nobody's. The system lets go of it with the process."""
+    home.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(home / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        for left in home.glob(f"{STAGING}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+# --- unpacking ---------------------------------------------------------------------------------------------
 
 
 def _whole(shapes: Mapping[str, tuple[int, ...]], wholes: Sequence[Whole]) -> Whole | None:
@@ -70,8 +127,8 @@ def _whole(shapes: Mapping[str, tuple[int, ...]], wholes: Sequence[Whole]) -> Wh
 
 
 def _make(path: Path, folder: Path, whole: Whole, said: Counted) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+    words = _vocabulary(path)  # first, for it may not be had
+    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder.parent))
     try:
         with _opened(path) as tensors:
             layouts = {layout.network: layout for layout in detect(BASES, tensors.shapes)}
@@ -81,15 +138,18 @@ def _make(path: Path, folder: Path, whole: Whole, said: Counted) -> None:
             scheduler = _scheduler(whole, tensors.header.tensors)
         _write_json(staging / "scheduler/scheduler_config.json", scheduler)
         for name, pad in whole.pads.items():
-            _write_tokenizer(path, staging / name, pad)
+            _write_tokenizer(words, staging / name, pad)
         _write_json(staging / "model_index.json", whole.pipeline)
+        written = [file for file in sorted(staging.rglob("*")) if file.is_file()]
+        _write_json(staging / CONTENT, {str(file.relative_to(staging)): file.stat().st_size for file in written})
         for inside in staging.iterdir():
             if inside.is_dir():
                 fsops.flush_folder(inside)
         fsops.flush_folder(staging)
-        if not folder.is_dir():  # another program may have been faster
-            fsops.rename(staging, folder)
-            fsops.flush_folder(folder.parent)
+        if folder.is_dir():  # it has lost a file
+            fsops.remove_tree(folder)
+        fsops.rename(staging, folder)
+        fsops.flush_folder(folder.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -138,13 +198,16 @@ def _scheduler(whole: Whole, names: Container[str]) -> dict[str, Any]:
     return settings
 
 
-def _write_tokenizer(path: Path, folder: Path, pad: str) -> None:
-    """One that lies beside the file, or CLIP's own from the hub: all these bases have it."""
+def _vocabulary(path: Path) -> dict[str, bytes]:
+    """That of a tokenizer beside the file, or CLIP's own from the hub: all these bases have it."""
     beside = path.parent / "tokenizer"
     source = beside if (beside / "vocab.json").is_file() else fetch_tokenizer(path)
+    return {name: (source / name).read_bytes() for name in ("vocab.json", "merges.txt")}
+
+
+def _write_tokenizer(words: Mapping[str, bytes], folder: Path, pad: str) -> None:
     fsops.make_folder(folder)
-    for name in ("vocab.json", "merges.txt"):
-        content = (source / name).read_bytes()
+    for name, content in words.items():
         fsops.write_file(folder / name, [content], len(content))
     marks = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
     _write_json(folder / "special_tokens_map.json", {**marks, "pad_token": pad})

@@ -24,7 +24,7 @@ POINTER = b"version https://git-lfs"
 DIFFUSERS, TRANSFORMERS = ("diffusion_pytorch_model",) * 2, ("model", "pytorch_model")
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")  # folders whose weights transformers wrote
 VARIANT = "fp16"
-FLOATS, COUNTERS = ("F64", "F32", "F16", "BF16"), ("position_ids", "num_batches_tracked")
+FLOATS, COUNTERS = ("F64", "F32", "F16", "BF16"), ("position_ids", "num_batches_tracked", "num_updates")
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,6 @@ from torchmetrics.functional.regression import spearman_corrcoef
 from everstep.config import Config
 from everstep.contracts import Batch, Int64Array
 from everstep.data import Source, fit, frame, open_source, order, split_as
-from everstep.evaluation.gain import Floats
 from everstep.evaluation.loading import config_of, open_base, weights_drawn_with
 from everstep.evaluation.pictures.adherence import KINDS, kind_for, open_adherence
 from everstep.evaluation.pictures.draw import draw, shown_pairs
@@ -99,13 +98,9 @@ class Opened:
             conditions_BHWC=np.stack([condition for _, condition in squares]),
             noise_BCHW=np.stack([order.noise(SEED, k, shape) for k in numbers]),
             posterior_noise_BCHW=np.stack(posterior) if posterior else None,
-            times_B=(timesteps_B + 0.5) / len(self.log_snrs()),
+            times_B=(timesteps_B + 0.5) / len(self.family.schedule.log_snr()),
             frames_B6=np.array([frame(pair.target.size, settings.resolution) for pair in loaded]),
         )
-
-    def log_snrs(self) -> Floats:
-        """Of every timestep, natural logarithm, [T]."""
-        return self.family.schedule.log_snr()
 
     def grey(self, batch: Batch) -> Tensor:
         """The conditions, [B,H,W] float32 0..1."""
@@ -166,7 +161,7 @@ def trained_readouts(opened: Opened) -> dict[str, ReadOut]:
     """A read-out of each block, trained each way on true pictures and the base alone."""
     readouts: dict[str, ReadOut] = {}
     for way, (low, high) in WAYS.items():
-        log_snrs = opened.log_snrs()
+        log_snrs = opened.family.schedule.log_snr()
         timesteps = np.flatnonzero((log_snrs >= low) & (log_snrs <= high))
         of_blocks = trained(opened, timesteps)
         readouts |= {f"{way}, block {place}": readout for place, readout in of_blocks.items()}
@@ -211,7 +206,7 @@ def one_pass(opened: Opened, controlnet: Any, readouts: dict[str, ReadOut], pict
     """Mean correlation of what each read-out reads with the true condition, and the error, at each noise."""
     pairs, scores = list(opened.held_out[:pictures]), {}
     for log_snr in LOG_SNRS:
-        timestep = int(np.abs(opened.log_snrs() - log_snr).argmin())
+        timestep = int(np.abs(opened.family.schedule.log_snr() - log_snr).argmin())
         batch = opened.batch(pairs, np.full(len(pairs), timestep), 10**7)
         errors_B = errors(
             opened.family, controlnet, task_of(opened.family, batch), opened.family.conditions(batch.conditions_BHWC)

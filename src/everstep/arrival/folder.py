@@ -1,10 +1,7 @@
 """A ControlNet folder in diffusers' layout, written beside its place, read back, and only then there."""
 
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from everstep.contracts import TensorFile
 from everstep.errors import DamageFound
 from everstep.models.files import METADATA, OPTIMIZER, WEIGHTS
 from everstep.versions import fsops
+from everstep.versions.placing import beside, put
 from everstep.versions.tensorfile import TensorImage, read_digests
 
 CONFIG, RECEIPT = "config.json", "receipt.json"
@@ -41,16 +39,16 @@ def write_folder(taken: Taken, moments: Moments, receipt: Mapping[str, Any], tar
 
     Crash: what was there before, or the new one whole; of a folder that is replaced, perhaps the old one aside.
     """
-    with _beside(target) as beside:
-        fsops.make_folder(beside)
-        _write_tensors(beside / WEIGHTS_NAME, taken.shapes, taken.arrays(), METADATA[WEIGHTS])
+    with beside(target) as staging:
+        fsops.make_folder(staging)
+        _write_tensors(staging / WEIGHTS_NAME, taken.shapes, taken.arrays(), METADATA[WEIGHTS])
         if moments.found:
-            fsops.make_folder((beside / OPTIMIZER).parent)
-            _write_tensors(beside / OPTIMIZER, moments.shapes, moments.arrays(), {})
-            fsops.flush_folder((beside / OPTIMIZER).parent)
-        _write_json(beside / CONFIG, dict(taken.config))
-        _write_json(beside / RECEIPT, receipt)
-        _put(beside, target)
+            fsops.make_folder((staging / OPTIMIZER).parent)
+            _write_tensors(staging / OPTIMIZER, moments.shapes, moments.arrays(), {})
+            fsops.flush_folder((staging / OPTIMIZER).parent)
+        _write_json(staging / CONFIG, dict(taken.config))
+        _write_json(staging / RECEIPT, receipt)
+        put(staging, target)
 
 
 def _write_tensors(
@@ -68,33 +66,6 @@ def _write_tensors(
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     text = (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
     fsops.write_file(path, [text], len(text))
-
-
-@contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """A name in the target's folder; what is left under it goes, whatever happened."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}.new")
-    try:
-        yield beside
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _put(beside: Path, target: Path) -> None:
-    """A folder cannot take another's place at once, so the old one steps aside first."""
-    aside = target.with_name(f".{target.name}.{os.getpid()}.old")
-    fsops.flush_folder(beside)
-    if target.is_dir():
-        fsops.rename(target, aside)
-    try:
-        fsops.rename(beside, target)
-    except OSError:
-        if aside.is_dir():
-            fsops.rename(aside, target)
-        raise
-    fsops.flush_folder(target.parent)
-    if aside.is_dir():
-        fsops.remove_tree(aside)
 
 
 def check_target(target: Path, is_forced: bool) -> None:

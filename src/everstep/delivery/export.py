@@ -1,10 +1,7 @@
 """A version's ControlNet as a file or a folder for one program: written beside, read back, and only then there."""
 
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from everstep.exchange.keys import Bijection, Plan
 from everstep.exchange.readers import Form
 from everstep.models.files import AVERAGED, CONTROLNET_CONFIG
 from everstep.versions import Version, fsops
+from everstep.versions.placing import beside, put
 from everstep.versions.tensorfile import TensorImage
 from everstep.versions.torch import TorchTensor, read_torch
 from everstep.versions.version import read_small
@@ -68,12 +66,12 @@ def export(
     rounded = _rounded(tensors, dtype)
     bijection = form.layout.expand(plan)
     metadata = metadata_of(version, plan, form.layout, condition, weights == AVERAGED, licence)
-    with _beside(target) as beside:
+    with beside(target) as staging:
         if form.is_folder:
-            fsops.make_folder(beside)
+            fsops.make_folder(staging)
             text = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
-            fsops.write_file(beside / FOLDER_CONFIG, [text], len(text))
-        file = beside / FOLDER_WEIGHTS if form.is_folder else beside
+            fsops.write_file(staging / FOLDER_CONFIG, [text], len(text))
+        file = staging / FOLDER_WEIGHTS if form.is_folder else staging
         _write(file, bijection, rounded, metadata)
         try:
             difference = reread(file, bijection, tensors, config, DTYPES[dtype])
@@ -82,8 +80,8 @@ def export(
                 f"{target} was not written as it should be: {fault}. It was removed again; {version.name} is whole.\n"
                 "--dtype fp32 rounds nothing."
             ) from None
-        size_bytes = sum(path.stat().st_size for path in ([*beside.iterdir()] if form.is_folder else [beside]))
-        _put(beside, target)
+        size_bytes = sum(path.stat().st_size for path in ([*staging.iterdir()] if form.is_folder else [staging]))
+        put(staging, target)
     return Exported(
         target,
         parameters=sum(tensor.numel() for tensor in tensors.values()),
@@ -110,33 +108,3 @@ def _write(path: Path, bijection: Bijection, tensors: Mapping[str, Tensor], meta
     theirs = {name: TorchTensor(tensor) for name, tensor in bijection.forward(tensors, torch.cat).items()}
     image = TensorImage(TensorFile(path.name, theirs, metadata))
     fsops.write_file(path, image.pieces(), image.size_bytes)
-
-
-@contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """A name in the target's folder, in the same file system; what is left under it goes, whatever happened."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}.new")
-    try:
-        yield beside
-    finally:
-        if beside.is_dir():
-            shutil.rmtree(beside, ignore_errors=True)
-        beside.unlink(missing_ok=True)
-
-
-def _put(beside: Path, target: Path) -> None:
-    """A file takes another's place at once; a folder cannot, so the old one steps aside first."""
-    aside = target.with_name(f".{target.name}.{os.getpid()}.old")
-    if beside.is_dir():
-        fsops.flush_folder(beside)
-        if target.is_dir():
-            fsops.rename(target, aside)
-    try:
-        fsops.rename(beside, target)
-    except OSError:
-        if aside.is_dir():
-            fsops.rename(aside, target)
-        raise
-    fsops.flush_folder(target.parent)
-    if aside.is_dir():
-        fsops.remove_tree(aside)

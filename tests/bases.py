@@ -146,6 +146,16 @@ def write_xl_of_circles(folder: Path) -> Path:
             held[name] = torch.cat([held[name], torch.zeros_like(held[name])], dim=1)
     made.load_state_dict(held)
     made.save_pretrained(folder / "unet")
-    index = {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": False}
+    index = {
+        "_class_name": "StableDiffusionXLPipeline",
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "tokenizer_2": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderTiny"],
+        "force_zeros_for_empty_prompt": False,
+    }
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder

@@ -146,7 +146,7 @@ def test_the_file_says_what_it_is(everstep: Everstep, trained: Path) -> None:
 def test_a_version_that_adds_nothing_says_so(everstep: Everstep, trained: Path) -> None:
     said = everstep("export", "a@0", "--for", "comfyui")
     assert said.code == 0
-    assert "It adds nothing yet: its zero convolutions are all zero" in said.out
+    assert "It adds nothing yet: its last layers are all zero" in said.out
 
 
 def test_force_replaces_a_file_and_a_folder(everstep: Everstep, trained: Path) -> None:

@@ -178,6 +178,28 @@ def test_readers_tell_them_apart_too(others: dict[str, dict[str, Shape]]) -> Non
     assert rules.diffusers(others["whole base"]) == "xl_base"
 
 
+@pytest.mark.parametrize("key", READERS)
+def test_an_lllite_goes_under_its_own_names_to_those_who_know_it(others: dict[str, dict[str, Shape]], key: str) -> None:
+    shapes = others["LLLite"]
+    assert kind_of(shapes) == "sdxl-lllite"
+    if key in ("diffusers", "invokeai"):
+        with pytest.raises(UserError, match=r"cannot draw with an LLLite.*\n--for comfyui, forge, a1111"):
+            READERS[key].form(shapes)
+        return
+    form = READERS[key].form(shapes)
+    assert not form.is_folder
+    assert form.layout.expand(shapes).their_shapes() == shapes
+    node = "ControlNet-LLLite-ComfyUI" if key == "comfyui" else "ControlNet"
+    assert node in READERS[key].way("sdxl-lllite")[0]
+
+
+def test_an_lllite_of_another_unet_is_refused_where_it_would_be_left_out(others: dict[str, dict[str, Shape]]) -> None:
+    shapes = {name: shape for name, shape in others["LLLite"].items() if "input_blocks_8_1" not in name}
+    assert kind_of(shapes) is None
+    with pytest.raises(UserError, match="Forge knows an LLLite by where it stands in SDXL"):
+        READERS["forge"].form(shapes)
+
+
 def test_an_lllite_has_136_modules_of_its_sizes(others: dict[str, dict[str, Shape]]) -> None:
     shapes = others["LLLite"]
     assert sizes_of(shapes) == (32, 64)

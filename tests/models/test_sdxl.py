@@ -19,11 +19,11 @@ from everstep.contracts import Batch, ExampleSettings
 from everstep.data import BatchStream, frame, open_source, split
 from everstep.models.arithmetic import arithmetic
 from everstep.models.base import locate
+from everstep.models.controls import new_shapes
 from everstep.models.hub import loaded_files
 from everstep.models.objective import error_maps, task_of
 from everstep.models.objective import loss as loss_of
 from everstep.models.sdxl import StableDiffusionXL
-from everstep.models.shapes import new_controlnet_shapes
 from everstep.versions import Run, verify
 from program import Ended
 
@@ -112,7 +112,7 @@ def test_a_new_controlnet_adds_nothing_and_learns(base: Path, pairs_folder: Path
     xl, made = family(base), batch(pairs_folder)
     controlnet = xl.new_controlnet(0, size=size)
     shapes = {name: tuple(tensor.shape) for name, tensor in controlnet.state_dict().items()}
-    assert list(shapes.items()) == list((new_controlnet_shapes(locate(str(base)), size) or {}).items())
+    assert list(shapes.items()) == list((new_shapes(locate(str(base)), size) or {}).items())
     assert xl.adds_nothing(controlnet)
     task = task_of(xl, made)
     alone = error_maps(xl, None, task, None)

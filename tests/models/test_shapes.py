@@ -11,8 +11,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from bases import write_base
 from everstep.models.base import locate
+from everstep.models.controls import new_shapes
 from everstep.models.parts import modern_vae, plain_text, text_shapes, unet_shapes, vae_shapes
-from everstep.models.shapes import controlnet_shapes, hint_channels, new_controlnet_shapes
+from everstep.models.shapes import controlnet_shapes, hint_channels
 
 # The published configs, by hand; memory for the networks is not taken (the meta device).
 SD15 = {
@@ -83,7 +84,7 @@ def test_a_new_controlnet_of_a_base_has_these_tensors_in_this_order(like: str, t
     base = locate("builtin:circles" if like == "builtin" else str(write_base(tmp_path / "base", like)))
     unet = UNet2DConditionModel.from_pretrained(base.path / "unet")
     network = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=hint_channels(base))
-    found = new_controlnet_shapes(base)
+    found = new_shapes(base)
     assert found is not None
     assert list(found.items()) == [(name, tuple(t.shape)) for name, t in network.state_dict().items()]
 

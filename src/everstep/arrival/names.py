@@ -5,7 +5,7 @@ from itertools import product
 
 from everstep.arrival.numbers import Place, Refused
 from everstep.exchange.keys import HOLE, Layout, detect, filled
-from everstep.exchange.lllite import is_lllite
+from everstep.exchange.lllite import LLLITE, is_lllite
 from everstep.exchange.sd import CONTROLNET_BARE, CONTROLNET_DIFFUSERS, CONTROLNET_LDM, CONTROLNETS, OTHER
 from everstep.models.brought import kind_of_names
 from everstep.models.weights import count, listed
@@ -24,6 +24,7 @@ OTHERS = {
     "task_embedding": "a ControlNet of many conditions in one (Union)",
     "control_model.task_embedding": "a ControlNet of many conditions in one (Union)",
     "down_blocks.0.motion_modules.": "a ControlNet for video",
+    "lllite_dit_blocks_": "a ControlNet-LLLite for Anima",
 }
 
 
@@ -44,7 +45,7 @@ def layout_of(names: Iterable[str]) -> Layout:
     """Raises: Refused saying what it is, if it is no ControlNet."""
     known = list(names)
     if is_lllite(known):
-        raise Refused("is a ControlNet-LLLite, which is another network than a ControlNet and cannot be trained here")
+        return LLLITE
     if other := next((what for start, what in OTHERS.items() if any(name.startswith(start) for name in known)), None):
         raise Refused(f"is {other}, which cannot be trained here")
     assert set(OTHERS) == set(OTHER), "a sentence for each"
@@ -63,6 +64,8 @@ def layout_of(names: Iterable[str]) -> Layout:
 def our_names(layout: Layout, names: Iterable[str]) -> dict[str, str]:
     """Their names by ours; those that no rule leads to are left out."""
     theirs = list(names)
+    if layout is LLLITE:
+        return {name: name for name in theirs}
     beginnings = dict(_beginnings(layout, theirs))
     found = {}
     for name in theirs:

@@ -10,14 +10,20 @@ from everstep.arrival.finding import Finding
 from everstep.arrival.foreign import check_numbers, reading
 from everstep.arrival.names import layout_of, our_names
 from everstep.arrival.numbers import Place, Refused
+from everstep.errors import UserError
 from everstep.exchange.architecture import kind_of
 from everstep.exchange.keys import Layout, Link
+from everstep.exchange.lllite import LLLITE, lllite_shapes, sizes_of
 from everstep.models.base import BaseFolder
+from everstep.models.controls import LITE, lllite_config, lllite_shapes_of
+from everstep.models.parts import unet_shapes
 from everstep.models.weights import count, listed, unlike
+from everstep.models.whole import SDXL
 
 if TYPE_CHECKING:
     import numpy as np
 
+_XL_UNET = unet_shapes(SDXL.parts["unet"]) or {}
 PARTIAL = "everstep import FILE --partial --base BASE --out FOLDER takes what fits, and begins the rest as BASE does."
 
 
@@ -72,6 +78,8 @@ def take(finding: Finding, base: BaseFolder | None = None, is_partial: bool = Fa
     """Raises: Refused with the names that are missing, too many or of another shape."""
     layout = layout_of(finding.places)
     own: Mapping[str, Place] = layout.own(finding.places)
+    if layout is LLLITE:
+        return _take_lllite(finding, own, base, is_partial)
     theirs = our_names(layout, own)
     plan = {name: own[there].shape for name, there in theirs.items()}
     unet = None if base is None else base.config("unet")
@@ -101,6 +109,27 @@ def take(finding: Finding, base: BaseFolder | None = None, is_partial: bool = Fa
     others = [name for name in finding.tensors if name not in own]
     return Taken(finding, layout, kind_of(plan) if not wrong else None, config, shapes, links,
                  tuple(surplus), tuple(others), base)  # fmt: skip
+
+
+def _take_lllite(finding: Finding, own: Mapping[str, Place], base: BaseFolder | None, is_partial: bool) -> Taken:
+    if is_partial:
+        raise Refused("is a ControlNet-LLLite, of which nothing begins as a base does: it is taken whole or not at all")
+    if base is not None and LITE not in base.row.sizes:
+        raise Refused(f"is a ControlNet-LLLite, which are for SDXL; {base.name} is {base.row.title}")
+    plan = {name: place.shape for name, place in own.items()}
+    try:
+        sizes = sizes_of(plan)
+        shapes = lllite_shapes(_XL_UNET, *sizes) if base is None else lllite_shapes_of(base, *sizes)
+    except UserError as fault:
+        raise Refused(f"cannot be taken: {str(fault).split('. ')[0]}") from None
+    if wrong := unlike(shapes, plan):
+        of = "SDXL" if base is None else base.name
+        advice = "--base names the base that it is for, if that is another." if base is None else ""
+        raise Refused(f"is no whole ControlNet-LLLite for {of}: {wrong}", advice)
+    links = _links(LLLITE, shapes)
+    check_numbers({link.theirs: own[link.theirs] for link in links.values()})
+    others = tuple(name for name in finding.tensors if name not in own)
+    return Taken(finding, LLLITE, kind_of(plan), lllite_config(*sizes), shapes, links, (), others, base)
 
 
 def _links(layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Link]:

@@ -106,11 +106,11 @@ def export_(
 
 def _advice(reader: Reader, kind: str | None, adds_nothing: bool) -> list[str]:
     """Where it goes, and what to know there."""
-    told = [f"{reader.title}: {reader.place}; {reader.loaded_with}."]
+    told = [f"{reader.title}: {'; '.join(reader.way(kind))}."]
     if kind is not None and kind in reader.notes:
         told.append(reader.notes[kind])
     if adds_nothing:
-        told.append("It adds nothing yet: its zero convolutions are all zero, so every picture is the base's own.")
+        told.append("It adds nothing yet: its last layers are all zero, so every picture is the base's own.")
     return told
 
 

@@ -64,10 +64,10 @@ class Optim(Section):
 
     start_from: str | None = None
     """Weights to start from: RUN@VERSION, a ControlNet's folder or file; left out, the base with zero convolutions."""
-    control: Literal["full", "mid", "small"] = "full"
-    """What is trained: a whole ControlNet, or one of those of SDXL in which fewer blocks hear the text, or none."""
+    control: Literal["full", "mid", "small", "lllite"] = "full"
+    """What is trained: a whole ControlNet; of SDXL also one with less in it (mid, small), or a ControlNet-LLLite."""
     hint_start: Literal["zero", "random"] = "zero"
-    """How the hint encoder's last layer begins; behind the zero convolutions, step 0 draws as the base either way."""
+    """How the hint encoder's last layer begins; step 0 draws as the base either way. An LLLite has none."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of order, noise, timesteps, dropout and augmentation."""
     max_steps: Annotated[int, Field(ge=1, le=10**9)] = 10_000

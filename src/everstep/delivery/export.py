@@ -1,6 +1,7 @@
 """A version's ControlNet as a file or a folder for one program: written beside, read back, and only then there."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from everstep.versions.version import read_small
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 FOLDER_CONFIG, FOLDER_WEIGHTS = "config.json", f"diffusion_pytorch_model{SUFFIX}"
-ENDS = ("controlnet_down_blocks.", "controlnet_mid_block.")  # the zero convolutions
+ENDS = re.compile(r"controlnet_(down_blocks|mid_block)\..*|lllite_.*\.up\.0\..*")  # what begins at zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def export(
         size_bytes=size_bytes,
         is_averaged=weights == AVERAGED,
         difference=difference,
-        adds_nothing=not any(bool(tensor.any()) for name, tensor in tensors.items() if name.startswith(ENDS)),
+        adds_nothing=not any(bool(tensor.any()) for name, tensor in tensors.items() if ENDS.fullmatch(name)),
     )
 
 

@@ -4,24 +4,28 @@ Legend: B batch, C latent channels, H and W height and width, L and D length and
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import ControlNetModel
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 import everstep.models.libraries  # noqa: F401  (quietens the others)
 from everstep.errors import DamageFound
 from everstep.exchange.keys import Bijection
+from everstep.exchange.lllite import is_lllite
+from everstep.models.lllite import ControlNetLLLite
 
 # How far what a network computes may move when its weights are rounded, over its own size. At the size of SD 1.5 it is
 # 0.06 % in fp16 and 0.5 % in bf16; with zero convolutions of 1e-7, which fp16 cannot hold, 17 %.
 TOLERANCES = {torch.float32: 1e-6, torch.float16: 1e-2, torch.bfloat16: 8e-2}
 SIDE = 8  # of the latents that are computed with: the smallest that four blocks can halve
 TEXT_TOKENS = 4
+LLLITE_SIDE = 64  # of the picture: no LLLite makes it smaller by more than 32
 
 
 def reread(
@@ -47,17 +51,36 @@ def reread(
 
 def _difference(config: Mapping[str, Any], ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
     """One network computes with both, so that the memory of one is taken."""
-    network = ControlNetModel.from_config(dict(config)).eval()
-    inputs = _inputs(network)
+    network: nn.Module
+    if is_lllite(ours):
+        network = ControlNetLLLite({name: tuple(tensor.shape) for name, tensor in ours.items()})
+        answers: Callable[[], list[Tensor]] = partial(_of_lllite, network)
+    else:
+        network = ControlNetModel.from_config(dict(config))
+        answers = partial(_of_controlnet, network.eval(), _inputs(network))
     computed = []
     for tensors in (ours, theirs):
         network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         with torch.no_grad():
-            down, middle = network(**inputs, return_dict=False)
-        computed.append(torch.cat([residual.flatten() for residual in (*down, middle)]))
+            computed.append(torch.cat([answer.flatten() for answer in answers()]))
     size = float(computed[0].norm())
     apart = float((computed[0] - computed[1]).norm())
     return apart / size if size else (math.inf if apart else 0.0)
+
+
+def _of_controlnet(network: ControlNetModel, inputs: Mapping[str, Any]) -> list[Tensor]:
+    down, middle = network(**inputs, return_dict=False)
+    return [*down, middle]
+
+
+def _of_lllite(network: ControlNetLLLite) -> list[Tensor]:
+    """What each module adds to something, which is the same each time."""
+    generator = torch.Generator().manual_seed(0)
+    embedded = network.embed(torch.rand(1, 3, LLLITE_SIDE, LLLITE_SIDE, generator=generator))
+    return [
+        module(torch.randn(1, embedded[name].shape[1], module.features, generator=generator), embedded[name])
+        for name, module in network.modules_by_name.items()
+    ]
 
 
 def _inputs(network: ControlNetModel) -> dict[str, Any]:

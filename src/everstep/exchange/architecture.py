@@ -8,14 +8,17 @@ import re
 from dataclasses import dataclass
 
 from everstep.exchange.keys import Plan
+from everstep.exchange.lllite import is_lllite, is_of_xl
 
 SD1, SD2, SDXL, SDXL_MID, SDXL_SMALL = "sd1", "sd2", "sdxl", "sdxl-mid", "sdxl-small"
+SDXL_LLLITE = "sdxl-lllite"
 TITLES = {
     SD1: "Stable Diffusion 1.x",
     SD2: "Stable Diffusion 2.x",
     SDXL: "SDXL",
     SDXL_MID: "SDXL mid",
     SDXL_SMALL: "SDXL small",
+    SDXL_LLLITE: "SDXL, LLLite",
 }
 PAPER_HINT = (16, 16, 32, 32, 96, 96, 256)  # of the hint encoder's layers but the last
 TO_KEY = ".transformer_blocks.0.attn2.to_k.weight"
@@ -59,6 +62,8 @@ KNOWN = {
 
 def kind_of(plan: Plan) -> str | None:
     """Which of the known ones it is."""
+    if is_lllite(plan):
+        return SDXL_LLLITE if is_of_xl(plan) else None
     found = architecture_of(plan)
     return next((kind for kind, known in KNOWN.items() if known == found), None)
 

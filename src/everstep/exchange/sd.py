@@ -60,6 +60,7 @@ OTHER = (
     "task_embedding",
     "control_model.task_embedding",
     "down_blocks.0.motion_modules.",
+    "lllite_dit_blocks_",
 )
 
 CONTROLNET_LDM = Layout(

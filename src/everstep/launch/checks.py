@@ -13,6 +13,7 @@ from everstep.evaluation.pictures.adherence import MODELS, check_scoring
 from everstep.launch.machine import refuse_unfit
 from everstep.models.base import BaseFolder, locate
 from everstep.models.beginning import check_start
+from everstep.models.controls import new_shapes
 from everstep.models.survey import survey
 from everstep.places import absolute, as_text, spelled
 from everstep.telling import untold
@@ -48,6 +49,7 @@ def _check_control(config: Config, base: BaseFolder) -> None:
             f"optim.control is {control}, but ControlNets for {base.row.title} are {', '.join(base.row.sizes)}. "
             "Nothing was started."
         )
+    new_shapes(base, control)  # whether it has a place there
     if control != "full" and config.optim.start_from is not None:
         raise UserError(
             f"optim.control is {control}, but --from brings a ControlNet of its own, of whatever size it is. "

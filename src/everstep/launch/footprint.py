@@ -12,6 +12,7 @@ from everstep.errors import DamageFound, UserError
 from everstep.keeping.arena import PlannedFile, plan_arena
 from everstep.keeping.memory import SLOTS
 from everstep.models.base import BaseFolder
+from everstep.models.controls import new_shapes
 from everstep.models.files import (
     AVERAGED,
     CONTROLNET_CONFIG,
@@ -23,7 +24,7 @@ from everstep.models.files import (
     TENSOR_FILES,
     WEIGHTS,
 )
-from everstep.models.shapes import HINT_CHANNELS, Shape, controlnet_shapes, new_controlnet_shapes
+from everstep.models.shapes import HINT_CHANNELS, Shape, controlnet_shapes
 from everstep.versions import Run, Version, run_folder, split_spec
 from everstep.versions.forecast import Footprint
 from everstep.versions.layout import DIGESTS
@@ -86,7 +87,7 @@ def _shapes(config: Config, base: BaseFolder) -> dict[str, Shape] | None:
     """Of the weights that training begins with: the base's, or those of --from."""
     spec = config.optim.start_from
     if spec is None:
-        return new_controlnet_shapes(base, config.optim.control)
+        return new_shapes(base, config.optim.control)
     folder, number = split_spec(spec)
     return _stored_shapes(
         Run.open(run_folder(folder)).find(number).path / "controlnet" if number else start_folder(spec, base)

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from everstep.errors import UserError
+from everstep.exchange.lllite import is_lllite, sizes_of
 from everstep.models.base import BaseFolder
-from everstep.models.brought import class_of, elsewhere, is_controlnet, kind_of_folder, refuse_file
+from everstep.models.brought import LLLITE_CLASS, class_of, elsewhere, is_controlnet, kind_of_folder, refuse_file
 from everstep.models.configs import ControlNet, checked
+from everstep.models.controls import LITE, lllite_shapes_of
 from everstep.models.shapes import controlnet_shapes, smaller
 from everstep.models.weights import find_weights, is_file, shapes_of, unlike
 from everstep.places import spelled
@@ -58,9 +60,11 @@ def _no_controlnet(path: Path) -> str:
 
 def check_start(folder: Path, base: BaseFolder) -> None:
     """Raises: UserError with the file, the key and the names where it is not whole, or was made for another base."""
+    if class_of(folder) == LLLITE_CLASS:
+        return check_lllite(folder, base)
     config = checked(folder / "config.json", ControlNet)
     unet = base.config("unet")
-    fitting = [{**unet, **smaller(unet, size)} for size in base.row.sizes]
+    fitting = [{**unet, **smaller(unet, size)} for size in base.row.sizes if size != LITE]
     # Told of the whole ControlNet, unless it is one of the smaller ones.
     expected = next((like for like in fitting if not _differing(config, like)), fitting[0])
     for key in _differing(config, expected):
@@ -76,6 +80,19 @@ def check_start(folder: Path, base: BaseFolder) -> None:
     if said := unlike(shapes, found):
         raise UserError(f"--from {folder}: the weights are not what config.json describes: {said}. "
                         "Nothing was started.")  # fmt: skip
+
+
+def check_lllite(folder: Path, base: BaseFolder) -> None:
+    """The same of an LLLite: its widths are its own, its places the base's."""
+    found = shapes_of(find_weights(folder))
+    if found is None or not is_lllite(found):
+        raise UserError(f"--from {folder} holds no LLLite, though its config.json says so. Nothing was started.")
+    if LITE not in base.row.sizes:
+        raise UserError(f"--from {folder} is an LLLite, which are for SDXL; {base.name} is {base.row.title}. "
+                        "Nothing was started.")  # fmt: skip
+    expected = lllite_shapes_of(base, *sizes_of(found))
+    if said := unlike(expected, found):
+        raise UserError(f"--from {folder} was not made for {base.name}: {said}. Nothing was started.")
 
 
 def _differing(config: Mapping[str, Any], like: Mapping[str, Any]) -> list[str]:

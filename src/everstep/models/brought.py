@@ -13,11 +13,14 @@ from everstep.models.registry import row_of
 from everstep.models.weights import file_shapes, is_file, read_json
 
 SUPPORTED = "So far ControlNets are trained for text-to-image bases of Stable Diffusion 1.x, 2.x and XL."
+LLLITE_CLASS = "ControlNetLLLite"  # as config.json names it
+CONTROLNETS = ("ControlNetModel", LLLITE_CLASS)
 PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 # The beginnings of tensors' names that tell what one file holds; the first that is found decides.
 FILES = (
     (("lora_", "lora.", ".lora_", "loha_", "hada_"), "a LoRA"),
     (("control_model.",), "a ControlNet as its authors store it"),
+    (("lllite_",), "a ControlNet-LLLite"),
     (("controlnet_cond_embedding.", "controlnet_down_blocks."), "a ControlNet's weights"),
     (("ip_adapter.", "image_proj."), "an IP-Adapter"),
     (("adapter.", "body.0.in_conv"), "a T2I-Adapter"),
@@ -69,7 +72,10 @@ def refuse_file(path: Path, wanted: str) -> UserError:
         said += f"\nConvert it once: {_convert(WHOLE[kind], path, out)}\nThen: --base {out}"
     elif kind and kind.startswith("a whole") and is_base_wanted:
         said += f"\n{SUPPORTED}"
-    elif kind in ("a ControlNet's weights", "a ControlNet as its authors store it") and is_base_wanted:
+    elif (
+        kind in ("a ControlNet's weights", "a ControlNet as its authors store it", "a ControlNet-LLLite")
+        and is_base_wanted
+    ):
         said += "\nA ControlNet to start from goes to --from; --base is what it is trained against."
     return UserError(said)
 
@@ -85,7 +91,7 @@ def is_base(folder: Path) -> bool:
 
 
 def is_controlnet(folder: Path) -> bool:
-    return class_of(folder) == "ControlNetModel"
+    return class_of(folder) in CONTROLNETS
 
 
 def class_of(folder: Path) -> str | None:
@@ -110,7 +116,7 @@ def kind_of_folder(folder: Path) -> str | None:
     if is_file(folder / "adapter_config.json") or is_file(folder / "pytorch_lora_weights.safetensors"):
         return "a LoRA"
     if name := class_of(folder):
-        return "a ControlNet" if name == "ControlNetModel" else f"a single network, {name[:80]}"
+        return "a ControlNet" if name in CONTROLNETS else f"a single network, {name[:80]}"
     found = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", *PICKLED))
     if found and not any((folder / part).is_dir() for part in row_of(folder).components):
         return f"a folder with {found[0].name}"

@@ -33,11 +33,10 @@ class Task:
 class Family(Protocol):
     """A frozen base in memory, in the compute dtype and without gradients, and ControlNets for it.
 
-    Units: condition images are given to the ControlNet in `condition_range`, targets to the VAE in `target_range`.
+    Units: targets are given to the VAE in `target_range`.
     """
 
     name: str
-    condition_range: tuple[float, float]
     target_range: tuple[float, float]
     base: BaseFolder
     arithmetic: Arithmetic
@@ -61,8 +60,12 @@ class Family(Protocol):
         Args:
             hint_start: how the hint encoder's last layer begins: at zero, or at random, so that the first step already
                 hears of the condition.
-            size: full, or one of the smaller ones that the family's row in the registry names.
+            size: full, or another kind that the family's row in the registry names.
         """
+        ...
+
+    def condition_range(self, controlnet: Any) -> tuple[float, float]:
+        """In which numbers it meets a condition, from black to white."""
         ...
 
     def load_controlnet(self, folder: str) -> Any:
@@ -84,7 +87,7 @@ class Family(Protocol):
         ...
 
     def conditions(self, conditions_BHWC: Uint8Array) -> Tensor:
-        """Shapes: uint8 [B,H,W,3] 0..255 -> what the ControlNet is given, on the device."""
+        """Shapes: uint8 [B,H,W,3] 0..255 -> what `predict` and the pipeline are given, on the device."""
         ...
 
     def heard(self, batch: Batch) -> Mapping[str, Tensor]:

@@ -46,7 +46,7 @@ SDXL = Row(
     networks=("unet", "vae", "text_encoder", "text_encoder_2"),
     tokenizers=("tokenizer", "tokenizer_2"),
     opened_by="everstep.models.sdxl:StableDiffusionXL",
-    sizes=("full", "mid", "small"),
+    sizes=("full", "mid", "small", "lllite"),
 )
 ROWS = (SD, SDXL)
 

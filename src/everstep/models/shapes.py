@@ -60,14 +60,13 @@ def smaller(config: Mapping[str, Any], size: str) -> dict[str, Any]:
     return {"down_block_types": kinds[-blocks:], "transformer_layers_per_block": (0,) * (blocks - 1) + (depth,)}
 
 
-def new_controlnet_shapes(base: "BaseFolder", size: str = "full") -> dict[str, Shape] | None:
-    """Every tensor of a ControlNet that is begun from a base, in the order of its state; None for unknown blocks."""
-    unet = base.config("unet")
-    return controlnet_shapes({**unet, **smaller(unet, size)}, hint_channels(base))
-
-
 def controlnet_shapes(config: Mapping[str, Any], hint: Sequence[int]) -> dict[str, Shape] | None:
-    """The same from the config.json of a UNet or of a ControlNet, and the hint encoder's widths."""
+    """Every tensor of a ControlNet, in the order of its state; None for unknown blocks.
+
+    Args:
+        config: the config.json of it, or of the UNet that it is begun from.
+        hint: widths of its hint encoder.
+    """
     is_known = all(config.get(key, known[0]) in known for key, known in {**EXPECTED, **OF_CONTROLNETS}.items())
     if not is_known or not set(config["down_block_types"]) <= set(BLOCKS):
         return None

@@ -31,7 +31,6 @@ SAMPLERS = {"unipc": UniPCMultistepScheduler, "ddim": DDIMScheduler}
 class UnetFamily:
     """A frozen UNet with its VAE and its schedule of noise; text is what the families differ in."""
 
-    condition_range = (0.0, 1.0)
     target_range = (-1.0, 1.0)
 
     def __init__(self, base: BaseFolder, arithmetic: Arithmetic, compute: Compute, *, has_wide_vae: bool) -> None:
@@ -63,7 +62,7 @@ class UnetFamily:
 
     # --- the ControlNet ------------------------------------------------------------------------------------
 
-    def new_controlnet(self, seed: int, hint_start: str = "zero", size: str = "full") -> ControlNetModel:
+    def new_controlnet(self, seed: int, hint_start: str = "zero", size: str = "full") -> Any:
         """A copy of the base's encoder behind zero convolutions, float32, on the device.
 
         The hint encoder halves the picture as often as the VAE does; its last layer begins at zero, or at random, so
@@ -84,12 +83,16 @@ class UnetFamily:
         assert size == "full", size  # others are refused before anything starts
         return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=hint_channels(self.base))
 
-    def adds_nothing(self, controlnet: ControlNetModel) -> bool:
+    def condition_range(self, controlnet: Any) -> tuple[float, float]:
+        """In which numbers it meets a condition, from black to white: as every reader of ControlNets feeds them."""
+        return 0.0, 1.0
+
+    def adds_nothing(self, controlnet: Any) -> bool:
         """Whether its zero convolutions are still zero: it predicts what the base does, whatever the condition."""
         ends = (controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block)
         return not any(bool(parameter.any()) for end in ends for parameter in end.parameters())
 
-    def load_controlnet(self, folder: str) -> ControlNetModel:
+    def load_controlnet(self, folder: str) -> Any:
         """An existing ControlNet in diffusers layout. Raises: UserError if it does not fit the base."""
         weights = find_weights(Path(folder))
         controlnet = load(ControlNetModel, Path(folder), torch.float32, weights, f"{folder}: the ControlNet")
@@ -99,7 +102,7 @@ class UnetFamily:
                 raise UserError(f"{folder} was not made for {self.base.name}: {key} is {theirs}, not {ours}.")
         return self._trainable(controlnet)
 
-    def _trainable(self, controlnet: ControlNetModel) -> ControlNetModel:
+    def _trainable(self, controlnet: ControlNetModel) -> Any:
         controlnet = controlnet.to(self.arithmetic.device, torch.float32).train().requires_grad_(True)
         if self._compute.gradient_checkpointing:
             controlnet.enable_gradient_checkpointing()
@@ -122,29 +125,31 @@ class UnetFamily:
         return self.vae.encode(targets_BHWC, posterior_noise_BCHW)
 
     def conditions(self, conditions_BHWC: Uint8Array) -> Tensor:
-        """Shapes: uint8 [B,H,W,3] 0..255 -> float32 [B,3,H,W] in [0,1], as every reader of ControlNets feeds them."""
+        """Shapes: uint8 [B,H,W,3] 0..255 -> float32 [B,3,H,W] in [0,1]."""
         return pixels(conditions_BHWC, self.arithmetic)
 
     def predict(self, controlnet: Any | None, task: Task, conditions: Tensor | None) -> Tensor:
         """What the UNet answers under these conditions, [B,C,H,W]; alone where there is no ControlNet."""
         heard = self._arguments(task.heard)
+        added = self._added(controlnet, task, heard, conditions)
+        prediction: Tensor = self._unet_forward(task.noisy_BCHW, task.told_B, **heard, **added, return_dict=False)[0]
+        return prediction
+
+    def _added(
+        self, controlnet: Any | None, task: Task, heard: Mapping[str, Any], conditions: Tensor | None
+    ) -> dict[str, Any]:
+        """What the UNet is given beside, as it takes it."""
         if controlnet is None or conditions is None:
-            alone: Tensor = self._unet_forward(task.noisy_BCHW, task.told_B, **heard, return_dict=False)[0]
-            return alone
+            return {}
         with self.arithmetic.autocast():
             down, middle = controlnet(
                 task.noisy_BCHW, task.told_B, **heard, controlnet_cond=conditions, return_dict=False
             )
         dtype = self.arithmetic.dtype
-        prediction: Tensor = self._unet_forward(
-            task.noisy_BCHW,
-            task.told_B,
-            **heard,
-            down_block_additional_residuals=[residual.to(dtype) for residual in down],
-            mid_block_additional_residual=middle.to(dtype),
-            return_dict=False,
-        )[0]
-        return prediction
+        return {
+            "down_block_additional_residuals": [residual.to(dtype) for residual in down],
+            "mid_block_additional_residual": middle.to(dtype),
+        }
 
     def _arguments(self, heard: Mapping[str, Tensor]) -> dict[str, Any]:
         """What is heard, as UNet and ControlNet of diffusers take it."""

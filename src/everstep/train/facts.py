@@ -20,7 +20,9 @@ LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pill
 SECRETS = ("token", "key", "secret", "password")
 
 
-def version_facts(ready: Ready, family: Family, pairs: Split, origin: ParentRef | None) -> dict[str, Any]:
+def version_facts(
+    ready: Ready, family: Family, controlnet: Any, pairs: Split, origin: ParentRef | None
+) -> dict[str, Any]:
     """Facts for the manifest, all JSON."""
     return {
         "base": {
@@ -40,7 +42,7 @@ def version_facts(ready: Ready, family: Family, pairs: Split, origin: ParentRef 
             **({} if pairs.by is None else {"held_out_by": pairs.by}),
             "skipped": dict(ready.source.skipped),
         },
-        "inputs": {"condition_range": family.condition_range, "target_range": family.target_range},
+        "inputs": {"condition_range": family.condition_range(controlnet), "target_range": family.target_range},
         "config": ready.config.model_dump(mode="json"),
         "started_from": _started_from(ready, origin),
         "libraries": {name: installed(name) for name in LIBRARIES},

@@ -83,7 +83,7 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
         if ready.version is None:
             _refuse_sick_start(ready, state)
     pairs = pairs_of(ready.config, ready.source, ready.version)
-    making = _making(ready, version_facts(ready, family, pairs, origin), reporter)
+    making = _making(ready, version_facts(ready, family, state.controlnet, pairs, origin), reporter)
     saver = Saver(making, state, ready.version, ready.parent or origin, link)
     if link is not None:
         settings = making.settings

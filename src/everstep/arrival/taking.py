@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from everstep.arrival.described import described, of_base, shapes_of_config
 from everstep.arrival.filling import beginning_of
 from everstep.arrival.finding import Finding
-from everstep.arrival.foreign import check_numbers, reading
 from everstep.arrival.names import layout_of, our_names
-from everstep.arrival.numbers import Place, Refused
 from everstep.exchange.architecture import kind_of
 from everstep.exchange.keys import Layout, Link
 from everstep.models.base import BaseFolder
+from everstep.models.foreign import check_numbers, reading
+from everstep.models.numbers import Place, Refused
 from everstep.models.weights import count, listed, unlike
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from everstep.arrival.numbers import FLOATS, ITEMS_MOST, Place, Refused
-from everstep.arrival.pickled import Unknown, read_pickled
 from everstep.errors import DamageFound
+from everstep.models.numbers import FLOATS, ITEMS_MOST, Place, Refused
+from everstep.models.pickled import Unknown, read_pickled
 from everstep.models.weights import POINTER, count, listed, reason
 from everstep.plain_files import open_plain
 from everstep.versions.tensorfile import read_header

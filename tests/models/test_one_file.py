@@ -152,7 +152,7 @@ def test_others_are_not(stem: str, made: dict[str, Path], tmp_path: Path) -> Non
 
 def test_distilled_ones_are_known_by_what_they_call_themselves(made: dict[str, Path], tmp_path: Path) -> None:
     path = one_file(made["sdxl"], tmp_path / "one.safetensors", says={"modelspec.title": "My SDXL Turbo"})
-    with pytest.raises(UserError, match="is a distilled base, by its name"):
+    with pytest.raises(UserError, match="is a distilled base: it calls itself My SDXL Turbo"):
         open_one_file(path, small(made["sdxl"]))
 
 

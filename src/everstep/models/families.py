@@ -107,7 +107,7 @@ def distilled_name(name: str) -> str | None:
     words = [word.lower() for word in WORD.findall(name.rstrip("/").rsplit("/", 1)[-1])]
     joined = (before + word for before, word in pairwise(words))  # Hyper-SDXL
     found = next((word for word in (*words, *joined) if DISTILLED.fullmatch(word)), None)
-    return None if found is None else f"a distilled base, by its name ({found})"
+    return None if found is None else f"a distilled base, by its name ({found}; if it is none, another name will do)"
 
 
 def family_of_unet(unet: Mapping[str, Any], latent_channels: int, *, hears_sizes: bool = False) -> str | None:

@@ -131,7 +131,7 @@ def fetch_tokenizer(needed_by: Path) -> Path:
 
 def _first(error: Exception) -> str:
     said = str(error).strip().splitlines()
-    return said[0] if said else type(error).__name__
+    return said[0].rstrip(".") if said else type(error).__name__
 
 
 def _no_base(name: str, listed: list[str]) -> str:

@@ -31,6 +31,7 @@ PARTS = {
     "text_encoder": "the text encoder",
     "text_encoder_2": "the second text encoder",
 }
+NEEDED = "A file with all of a base is needed, or a folder in diffusers layout."
 LATENTS = 4
 REFINER_TEXT = 1280
 EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max")
@@ -122,8 +123,6 @@ def _other(held: Foreign) -> str | None:
         return "a refiner of Stable Diffusion XL: its UNet hears the second text encoder alone"
     if any(name in names for name in EDM):
         return "a base that counts noise in another way (EDM), as CosXL and Playground 2.5 do"
-    if _text_widths(shapes) and not any(name.startswith(f"{UNET}middle_block.") for name in names):
-        return "a distilled base: its UNet has no middle block"
     return _distilled(held)
 
 
@@ -131,7 +130,9 @@ def _distilled(held: Foreign) -> str | None:
     if f"{UNET}time_embed.cond_proj.weight" in held.tensors:
         return "a distilled base: its UNet is told the guidance (cond_proj), as in latent consistency models"
     titles = (held.metadata.get(key, "") for key in TITLES)
-    return next((told for title in (held.path.stem, *titles) if (told := distilled_name(title))), None)
+    if title := next((title for title in titles if distilled_name(title)), None):
+        return f"a distilled base: it calls itself {title[:80]}"
+    return distilled_name(held.path.stem)
 
 
 def _text_widths(shapes: Mapping[str, Shape]) -> set[int]:
@@ -155,16 +156,18 @@ def _whole(path: Path, shapes: Mapping[str, Shape], wholes: Sequence[Whole]) -> 
         hears = " and ".join(map(str, sorted(widths)))
         raise UserError(f"{path} is a base of another family: its UNet hears text of width {hears}; known are {known}. "
                         "Nothing was started.")  # fmt: skip
-    if (
-        any(name.startswith(f"{UNET}label_emb.") for name in shapes)
-        and "addition_embed_type" not in found.parts["unet"]
-    ):
-        raise UserError(f"{path} is a base of another family: its UNet takes more than noise, time and text "
-                        f"(label_emb), as unCLIP's do. {SUPPORTED} Nothing was started.")  # fmt: skip
+    if other := _other_unet(shapes, found.parts["unet"]):
+        raise UserError(f"{path} is {other}. {SUPPORTED} Nothing was started.")
     return found
 
 
-NEEDED = "A file with all of a base is needed, or a folder in diffusers layout."
+def _other_unet(shapes: Mapping[str, Shape], config: Settings) -> str | None:
+    """What hears the same text, but is built otherwise."""
+    if not any(name.startswith(f"{UNET}middle_block.") for name in shapes):
+        return "a distilled base: its UNet has no middle block"
+    if any(name.startswith(f"{UNET}label_emb.") for name in shapes) and config.get("addition_embed_type") is None:
+        return "a base of another family: its UNet takes more than noise, time and text (label_emb), as unCLIP's do"
+    return None
 
 
 def _layouts(shapes: Mapping[str, Shape]) -> dict[str, Layout]:

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -245,21 +246,25 @@ def test_too_little_room_is_said_before_anything_is_written(
     assert left_there() == []
 
 
-@pytest.mark.parametrize("step", ["write_file", "flush_folder", "rename"])
+@pytest.mark.parametrize(
+    ("step", "number"), [("write_file", 3), ("write_file", 10), ("write_file", 13), ("flush_folder", 1), ("rename", 1)]
+)
 @pytest.mark.fault("the disk fills up while a base in one file is unpacked")
-def test_a_full_disk_leaves_nothing(step: str, sd15: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_nothing(
+    step: str, number: int, sd15: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found, real, calls = opened(sd15, one_file(sd15, tmp_path / "one.safetensors")), getattr(fsops, step), []
 
     def fail(*words: Any) -> Any:
         calls.append(words)
-        if len(calls) < 8 and step == "write_file":
+        if len(calls) < number:
             return real(*words)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(fsops, step, fail)
     with pytest.raises(UserError, match=r"could not be unpacked into .*No space left.*\n.*XDG_CACHE_HOME"):
         unpacked(found)
-    assert calls
+    assert len(calls) == number
     monkeypatch.setattr(fsops, step, real)
     assert left_there() == []
     assert unpacked(found).is_dir()
@@ -369,6 +374,19 @@ def test_two_starts_at_once_unpack_it_once(
     both = [start(*words, prepare=Knows(sd15)) for _ in range(2)]
     assert [program.wait(60) for program in both] == [0, 0], [program.output for program in both]
     assert left_there() == [unpack(sd15, path).name]
+
+
+def test_whoever_comes_second_waits(sd15: Path, tmp_path: Path) -> None:
+    found = opened(sd15, one_file(sd15, tmp_path / "one.safetensors"))
+    cache = cache_folder()
+    assert cache is not None
+    second = threading.Thread(target=lambda: unpacked(found), daemon=True)
+    with module._alone(cache / "everstep/bases"):
+        second.start()
+        second.join(1.0)
+        assert (second.is_alive(), left_there()) == (True, [])
+    second.join(30)
+    assert left_there() == [unpacked(found).name]
 
 
 def test_how_much_is_done_is_told(folder: Path, tmp_path: Path) -> None:

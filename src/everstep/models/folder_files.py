@@ -11,12 +11,13 @@ from typing import Any, BinaryIO
 from everstep.contracts import Counted, TensorFile
 from everstep.errors import DamageFound, UserError
 from everstep.exchange.keys import Link
-from everstep.models.foreign import not_started, reading
+from everstep.models.foreign import not_started
 from everstep.models.numbers import Place, Refused
 from everstep.models.one_file import OneFile
 from everstep.models.parts import PROJECTION
 from everstep.models.vocabulary import as_json, tokenizer_files, vocabulary_of
 from everstep.models.weights import DIFFUSERS, TEXT_ENCODERS, TRANSFORMERS
+from everstep.plain_files import open_plain
 from everstep.versions import fsops
 from everstep.versions.tensorfile import ITEM_BYTES, TensorImage, read_digests
 
@@ -64,7 +65,7 @@ def write_networks(found: OneFile, staging: Path, said: Counted) -> dict[str, in
         said(min(done, all_bytes), all_bytes)  # headers pass, too
 
     try:
-        with reading(found.path) as (file, _):
+        with open_plain(found.path) as file:  # what it raises while the disk is written to is the disk's
             sizes = {}
             for part in found.parts:
                 name = f"{part}/{(TRANSFORMERS if part in TEXT_ENCODERS else DIFFUSERS)[0]}.safetensors"

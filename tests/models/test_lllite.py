@@ -363,11 +363,14 @@ def write_tiles(folder: Path, pairs: int) -> Path:
 
 
 @pytest.mark.slow
-def test_an_lllite_is_called_obeyed(base: Path, everstep: Everstep, workplace: Path) -> None:
-    """Of colours in their places. The outlines of the quickstart ask more than the few attentions of this base give."""
+def test_an_lllite_hears_its_condition(base: Path, everstep: Everstep, workplace: Path) -> None:
+    """Of colours in their places. Outlines ask more than the few attentions of this base give."""
     tiles = write_tiles(workplace / "tiles", 2000)
     words = ("--base", base, "--data", tiles, "--optim.control", "lllite", "--sampling.pairs", 0)
-    words += ("--optim.learning-rate", 3e-3, "--optim.max-steps", 600, "--versions.every", 100)
-    ended = everstep("train", "circles", "--run", "a", *words)
-    assert ended.code == 0, ended.out
-    assert re.search(r": obeyed (by|since) step \d+ .* and draws better than the base", ended.out), ended.out
+    words += ("--optim.learning-rate", 4e-3, "--optim.timestep-shift", 1.5, "--optim.max-steps", 1200)
+    assert everstep("train", "circles", "--run", "a", *words).code == 0
+    ended = everstep("score", "a@latest")
+    found = re.search(r"control gain (\d\.\d+) \((\d\.\d+) to", ended.out)
+    assert found is not None, ended.out
+    assert float(found[1]) > 0.1
+    assert float(found[2]) > 0

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from safetensors.numpy import load_file, save_file
 
 from bases import write_base
 from everstep.config import dump, resolve
+from everstep.exchange import sd
+from everstep.models.one_file import plan_of
+from everstep.models.whole import SD1
 from everstep.versions import Run
+from everstep.versions.tensorfile import TensorPlace, encode_header
 from street import Everstep, Row, Street, Words, read_golden, walk
 
 Spoil = Callable[[Path], object]
@@ -112,12 +117,44 @@ def brought(name: str, make: Callable[[Street], object], code: int = 2, shows: s
     return Row(name, build, code, shows)
 
 
-def one_file(name: str, *keys: str) -> Callable[[Street], Path]:
+def one_file(
+    name: str, *keys: str, says: dict[str, str] | None = None, **shaped: tuple[int, ...]
+) -> Callable[[Street], Path]:
+    """A file of tensors; dots of their names are two underscores where they have a shape."""
+
     def make(street: Street) -> Path:
-        save_file({key: np.zeros((2, 2), np.float32) for key in keys}, street.folder / name)
+        shapes = dict.fromkeys(keys, (2, 2)) | {key.replace("__", "."): shape for key, shape in shaped.items()}
+        save_file({key: np.zeros(shape, np.float32) for key, shape in shapes.items()}, street.folder / name, says)
         return street.folder / name
 
     return make
+
+
+def true_file(name: str, *left_out: str, says: dict[str, str] | None = None, **more: Any) -> Callable[[Street], Path]:
+    """A file of Stable Diffusion 1.5's size that is all holes, or other shapes in it: little but the header is read."""
+
+    def make(street: Street) -> Path:
+        shapes = dict(TRUE) | {key.replace("__", "."): shape for key, shape in more.items()}
+        places, end = dict[str, TensorPlace](), 0
+        for key, shape in shapes.items():
+            if not key.startswith(left_out):
+                places[key] = TensorPlace("F16", shape, end, end := end + 2 * prod(shape))
+        with (street.folder / name).open("wb") as file:
+            header = encode_header(places, says or {})
+            file.write(header)
+            file.truncate(len(header) + end)
+        return street.folder / name
+
+    return make
+
+
+def true_shapes() -> dict[str, tuple[int, ...]]:
+    layouts = (sd.UNET, sd.VAE, sd.CLIP)
+    expanded = [layout.expand(plan_of(layout.network, SD1.parts[layout.network])) for layout in layouts]
+    return {name: shape for names in expanded for name, shape in names.their_shapes().items()}
+
+
+TRUE = true_shapes()
 
 
 def folder_with(**parts: dict[str, Any]) -> Callable[[Street], Path]:
@@ -257,8 +294,6 @@ WHOLE = [
     base("unet_has_too_much", tensors(UNET, lambda held: held.update({"motion.weight": np.zeros(2, np.float32)}))),
 ]
 PLACES = [
-    brought("file_whole_sd", one_file("sd.safetensors", "model.diffusion_model.x", "cond_stage_model.transformer.x")),
-    brought("file_whole_sdxl", one_file("xl.safetensors", "model.diffusion_model.x", "conditioner.embedders.1.x")),
     brought("file_lora", one_file("lora.safetensors", "lora_unet_down.lora_down.weight")),
     brought("file_text", lambda street: street.right_pairs / "metadata.jsonl"),
     brought(
@@ -277,6 +312,57 @@ PLACES = [
         code=0,
         shows="rror",
     ),
+]
+UNET_OF_FILES, VAE_OF_FILES, TEXT_OF_FILES = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
+FIRST_OF_FILES = f"{UNET_OF_FILES}input_blocks.0.0.weight"
+TO_KEY = f"{UNET_OF_FILES}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
+
+
+def checkpoint(content: Callable[[], Any], **how: Any) -> Callable[[Street], Path]:
+    def make(street: Street) -> Path:
+        import torch
+
+        torch.save(content(), street.folder / "one.ckpt", **how)
+        return street.folder / "one.ckpt"
+
+    return make
+
+
+class Runs:
+    """Runs a command where it is loaded."""
+
+    def __reduce__(self) -> Any:
+        return os.system, ("touch exploded",)
+
+
+def a_tensor() -> Any:
+    import torch
+
+    return torch.zeros(2)
+
+
+SINGLE = [
+    brought("single_inpainting", true_file("one.safetensors", **{FIRST_OF_FILES: (320, 9, 3, 3)})),
+    brought("single_edits", true_file("one.safetensors", **{FIRST_OF_FILES: (320, 8, 3, 3)})),
+    brought("single_depth", true_file("one.safetensors", **{FIRST_OF_FILES: (320, 5, 3, 3)})),
+    brought("single_upscaler", true_file("one.safetensors", **{FIRST_OF_FILES: (320, 7, 3, 3)})),
+    brought("single_refiner", one_file("one.safetensors", FIRST_OF_FILES, **{TO_KEY: (2, 1280)})),
+    brought("single_edm", true_file("one.safetensors", edm_mean=(4,), edm_std=(4,))),
+    brought("single_turbo", true_file("sd_xl_turbo_1.0_fp16.safetensors")),
+    brought("single_lcm_by_its_title", true_file("one.safetensors", says={"modelspec.title": "DreamShaper LCM"})),
+    brought("single_unclip", true_file("one.safetensors", **{f"{UNET_OF_FILES}label_emb.0.0.weight": (2, 2)})),
+    brought("single_other_text", one_file("one.safetensors", FIRST_OF_FILES, **{TO_KEY: (2, 4096)})),
+    brought("single_without_vae", true_file("one.safetensors", VAE_OF_FILES)),
+    brought("single_unet_alone", true_file("one.safetensors", VAE_OF_FILES, TEXT_OF_FILES)),
+    brought("single_without_unet", true_file("one.safetensors", UNET_OF_FILES)),
+    brought("single_lacks_a_tensor", true_file("one.safetensors", f"{UNET_OF_FILES}out.0.bias")),
+    brought("single_has_too_much", true_file("one.safetensors", **{f"{UNET_OF_FILES}motion.bias": (2,)})),
+    brought("single_predicts_something", true_file("one.safetensors", says={"modelspec.prediction_type": "rf"})),
+    brought("single_flux", one_file("one.safetensors", f"{UNET_OF_FILES}double_blocks.0.img_attn.proj.weight")),
+    brought("single_bare_unet", one_file("one.safetensors", "input_blocks.0.0.weight")),
+    brought("single_is_a_controlnet", one_file("one.safetensors", "control_model.input_blocks.0.0.weight")),
+    brought("single_runs_code", checkpoint(lambda: {"state_dict": {FIRST_OF_FILES: Runs()}})),
+    brought("single_of_an_old_kind", checkpoint(lambda: {"x": a_tensor()}, _use_new_zipfile_serialization=False)),
 ]
 STARTS = [
     start("start_works", code=0, shows="rror"),
@@ -322,7 +408,7 @@ NO_FILES = [
         tensors(UNET, lambda held: held.update({name: tensor.astype(np.int8) for name, tensor in held.items()})),
     ),
 ]
-ROWS = [*NO_FILES, *BESIDE_RUNS, *FAMILIES, *FITTING, *TOKENIZERS, *WHOLE, *PLACES, *STARTS]
+ROWS = [*NO_FILES, *BESIDE_RUNS, *FAMILIES, *FITTING, *TOKENIZERS, *WHOLE, *PLACES, *SINGLE, *STARTS]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

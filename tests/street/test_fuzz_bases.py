@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from everstep.errors import UserError
 from everstep.models.base import locate
+from everstep.models.one_file import open_one_file
 from everstep.models.survey import survey
 from everstep.models.weights import file_shapes
+from one_file import one_file, small
 
 SCALARS = st.one_of(
     st.none(),
@@ -127,3 +129,53 @@ def test_any_bytes_as_weights(content: bytes, suffix: str) -> None:
                 file_shapes(path)
             except UserError as error:
                 assert path.name in str(error)
+
+
+@pytest.fixture(scope="module")
+def single(tiny_base: Path) -> Iterator[Path]:
+    """A base in one file."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield one_file(tiny_base, Path(folder) / "one.safetensors")
+
+
+@QUICK
+@given(data=st.data())
+def test_any_header_of_a_base_in_one_file(data: st.DataObject, single: Path, tiny_base: Path) -> None:
+    before = single.read_bytes()
+    length = struct.unpack("<Q", before[:8])[0]
+    header = json.loads(before[8 : 8 + length])
+    header["__metadata__"] = data.draw(JUNK | st.dictionaries(st.sampled_from(SAID), SCALARS, max_size=3))
+    for name in data.draw(st.lists(st.sampled_from(sorted(header)), max_size=3, unique=True)):
+        change = data.draw(st.sampled_from(["gone", "renamed", "shape", "other"]))
+        entry = header.pop(name)
+        if change == "renamed":
+            header[data.draw(st.text(max_size=8))] = entry
+        elif change == "shape" and isinstance(entry, dict):
+            header[name] = {**entry, "shape": data.draw(st.lists(SCALARS, max_size=5))}
+        elif change == "other":
+            header[name] = data.draw(JUNK)
+    try:
+        text = json.dumps(header).encode()
+        single.write_bytes(struct.pack("<Q", len(text)) + text + before[8 + length :])
+        open_one_file(single, small(tiny_base))
+    except UserError as error:
+        assert "Nothing was started." in str(error)
+    finally:
+        single.write_bytes(before)
+
+
+SAID = ("modelspec.prediction_type", "modelspec.resolution", "modelspec.title", "ss_v_parameterization")
+
+
+@QUICK
+@given(content=st.binary(max_size=60) | st.text(max_size=40) | JUNK)
+def test_any_settings_beside_a_base_in_one_file(content: object, single: Path, tiny_base: Path) -> None:
+    beside = single.with_suffix(".yaml")
+    text = content if isinstance(content, str) else json.dumps({"model": {"params": content}}, default=str)
+    beside.write_bytes(content if isinstance(content, bytes) else text.encode("utf-8", "surrogatepass"))
+    try:
+        open_one_file(single, small(tiny_base))
+    except UserError as error:
+        assert "Nothing was started." in str(error)
+    finally:
+        beside.unlink()

@@ -8,12 +8,12 @@ from typing import Any
 from everstep.arrival.finding import locate_source
 from everstep.arrival.folder import write_folder
 from everstep.arrival.moments import moments_of
-from everstep.arrival.numbers import Refused
 from everstep.arrival.receipt import receipt_of
 from everstep.arrival.taking import take
 from everstep.arrival.trainings import find_any
 from everstep.errors import UserError
 from everstep.models.base import BaseFolder
+from everstep.models.numbers import Refused
 
 
 def bring(

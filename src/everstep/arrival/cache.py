@@ -17,13 +17,13 @@ from typing import Any
 from everstep import __version__
 from everstep.arrival.bringing import bring, in_words
 from everstep.arrival.finding import NothingFound, is_hub_id, locate_source, receipt_in
-from everstep.arrival.foreign import SUFFIXES
-from everstep.arrival.numbers import Refused
 from everstep.arrival.trainings import find_any
 from everstep.errors import UserError
 from everstep.models.base import BaseFolder
 from everstep.models.beginning import controlnet_folder
 from everstep.models.brought import is_controlnet
+from everstep.models.foreign import SUFFIXES
+from everstep.models.numbers import Refused
 from everstep.places import cache_folder, spelled
 
 UNDONE = "Nothing was started."

@@ -7,9 +7,9 @@ by a base's own config.
 from collections.abc import Mapping
 from typing import Any
 
-from everstep.arrival.numbers import Refused
 from everstep.exchange.architecture import Architecture, architecture_of
 from everstep.exchange.keys import Plan
+from everstep.models.numbers import Refused
 from everstep.models.shapes import controlnet_shapes, hint_channels
 from everstep.models.weights import unlike
 

@@ -4,9 +4,9 @@ import math
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from everstep.arrival.foreign import open_foreign, reading
-from everstep.arrival.numbers import Refused
 from everstep.models.base import BaseFolder
+from everstep.models.foreign import open_foreign, reading
+from everstep.models.numbers import Refused
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from everstep.arrival.foreign import SUFFIXES, Foreign, open_foreign
 from everstep.arrival.names import unwrapped
-from everstep.arrival.numbers import Place, Refused
 from everstep.errors import UserError
 from everstep.models.brought import is_controlnet, kind_of_folder
+from everstep.models.foreign import SUFFIXES, Foreign, open_foreign
 from everstep.models.hub import download_controlnet
+from everstep.models.numbers import Place, Refused
 from everstep.models.weights import find_weights, listed, read_json
 from everstep.places import absolute, spelled
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from everstep.arrival.moments import Moments
-from everstep.arrival.numbers import Refused
 from everstep.arrival.taking import Taken
 from everstep.contracts import TensorFile
 from everstep.errors import DamageFound
 from everstep.models.files import METADATA, OPTIMIZER, WEIGHTS
+from everstep.models.numbers import Refused
 from everstep.versions import fsops
 from everstep.versions.placing import beside, put
 from everstep.versions.tensorfile import TensorImage, read_digests

@@ -6,11 +6,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from everstep.arrival.foreign import reading
-from everstep.arrival.numbers import Place, Refused
 from everstep.arrival.taking import Taken
 from everstep.arrival.trainings import states_in_order
 from everstep.models.files import MOMENTS
+from everstep.models.foreign import reading
+from everstep.models.numbers import Place, Refused
 
 if TYPE_CHECKING:
     import numpy as np

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 
-from everstep.arrival.numbers import Place, Refused
 from everstep.exchange.keys import HOLE, Layout, detect, filled
 from everstep.exchange.lllite import LLLITE, is_lllite
 from everstep.exchange.sd import CONTROLNET_BARE, CONTROLNET_DIFFUSERS, CONTROLNET_LDM, CONTROLNETS, OTHER
 from everstep.models.brought import kind_of_names
+from everstep.models.numbers import Place, Refused
 from everstep.models.weights import count, listed
 
 MOST_NUMBERS = 24  # of blocks, zero convolutions, layers of a hint encoder

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 from everstep.arrival.described import described, of_base, shapes_of_config
 from everstep.arrival.filling import beginning_of
 from everstep.arrival.finding import Finding
-from everstep.arrival.foreign import check_numbers, reading
 from everstep.arrival.names import layout_of, our_names
-from everstep.arrival.numbers import Place, Refused
 from everstep.errors import UserError
 from everstep.exchange.architecture import kind_of
 from everstep.exchange.keys import Layout, Link
 from everstep.exchange.lllite import LLLITE, lllite_shapes, sizes_of
 from everstep.models.base import BaseFolder
 from everstep.models.controls import LITE, lllite_config, lllite_shapes_of
+from everstep.models.foreign import check_numbers, reading
+from everstep.models.numbers import Place, Refused
 from everstep.models.parts import unet_shapes
 from everstep.models.weights import count, listed, unlike
 from everstep.models.whole import SDXL

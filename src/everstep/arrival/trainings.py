@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from everstep.arrival.finding import Finding, find, merged, of_diffusers
-from everstep.arrival.foreign import open_foreign, open_table
-from everstep.arrival.numbers import Refused
 from everstep.errors import UserError
 from everstep.models.brought import is_controlnet
+from everstep.models.foreign import open_foreign, open_table
+from everstep.models.numbers import Refused
 from everstep.models.weights import read_json
 
 NUMBERED = re.compile(r"checkpoint[-_](\d{1,12})")

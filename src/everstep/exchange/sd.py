@@ -162,19 +162,25 @@ VAE = Layout(
 # --- text encoders -----------------------------------------------------------------------------------------
 
 
-def _clip(prefix: str) -> Layout:
-    """As transformers names it."""
+def _clip(prefix: str, inside: str = "text_model.") -> Layout:
+    """As transformers names it; of old without text_model."""
     return Layout(
         name=f"a whole base's names ({prefix})",
         network="text_encoder",
-        prefix=f"{prefix}text_model.",
+        prefix=f"{prefix}{inside}",
         told_by=("embeddings.token_embedding.weight", "final_layer_norm.weight"),
         rules=(Rule("{rest}", "{rest}"),),
-        unused=(r"embeddings\.position_ids",),  # counts from 0 on
+        unused=(r"(text_model\.)?embeddings\.position_ids",),  # counts from 0 on
     )
 
 
-def _open_clip(network: str, prefix: str, unused: tuple[str, ...]) -> Layout:
+PROJECTION = Rule("text_projection.weight", "text_projection", Transpose())
+PROJECTION_AS_OURS = Rule("text_projection.weight", "text_projection.weight")
+
+
+def _open_clip(
+    network: str, prefix: str, unused: tuple[str, ...], projection: Rule = PROJECTION, told_by: tuple[str, ...] = ()
+) -> Layout:
     """As OpenCLIP names it: query, key and value in one."""
     layer, theirs = "encoder.layers.{i}", "transformer.resblocks.{i}"
     names = {
@@ -191,25 +197,33 @@ def _open_clip(network: str, prefix: str, unused: tuple[str, ...]) -> Layout:
         name=f"a whole base's names ({prefix})",
         network=network,
         prefix=prefix,
-        told_by=("token_embedding.weight", "ln_final.weight"),
+        told_by=("token_embedding.weight", "ln_final.weight", *told_by),
         rules=(
             Rule("embeddings.token_embedding.weight", "token_embedding.weight"),
             Rule("embeddings.position_embedding.weight", "positional_embedding"),
             *(Rule(parts, f"{theirs}.attn.in_proj_{end}", Fuse()) for end, parts in joined.items()),
             *(Rule(f"{layer}.{part}.{{rest}}", f"{theirs}.{their}.{{rest}}") for part, their in names.items()),
             Rule("final_layer_norm.{rest}", "ln_final.{rest}"),
-            Rule("text_projection.weight", "text_projection", Transpose()),
+            projection,
         ),
-        unused=("logit_scale", "attn_mask", *unused),
+        unused=("logit_scale", "attn_mask", r".*\bposition_ids", *unused),
     )
 
 
 CLIP = _clip("cond_stage_model.transformer.")
+CLIP_OF_OLD = _clip("cond_stage_model.transformer.", inside="")
 # Stable Diffusion 2.x hears the last layer but one, so that its 24th and what follows is not of the text encoder.
-OPEN_CLIP = _open_clip(
-    "text_encoder", "cond_stage_model.model.", (r"transformer\.resblocks\.23\..*", "text_projection")
-)
+UNHEARD = (r"transformer\.resblocks\.23\..*", r"text_projection(\.weight)?")
+OPEN_CLIP = _open_clip("text_encoder", "cond_stage_model.model.", UNHEARD)
+OPEN_CLIP_OF_SGM = _open_clip("text_encoder", "conditioner.embedders.0.model.", UNHEARD)
 CLIP_OF_XL = _clip("conditioner.embedders.0.transformer.")
-OPEN_CLIP_OF_XL = _open_clip("text_encoder_2", "conditioner.embedders.1.model.", ())
+OPEN_CLIP_OF_XL = _open_clip("text_encoder_2", "conditioner.embedders.1.model.", (), told_by=("text_projection",))
+# As what converted bases of diffusers back wrote it for a time.
+OPEN_CLIP_CONVERTED = _open_clip(
+    "text_encoder_2", "conditioner.embedders.1.model.", (), PROJECTION_AS_OURS, told_by=("text_projection.weight",)
+)
 
-BASES = (UNET, VAE, CLIP, OPEN_CLIP, CLIP_OF_XL, OPEN_CLIP_OF_XL)
+BASES = (
+    *(UNET, VAE, CLIP, CLIP_OF_OLD, OPEN_CLIP, OPEN_CLIP_OF_SGM),
+    *(CLIP_OF_XL, OPEN_CLIP_OF_XL, OPEN_CLIP_CONVERTED),
+)

@@ -17,6 +17,7 @@ from everstep.errors import UserError
 from everstep.models.brought import SUPPORTED, elsewhere, is_base, kind_of_folder, refuse_file
 from everstep.models.families import distilled_name, family_of_folder
 from everstep.models.hub import TOKENIZER, download
+from everstep.models.one_file import open_one_file
 from everstep.models.registry import Row, row_of
 from everstep.models.unpacked import unpacked
 from everstep.models.weights import (
@@ -152,7 +153,7 @@ def differing_files(then: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 
 def locate(name: str, revision: str | None = None, during: During = untold) -> BaseFolder:
-    """Find a built-in base, a folder, a file (unpacked once), or a hub id (downloaded if it is not in the cache).
+    """Find a built-in base, a folder, one file (unpacked once), or a hub id (downloaded if it is not in the cache).
 
     Raises: UserError with the nearest folder name if there is nothing of this name, and what it is if it is no base.
     """
@@ -161,11 +162,13 @@ def locate(name: str, revision: str | None = None, during: During = untold) -> B
     path = _path_of(name)
     if path.is_dir():
         return BaseFolder(as_text(absolute(path), "The base"), _checked(absolute(path), name))
-    if path.is_file() and (folder := unpacked(absolute(path), during)) is not None:
+    if path.is_file() and (found := open_one_file(absolute(path))) is not None:
+        as_text(found.path, "The base")
+        folder = unpacked(found, during)
         note = f"{path} is one file; what is in it is used as it lies in {folder}."
-        return BaseFolder(as_text(absolute(path), "The base"), _checked(folder, path.stem), notes=(note,))
+        return BaseFolder(str(found.path), _checked(folder, path.stem), notes=(note, *found.notes))
     if path.exists():
-        raise refuse_file(path.absolute(), "a base is a folder in diffusers layout")
+        raise refuse_file(path.absolute(), "a base is a folder in diffusers layout, or one file with all of it")
     if path.is_symlink():
         raise UserError(f"The base {name} is a link to {path.readlink()}, which is not there. Nothing was started.")
     if path.is_absolute() or name.startswith(".") or name.count("/") != 1:

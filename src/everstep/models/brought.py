@@ -3,19 +3,25 @@
 Never imports torch.
 """
 
-import json
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
 from everstep.errors import UserError
+from everstep.models.foreign import SUFFIXES, not_started, open_foreign
+from everstep.models.numbers import Refused
 from everstep.models.registry import row_of
-from everstep.models.weights import file_shapes, is_file, read_json
+from everstep.models.weights import is_file, read_json
 
 SUPPORTED = "So far ControlNets are trained for text-to-image bases of Stable Diffusion 1.x, 2.x and XL."
 LLLITE_CLASS = "ControlNetLLLite"  # as config.json names it
 CONTROLNETS = ("ControlNetModel", LLLITE_CLASS)
-PICKLED = (".ckpt", ".pt", ".pth", ".bin")
+
+
+def _of_unets(*names: str) -> tuple[str, ...]:
+    """Alone, or among the rest of a base."""
+    return (*names, *(f"model.diffusion_model.{name}" for name in names))
+
+
 # The beginnings of tensors' names that tell what one file holds; the first that is found decides.
 FILES = (
     (("lora_", "lora.", ".lora_", "loha_", "hada_"), "a LoRA"),
@@ -24,23 +30,25 @@ FILES = (
     (("controlnet_cond_embedding.", "controlnet_down_blocks."), "a ControlNet's weights"),
     (("ip_adapter.", "image_proj."), "an IP-Adapter"),
     (("adapter.", "body.0.in_conv"), "a T2I-Adapter"),
-    (("double_blocks.", "model.diffusion_model.double_blocks."), "a whole Flux"),
-    (("joint_blocks.", "model.diffusion_model.joint_blocks."), "a whole Stable Diffusion 3"),
+    (("input_hint_block.", "zero_convs."), "a ControlNet as its authors store it"),
+    (("motion_modules.", "down_blocks.0.motion_modules."), "AnimateDiff's layers for motion"),
+    (_of_unets("distilled_guidance_layer."), "a Chroma"),
+    (_of_unets("double_blocks."), "a Flux"),
+    (_of_unets("joint_blocks."), "a Stable Diffusion 3"),
+    (_of_unets("cap_embedder."), "a Lumina 2 or Z-Image"),
+    (_of_unets("double_layers."), "an AuraFlow"),
+    (_of_unets("patch_embedding.", "patchify_proj."), "a network for video"),
+    (("clip_txt_mapper.", "down_blocks.0.0.channelwise."), "a Stable Cascade"),
     (("conditioner.embedders.1",), "a whole Stable Diffusion XL"),
     (("cond_stage_model.model.",), "a whole Stable Diffusion 2.x"),
     (("cond_stage_model.transformer.",), "a whole Stable Diffusion 1.x"),
-    (("model.diffusion_model.",), "the UNet of a Stable Diffusion"),
+    (("model.diffusion_model.input_blocks.",), "the UNet of a Stable Diffusion"),
+    (("input_blocks.", "output_blocks."), "the UNet of a Stable Diffusion"),
+    (("model.diffusion_model.",), "a base of another family"),
     (("down_blocks.", "up_blocks."), "a UNet's weights"),
     (("encoder.conv_in", "first_stage_model.", "decoder.conv_in"), "a VAE's weights"),
-    (("text_model.", "embeddings.token_embedding"), "a text encoder's weights"),
+    (("text_model.", "embeddings.token_embedding", "transformer.resblocks."), "a text encoder's weights"),
 )
-# By what diffusers converts bases in one file that unpacked.py does not take: pickled ones, those of 2.x (which do not
-# say whether they predict noise or velocity), and what was built otherwise.
-WHOLE = {
-    "a whole Stable Diffusion 1.x": "StableDiffusionPipeline",
-    "a whole Stable Diffusion 2.x": "StableDiffusionPipeline",
-    "a whole Stable Diffusion XL": "StableDiffusionXLPipeline",
-}
 
 
 def kind_of_names(names: Iterable[str]) -> str | None:
@@ -54,36 +62,22 @@ def kind_of_names(names: Iterable[str]) -> str | None:
 
 def kind_of_file(path: Path) -> str | None:
     """In words; None where it cannot be told. Raises: UserError if it is not whole."""
-    if path.suffix != ".safetensors" and path.suffix not in PICKLED:
+    if path.suffix not in SUFFIXES:
         return None
-    shapes = file_shapes(path)
-    return None if shapes is None else kind_of_names(shapes)
+    try:
+        return kind_of_names(open_foreign(path).tensors)
+    except Refused as refused:
+        raise not_started(path, refused) from None
 
 
 def refuse_file(path: Path, wanted: str) -> UserError:
-    """One file where a folder is wanted."""
+    """One file that is not what is wanted."""
     kind = kind_of_file(path)
-    is_base_wanted = wanted.startswith("a base")
-    is_weights = path.suffix == ".safetensors" or path.suffix in PICKLED
-    told = f"one file with {kind}" if kind else "one file of weights" if is_weights else "a file"
+    told = f"one file with {kind}" if kind else "one file of weights" if path.suffix in SUFFIXES else "a file"
     said = f"{path} is {told}; {wanted}. Nothing was started."
-    if kind in WHOLE and is_base_wanted:
-        out = path.with_name(f"{path.stem}-diffusers")
-        said += f"\nConvert it once: {_convert(WHOLE[kind], path, out)}\nThen: --base {out}"
-    elif kind and kind.startswith("a whole") and is_base_wanted:
-        said += f"\n{SUPPORTED}"
-    elif (
-        kind in ("a ControlNet's weights", "a ControlNet as its authors store it", "a ControlNet-LLLite")
-        and is_base_wanted
-    ):
+    if kind and kind.startswith("a ControlNet") and wanted.startswith("a base"):
         said += "\nA ControlNet to start from goes to --from; --base is what it is trained against."
     return UserError(said)
-
-
-def _convert(pipeline: str, path: Path, out: Path) -> str:
-    before, after = json.dumps(str(path)), json.dumps(str(out))  # its quotes are not the shell's
-    code = f"from diffusers import {pipeline} as P; P.from_single_file({before}).save_pretrained({after})"
-    return f"python -c {shlex.quote(code)}"
 
 
 def is_base(folder: Path) -> bool:
@@ -117,7 +111,7 @@ def kind_of_folder(folder: Path) -> str | None:
         return "a LoRA"
     if name := class_of(folder):
         return "a ControlNet" if name in CONTROLNETS else f"a single network, {name[:80]}"
-    found = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", *PICKLED))
+    found = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
     if found and not any((folder / part).is_dir() for part in row_of(folder).components):
         return f"a folder with {found[0].name}"
     return None

@@ -5,6 +5,7 @@ Never imports torch.
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,9 @@ NAMES = (
     ("AltDiffusion", "a base of AltDiffusion"),
     ("Marigold", "a network that estimates depth or normals, Marigold"),
 )
-DISTILLED = re.compile(r"(?i)\b(sdxl|sd|lcm)?[-_]?(turbo|lcm|lightning|hyper[-_]?sd)\b")
+# A name's words, as dreamshaperXL_lightningDPMSDE has four of them; and those that tell.
+WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+DISTILLED = re.compile(r"(sd|sdxl|xl|lcm)?(turbo|lightning|lcm|dmd)|hypersd(xl)?")
 SDXL_PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionXLControlNetPipeline")
 DISTILLED_SCHEDULERS = ("LCMScheduler", "TCDScheduler")
 
@@ -94,15 +97,17 @@ def _distilled(index: Mapping[str, Any], unet: Mapping[str, Any], scheduler: Map
     if unet and "mid_block_type" in unet and unet["mid_block_type"] is None:
         return "a distilled base: its UNet has no middle block"
     for source in (index, unet):
-        if isinstance(origin := source.get("_name_or_path"), str) and DISTILLED.search(Path(origin).name):
+        if isinstance(origin := source.get("_name_or_path"), str) and distilled_name(origin):
             return f"a distilled base: it was made from {origin[:100]}"
     return None
 
 
 def distilled_name(name: str) -> str | None:
     """Told by what the author called it, where no config tells."""
-    found = DISTILLED.search(name.rstrip("/").rsplit("/", 1)[-1])
-    return None if found is None else f"a distilled base, by its name ({found[0]})"
+    words = [word.lower() for word in WORD.findall(name.rstrip("/").rsplit("/", 1)[-1])]
+    joined = (before + word for before, word in pairwise(words))  # Hyper-SDXL
+    found = next((word for word in (*words, *joined) if DISTILLED.fullmatch(word)), None)
+    return None if found is None else f"a distilled base, by its name ({found}; if it is none, another name will do)"
 
 
 def family_of_unet(unet: Mapping[str, Any], latent_channels: int, *, hears_sizes: bool = False) -> str | None:
@@ -114,6 +119,8 @@ def family_of_unet(unet: Mapping[str, Any], latent_channels: int, *, hears_sizes
         )
     if surplus == latent_channels:
         return f"a base that edits pictures: its UNet takes {unet['in_channels']} channels, two pictures' latents"
+    if surplus == latent_channels - 1:
+        return f"an upscaler: its UNet takes {unet['in_channels']} channels, latents with a small picture"
     if surplus == 1:
         return f"a depth base: its UNet takes {unet['in_channels']} channels, latents with a depth map"
     for key in (

@@ -113,10 +113,14 @@ def _snapshot(name: str, revision: str | None, wanted: Callable[[list[str]], lis
 
 def fetch_tokenizer(needed_by: Path) -> Path:
     """The folder with CLIP's vocabulary, from the hub or from its cache. Raises: UserError saying what else will do."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
+    names = ("vocab.json", "merges.txt")
+    there = [try_to_load_from_cache(CLIP, name) for name in names]
+    if all(isinstance(path, str) for path in there):  # they never change
+        return Path(str(there[0])).parent
     try:
-        found = [Path(hf_hub_download(CLIP, name)) for name in ("vocab.json", "merges.txt")]
+        found = [Path(hf_hub_download(CLIP, name)) for name in names]
     except Exception as error:  # as in `download`: what carries a request has errors of its own
         raise UserError(
             f"{needed_by} has no tokenizer in it, and {CLIP} could not be had from the hub: {_first(error)}. "
@@ -127,12 +131,12 @@ def fetch_tokenizer(needed_by: Path) -> Path:
 
 def _first(error: Exception) -> str:
     said = str(error).strip().splitlines()
-    return said[0] if said else type(error).__name__
+    return said[0].rstrip(".") if said else type(error).__name__
 
 
 def _no_base(name: str, listed: list[str]) -> str:
     single = [file for file in listed if file.endswith((".safetensors", ".ckpt")) and "/" not in file]
-    told = f" It holds {single[0]}, one file, which diffusers converts." if single else ""
+    told = f"\nIt holds {single[0]}, one file. Download it, and name its path as --base." if single else ""
     return (
-        f"{name} on the hub is not a base in diffusers layout: it has no unet/config.json.{told} Nothing was started."
+        f"{name} on the hub is not a base in diffusers layout: it has no unet/config.json. Nothing was started.{told}"
     )

@@ -1,83 +1,95 @@
 """A whole base in one file, unpacked into diffusers layout: once for each content, in the user's cache.
 
-Never imports torch: bytes are moved, and split where a file keeps several matrices in one.
+Numbers stay what they are in the file, in as many bits; where a file keeps several matrices in one they are split.
+Never imports torch.
 """
 
 import fcntl
 import json
-import mmap
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import xxhash
 
-from everstep.contracts import Counted, During, TensorFile
+from everstep.contracts import Counted, During
 from everstep.data.remembered import is_fresh, stamp_of
 from everstep.errors import UserError
-from everstep.exchange.keys import Layout, Plan, detect
-from everstep.exchange.sd import BASES
-from everstep.models.hub import fetch_tokenizer
-from everstep.models.parts import PROJECTION, text_shapes, unet_shapes, vae_shapes
-from everstep.models.weights import DIFFUSERS, TRANSFORMERS, file_shapes, reason
-from everstep.models.whole import WHOLES, Whole
+from everstep.models.folder_files import configs_of, small_files, tensor_bytes, write_networks
+from everstep.models.foreign import not_started, reading
+from everstep.models.numbers import Refused
+from everstep.models.one_file import OneFile
+from everstep.models.predicting import settings_of
+from everstep.models.tokens import check_tokenizer
+from everstep.models.vocabulary import FILES, FOLDER, as_json
+from everstep.models.weights import TEXT_ENCODERS, reason
 from everstep.places import cache_folder
 from everstep.telling import untold
 from everstep.units import size
 from everstep.versions import fsops
-from everstep.versions.tensorfile import ITEM_BYTES, Header, TensorImage, read_header
 
 CHUNK_BYTES = 1 << 24
+BESIDE_BYTES = 16 << 20  # what headers and file systems take beside the numbers
 CONTENT, SEEN, STAGING = "content.json", "seen.json", ".new-"
-WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}  # what a number is matters to nobody here
+ELSEWHERE = "XDG_CACHE_HOME names another place."
 
 
-def unpacked(path: Path, during: During = untold, wholes: Sequence[Whole] = WHOLES) -> Path | None:
-    """The folder with what the file holds; None where it is no whole base of a known architecture.
+def unpacked(found: OneFile, during: During = untold) -> Path:
+    """The folder with what the file holds, made where it is not there yet.
 
-    Raises: UserError where it is one, but for some of its tensors, or where there is no room for it.
+    Raises: UserError where there is no room for it, or no vocabulary; nothing is left behind.
     Crash: the folder whole, or not there; what is left beside it goes with the next unpacking.
     """
-    shapes = file_shapes(path) if path.suffix == ".safetensors" else None
-    whole = _whole(shapes or {}, wholes)
-    if shapes is None or whole is None:
-        return None
-    cache = cache_folder()
-    if cache is None:
-        raise UserError(f"{path} is {whole.title} in one file, which is unpacked into the cache of the user; there is "
-                        "none here. Set XDG_CACHE_HOME. Nothing was started.")  # fmt: skip
-    home, stamp = cache / "everstep/bases", stamp_of(str(path))
-    key = f"{path} {'' if stamp is None else stamp.hex()}"
+    home = _home(found.path)
+    around = (found.path, settings_of(found.path), *(found.path.parent / FOLDER / name for name in FILES))
+    stamps = [stamp_of(str(place)) for place in around]
+    key = xxhash.xxh3_128(repr((str(found.path), stamps, configs_of(found))).encode()).hexdigest()
     known = home / _seen(home).get(key, ".")
     if known != home and _is_whole(known):
         return known
-    with during(f"Reading {path.name}", count=size) as said:
-        folder = home / f"{path.stem[:60]}-{_digest(path, said)[:16]}"
+    small = small_files(found)  # first, for the vocabulary may not be had
+    with during(f"Reading {found.path.name}", count=size) as said:
+        folder = home / f"{_stem(found.path)}-{_digest(found.path, small, said)[:16]}"
     if not _is_whole(folder):
         try:
-            with _alone(home), during(f"Unpacking {path.name}", "networks") as said:
+            with during(f"Unpacking {found.path.name}", count=size) as said, _alone(home):
                 if not _is_whole(folder):  # another program may have been faster
-                    _make(path, folder, whole, said)
+                    _make(found, small, folder, stamps[0], said)
         except OSError as error:
-            raise UserError(f"{path} is {whole.title} in one file, which could not be unpacked to {folder}: "
-                            f"{reason(error)}. Nothing was started.") from None  # fmt: skip
-    if stamp is not None and not is_fresh(stamp, time.time_ns()):
+            raise _no_place(found.path, home, error) from None
+    if not any(stamp is not None and is_fresh(stamp, time.time_ns()) for stamp in stamps):
         _remember(home, key, folder.name)
     return folder
+
+
+def _home(path: Path) -> Path:
+    """Raises: UserError where there is no place for it."""
+    cache = cache_folder()
+    if cache is None:
+        raise UserError(f"{path} is a base in one file, which is unpacked into the cache of the user; there is none "
+                        "here. Set XDG_CACHE_HOME. Nothing was started.")  # fmt: skip
+    return cache.absolute() / "everstep/bases"
+
+
+def _no_place(path: Path, home: Path, error: OSError) -> UserError:
+    return UserError(f"{path} is a base in one file, which could not be unpacked into {home}: {reason(error)}. "
+                     f"Nothing was started.\n{ELSEWHERE}")  # fmt: skip
+
+
+def _stem(path: Path) -> str:
+    letters = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in path.stem)
+    return letters.encode()[:60].decode(errors="ignore").lstrip(".") or "base"
 
 
 # --- what is there already ---------------------------------------------------------------------------------
 
 
 def _seen(home: Path) -> dict[str, str]:
-    """Which folder a file led to, by its place, size and times; what is lost of it costs time only."""
+    """Which folder a file led to, by what was seen of it; what is lost of it costs time only."""
     with suppress(OSError, ValueError):
         known = json.loads((home / SEEN).read_bytes())
         if isinstance(known, dict):
@@ -117,35 +129,41 @@ def _alone(home: Path) -> Iterator[None]:
 # --- unpacking ---------------------------------------------------------------------------------------------
 
 
-def _whole(shapes: Mapping[str, tuple[int, ...]], wholes: Sequence[Whole]) -> Whole | None:
-    """Told by the width of the text that the UNet hears."""
-    widths = {shape[-1] for name, shape in shapes.items() if name.startswith("model.diffusion_model.")
-              and name.endswith("attn2.to_k.weight")}  # fmt: skip
-    networks = {layout.network for layout in detect(BASES, shapes)}
-    fitting = (whole for whole in wholes if widths == {whole.text_width} and networks == set(whole.parts))
-    return next(fitting, None)
+def _digest(path: Path, small: Mapping[str, bytes], said: Counted) -> str:
+    """Of all that the folder is made of. Raises: UserError."""
+    digest = xxhash.xxh3_128(repr(sorted(small.items())).encode())
+    try:
+        with reading(path) as (file, all_bytes):
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+                said(file.tell(), all_bytes)
+    except Refused as refused:
+        raise not_started(path, refused) from None
+    return digest.hexdigest()
 
 
-def _make(path: Path, folder: Path, whole: Whole, said: Counted) -> None:
-    words = _vocabulary(path)  # first, for it may not be had
+def _make(found: OneFile, small: Mapping[str, bytes], folder: Path, stamp: bytes | None, said: Counted) -> None:
+    """
+    Args:
+        stamp: of the file when it was first looked at; one that changes meanwhile is none of the two.
+
+    Raises: UserError; OSError.
+    """
+    _check_room(found, small, folder.parent)
     staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder.parent))
     try:
-        with _opened(path) as tensors:
-            layouts = {layout.network: layout for layout in detect(BASES, tensors.shapes)}
-            for done, (part, config) in enumerate(whole.parts.items()):
-                said(done, len(whole.parts))
-                _write_part(staging / part, config, tensors, layouts[part], _plan(part, config), path)
-            scheduler = _scheduler(whole, tensors.header.tensors)
-        _write_json(staging / "scheduler/scheduler_config.json", scheduler)
-        for name, pad in whole.pads.items():
-            _write_tokenizer(words, staging / name, pad)
-        _write_json(staging / "model_index.json", whole.pipeline)
-        written = [file for file in sorted(staging.rglob("*")) if file.is_file()]
-        _write_json(staging / CONTENT, {str(file.relative_to(staging)): file.stat().st_size for file in written})
+        sizes = {name: _write(staging / name, content) for name, content in small.items()}
+        texts = [part for part in found.configs if part in TEXT_ENCODERS]
+        for text, tokenizer in zip(texts, found.whole.pads, strict=True):
+            _check_words(found.path, staging / tokenizer, int(found.configs[text]["vocab_size"]))
+        sizes |= write_networks(found, staging, said)
+        _write(staging / CONTENT, as_json(sizes))
         for inside in staging.iterdir():
             if inside.is_dir():
                 fsops.flush_folder(inside)
         fsops.flush_folder(staging)
+        if stamp_of(str(found.path)) != stamp:
+            raise UserError(f"{found.path} changed while it was read. Nothing was started.")
         if folder.is_dir():  # it has lost a file
             fsops.remove_tree(folder)
         fsops.rename(staging, folder)
@@ -154,122 +172,26 @@ def _make(path: Path, folder: Path, whole: Whole, said: Counted) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _plan(part: str, config: Mapping[str, Any]) -> Plan:
-    if part == "unet":
-        found = unet_shapes(config)
-    elif part == "vae":
-        found = vae_shapes(config)
-    else:
-        found = text_shapes(config, projects=part == "text_encoder_2")
-    assert found is not None, f"{part} of a known base"
-    return found
-
-
-def _write_part(
-    folder: Path, config: Mapping[str, Any], tensors: "_Tensors", layout: Layout, plan: Plan, path: Path
-) -> None:
-    """Raises: UserError naming what is missing or too much."""
-    own = layout.own({name: tensors.array(name) for name in tensors.header.tensors if name.startswith(layout.prefix)})
+def _check_words(path: Path, folder: Path, vocabulary: int) -> None:
+    """Raises: UserError that names the vocabulary's own place."""
     try:
-        bijection = layout.expand(plan)
-        arrays = bijection.back(own, np.concatenate)
+        check_tokenizer(folder, vocabulary)
     except UserError as fault:
-        raise UserError(f"{path}: {fault} Nothing was started.") from None
-    dtypes = {ours: tensors.header.tensors[link.theirs].dtype for link in bijection.links for ours in link.ours}
-    is_text = folder.name.startswith("text_encoder")
-    file = f"{TRANSFORMERS[0] if is_text else DIFFUSERS[0]}.safetensors"
-    stored = {
-        f"text_model.{name}" if is_text and name != PROJECTION else name: _Array(array, dtypes[name])
-        for name, array in arrays.items()
-    }
-    image = TensorImage(TensorFile(file, stored, {"format": "pt"}))
-    fsops.make_folder(folder)
-    fsops.write_file(folder / file, image.pieces(), image.size_bytes)
-    _write_json(folder / "config.json", config)
+        said = str(fault).replace(str(folder), str(path.parent / FOLDER))
+        raise UserError(said) from None
 
 
-def _scheduler(whole: Whole, names: Container[str]) -> dict[str, Any]:
-    """Bases that predict velocity, and those whose last step is noise alone, say so with an empty tensor."""
-    settings = dict(whole.scheduler)
-    if "v_pred" in names:
-        settings["prediction_type"] = "v_prediction"
-    if "ztsnr" in names:
-        settings["rescale_betas_zero_snr"] = True
-    return settings
+def _check_room(found: OneFile, small: Mapping[str, bytes], home: Path) -> None:
+    """Raises: UserError."""
+    needed = sum(map(len, small.values())) + tensor_bytes(found) + BESIDE_BYTES
+    free = fsops.free_bytes(home)
+    if free < needed:
+        raise UserError(f"{found.path} is a base in one file, which is unpacked into {home}: that takes "
+                        f"{size(needed)}, and {size(free)} are free there. Nothing was started.\n{ELSEWHERE}"
+                        )  # fmt: skip
 
 
-def _vocabulary(path: Path) -> dict[str, bytes]:
-    """That of a tokenizer beside the file, or CLIP's own from the hub: all these bases have it."""
-    beside = path.parent / "tokenizer"
-    source = beside if (beside / "vocab.json").is_file() else fetch_tokenizer(path)
-    return {name: (source / name).read_bytes() for name in ("vocab.json", "merges.txt")}
-
-
-def _write_tokenizer(words: Mapping[str, bytes], folder: Path, pad: str) -> None:
-    fsops.make_folder(folder)
-    for name, content in words.items():
-        fsops.write_file(folder / name, [content], len(content))
-    marks = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
-    _write_json(folder / "special_tokens_map.json", {**marks, "pad_token": pad})
-    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True}
-    _write_json(folder / "tokenizer_config.json", {**settings, **marks, "pad_token": pad})
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def _write(path: Path, content: bytes) -> int:
     path.parent.mkdir(exist_ok=True)
-    text = (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
-    fsops.write_file(path, [text], len(text))
-
-
-def _digest(path: Path, said: Counted) -> str:
-    digest = xxhash.xxh3_128()
-    all_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-            said(file.tell(), all_bytes)
-    return digest.hexdigest()
-
-
-# --- bytes of the file -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Array:
-    """A tensor to be written. Shapes: any, of words as wide as its numbers."""
-
-    array: np.ndarray[Any, Any]
-    dtype: str
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.array.shape)
-
-    def buffer(self) -> memoryview:
-        return np.ascontiguousarray(self.array).reshape(-1).view(np.uint8).data
-
-
-@dataclass(frozen=True, slots=True)
-class _Tensors:
-    """What a file holds, where it lies in memory that the system reads as it is needed."""
-
-    memory: mmap.mmap
-    header: Header
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: place.shape for name, place in self.header.tensors.items()}
-
-    def array(self, name: str) -> np.ndarray[Any, Any]:
-        place = self.header.tensors[name]
-        count = (place.end - place.begin) // ITEM_BYTES[place.dtype]
-        words = np.dtype(WORDS[ITEM_BYTES[place.dtype]])
-        return np.frombuffer(self.memory, words, count, self.header.data_start + place.begin).reshape(place.shape)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[_Tensors]:
-    with path.open("rb") as file:
-        header, _ = read_header(file, path.stat().st_size)
-        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    yield _Tensors(memory, header)  # unmapped once no array is left
+    fsops.write_file(path, [content], len(content))
+    return len(content)

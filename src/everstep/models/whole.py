@@ -4,7 +4,7 @@ As diffusers publishes them. Never imports torch.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Settings = Mapping[str, Any]
@@ -17,6 +17,9 @@ class Whole:
     Args:
         text_width: of the text that its UNet hears, which tells it from others.
         pads: with which token each tokenizer fills up.
+        sides: of the pictures that it was made for, in pixels, by what it predicts; a file says which, or nothing is
+            known beyond the usual.
+        usual: what it predicts where a file does not say; None where there are both.
     """
 
     title: str
@@ -25,6 +28,21 @@ class Whole:
     parts: Mapping[str, Settings]
     scheduler: Settings
     pads: Mapping[str, str]
+    sides: Mapping[str, int] = field(default_factory=dict)
+    usual: str | None = "epsilon"
+
+    @property
+    def vae_factor(self) -> int:
+        """By how much the VAE makes pictures smaller, per side."""
+        return int(2 ** (len(self.parts["vae"]["block_out_channels"]) - 1))
+
+    def made_for(self, side: int | None) -> dict[str, Settings]:
+        """The configs, for pictures of so many pixels a side."""
+        if side is None:
+            return dict(self.parts)
+        sizes = {"unet": side // self.vae_factor, "vae": side}
+        return {part: {**config, "sample_size": sizes[part]} if part in sizes else config
+                for part, config in self.parts.items()}  # fmt: skip
 
 
 _UNET = {"_class_name": "UNet2DConditionModel", "in_channels": 4, "out_channels": 4, "layers_per_block": 2}
@@ -60,28 +78,56 @@ _NOISE = {
     "clip_sample": False,
     "set_alpha_to_one": False,
     "steps_offset": 1,
-    "prediction_type": "epsilon",
 }
+_DDIM = {"_class_name": "DDIMScheduler", **_NOISE}  # knows a last step of noise alone, as PNDM does not
+_SD_UNET = {
+    **_UNET,
+    "sample_size": 64,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
+}
+_SD_VAE = {**_VAE, "sample_size": 512, "scaling_factor": 0.18215}
 
 SD1 = Whole(
     title="Stable Diffusion 1.x",
     text_width=768,
     pipeline={"_class_name": "StableDiffusionPipeline"},
     parts={
-        "unet": {
-            **_UNET,
-            "sample_size": 64,
-            "block_out_channels": [320, 640, 1280, 1280],
-            "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
-            "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
-            "cross_attention_dim": 768,
-            "attention_head_dim": 8,
-        },
-        "vae": {**_VAE, "sample_size": 512, "scaling_factor": 0.18215},
+        "unet": {**_SD_UNET, "cross_attention_dim": 768, "attention_head_dim": 8},
+        "vae": _SD_VAE,
         "text_encoder": _CLIP,
     },
-    scheduler={"_class_name": "PNDMScheduler", "skip_prk_steps": True, **_NOISE},
+    scheduler=_DDIM,
     pads={"tokenizer": "<|endoftext|>"},
+)
+SD2 = Whole(
+    title="Stable Diffusion 2.x",
+    text_width=1024,
+    pipeline={"_class_name": "StableDiffusionPipeline"},
+    parts={
+        "unet": {
+            **_SD_UNET,
+            "cross_attention_dim": 1024,
+            "attention_head_dim": [5, 10, 20, 20],
+            "use_linear_projection": True,
+            "upcast_attention": True,
+        },
+        "vae": _SD_VAE,
+        "text_encoder": {
+            **_CLIP,
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 23,
+            "num_attention_heads": 16,
+            "hidden_act": "gelu",
+            "projection_dim": 512,
+        },
+    },
+    scheduler=_DDIM,
+    pads={"tokenizer": "!"},
+    sides={"epsilon": 512, "v_prediction": 768},
+    usual=None,
 )
 SDXL = Whole(
     title="Stable Diffusion XL",
@@ -118,4 +164,4 @@ SDXL = Whole(
     scheduler={"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading", **_NOISE},
     pads={"tokenizer": "<|endoftext|>", "tokenizer_2": "!"},
 )
-WHOLES = (SD1, SDXL)
+WHOLES = (SD1, SD2, SDXL)

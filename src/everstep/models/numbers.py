@@ -46,6 +46,16 @@ class Place:
         """Raises: Refused if the file ends in it; OSError."""
         import numpy as np  # not at the top: verbs that only look load no numbers
 
+        numbers = self.words(file)
+        if self.dtype == "BF16":  # the upper half of a float of 32 bits
+            return np.ascontiguousarray(np.left_shift(numbers.astype(np.uint32), 16)).view(np.float32)
+        with np.errstate(over="ignore"):  # what does not fit is found as infinite
+            return np.ascontiguousarray(numbers, dtype=np.float32).reshape(self.shape)
+
+    def words(self, file: BinaryIO) -> "np.ndarray[Any, Any]":
+        """The same as it lies there; BF16 as whole numbers. Raises: Refused if the file ends in it; OSError."""
+        import numpy as np
+
         file.seek(self.begin)
         raw = np.empty(self.size_bytes, dtype=np.uint8)
         filled = 0
@@ -59,8 +69,4 @@ class Place:
             item = ITEM_BYTES[self.dtype]
             steps = tuple(step * item for step in self.strides)
             flat = np.lib.stride_tricks.as_strided(flat, self.shape, steps)
-        numbers = flat.reshape(self.shape)
-        if self.dtype == "BF16":  # the upper half of a float of 32 bits
-            return np.ascontiguousarray(np.left_shift(numbers.astype(np.uint32), 16)).view(np.float32)
-        with np.errstate(over="ignore"):  # what does not fit is found as infinite
-            return np.ascontiguousarray(numbers, dtype=np.float32).reshape(self.shape)
+        return flat.reshape(self.shape)

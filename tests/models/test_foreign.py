@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from everstep.arrival.foreign import open_foreign
-from everstep.arrival.numbers import Refused
+from everstep.models.foreign import open_foreign
+from everstep.models.numbers import Refused
 
 Make = Callable[[Path], Path]
 

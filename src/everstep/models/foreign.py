@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from everstep.arrival.numbers import FLOATS, ITEMS_MOST, Place, Refused
-from everstep.arrival.pickled import Unknown, read_pickled
-from everstep.errors import DamageFound
+from everstep.errors import DamageFound, UserError
+from everstep.models.numbers import FLOATS, ITEMS_MOST, Place, Refused
+from everstep.models.pickled import Unknown, read_pickled
 from everstep.models.weights import POINTER, count, listed, reason
 from everstep.plain_files import open_plain
 from everstep.versions.tensorfile import read_header
@@ -29,11 +29,13 @@ class Foreign:
     Args:
         tensors: by name, the weights.
         beside: what a checkpoint holds beside them, a `Place` for every tensor, an `Unknown` for every object.
+        metadata: what a .safetensors says of itself, by words.
     """
 
     path: Path
     tensors: Mapping[str, Place]
     beside: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -44,11 +46,18 @@ def open_foreign(path: Path) -> Foreign:
     """Look at a file; its numbers are not read. Raises: Refused."""
     with reading(path) as (file, file_bytes):
         if path.suffix == ".safetensors":
-            found = Foreign(path, _safetensors(file, file_bytes))
+            tensors, metadata = _safetensors(file, file_bytes)
+            found = Foreign(path, tensors, metadata=metadata)
         else:
             found = Foreign(path, *_weights_of(read_pickled(file, file_bytes)))
         _check(found, file_bytes)
         return found
+
+
+def not_started(path: Path, refused: Refused) -> UserError:
+    """What a person is told who wanted to start with it."""
+    act = f"\n{refused.next_act}" if refused.next_act else ""
+    return UserError(f"{path} {refused.fault}. Nothing was started.{act}")
 
 
 def open_table(path: Path) -> Any:
@@ -93,7 +102,8 @@ def _no_zip(beginning: bytes) -> str:
     return "is no file of PyTorch, or was not downloaded to its end"
 
 
-def _safetensors(file: BinaryIO, file_bytes: int) -> dict[str, Place]:
+def _safetensors(file: BinaryIO, file_bytes: int) -> tuple[dict[str, Place], dict[str, str]]:
+    """The tensors, and what the file says of itself."""
     length = int.from_bytes(file.read(8), "little")
     if LARGEST_HEADER_BYTES < length <= file_bytes:
         raise Refused(f"has a header of {length:,} bytes; {LARGEST_HEADER_BYTES:,} are the most that is read")
@@ -104,10 +114,13 @@ def _safetensors(file: BinaryIO, file_bytes: int) -> dict[str, Place]:
         numbers = (*place.shape, place.begin, place.end)
         if len(place.shape) > 8 or not all(type(number) is int and 0 <= number <= ITEMS_MOST for number in numbers):
             raise Refused(f"has a tensor of a shape that is none: {name[:80]}")
-    return {
+    tensors = {
         name: Place(place.dtype, place.shape, header.data_start + place.begin, None, place.end - place.begin)
         for name, place in header.tensors.items()
     }
+    said: Any = header.metadata  # whatever stands there
+    words = {key: text for key, text in said.items() if isinstance(text, str)} if isinstance(said, dict) else {}
+    return tensors, words
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from everstep.arrival.numbers import ITEMS_MOST, Place, Refused
+from everstep.models.numbers import ITEMS_MOST, Place, Refused
 from everstep.versions.tensorfile import ITEM_BYTES
 
 LARGEST_PICKLE_BYTES = 64 << 20

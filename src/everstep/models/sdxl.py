@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import ControlNetModel, StableDiffusionXLControlNetPipeline, UNet2DConditionModel
+from diffusers import ControlNetModel, StableDiffusionXLControlNetPipeline
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
@@ -16,7 +16,7 @@ from everstep.contracts import Batch
 from everstep.models.arithmetic import Arithmetic
 from everstep.models.base import BaseFolder
 from everstep.models.reading import frozen
-from everstep.models.shapes import hint_channels, smaller
+from everstep.models.shapes import smaller
 from everstep.models.text import Remembered, tokens
 from everstep.models.unet import UnetFamily
 from everstep.models.weights import read_json
@@ -64,15 +64,13 @@ class StableDiffusionXL(UnetFamily):
         beside = {"text_embeds": heard["pooled"], "time_ids": heard["frames"]}
         return {"encoder_hidden_states": heard["text"], "added_cond_kwargs": beside}
 
-    def _begin(self, unet: UNet2DConditionModel, size: str) -> ControlNetModel:
-        """What is smaller has fewer blocks, or none, that hear the text; all that it has in common is the base's."""
+    def _begin(self, size: str) -> ControlNetModel:
+        """What is smaller has fewer blocks, or none, that hear the text."""
         if size == "full":
-            return super()._begin(unet, size)
-        like = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=hint_channels(self.base))
-        made = ControlNetModel.from_config({**like.config, **smaller(like.config, size)})
-        common = {name: tensor for name, tensor in like.state_dict().items() if name in made.state_dict()}
-        made.load_state_dict(common, strict=False)
-        return made
+            return super()._begin(size)
+        with torch.device("meta"):  # asked for its config alone
+            like = super()._begin("full")
+        return ControlNetModel.from_config({**like.config, **smaller(like.config, size)})
 
     def pipeline(self, controlnet: ControlNetModel, scheduler: str) -> StableDiffusionXLControlNetPipeline:
         """The pipeline anyone would build from the folders, around the networks already in memory."""

@@ -9,6 +9,7 @@ import pytest
 
 from bases import write_base
 from everstep.models.files import AVERAGED, OPTIMIZER, WEIGHTS
+from everstep.units import size
 from everstep.versions import Run
 from program import Ended
 
@@ -74,6 +75,30 @@ def test_steps_images_epochs_and_pairs_are_told(everstep: Everstep, words: tuple
     shown = everstep("plan", *words, "--optim.max-steps", 29)
     for part in ("29 of 2 images", "27 to train on, 3 held out", "One version is", "3 slots"):
         assert part in shown.out
+
+
+def test_what_a_step_takes_is_told_with_its_parts(
+    everstep: Everstep, words: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = planned(everstep, *words)["memory"]
+    assert isinstance(memory, dict)
+    stays = ("base", "weights", "moments", "averaged", "libraries", "gradients", "batch")
+    assert memory["device"] == "cpu"
+    assert memory["peak_bytes"] == sum(memory[f"{part}_bytes"] for part in stays)
+    assert f"a step takes {size(memory['peak_bytes'])} at its most (base " in everstep("plan", *words).out
+    monkeypatch.setattr("everstep.launch.plan.available_bytes", lambda: memory["peak_bytes"] - 2_000_000)
+    scarce = everstep("plan", *words)
+    assert "2.0 MB more than there is to spare" in scarce.out
+    assert "versions are written while training waits" in scarce.out
+    assert scarce.code == 0
+
+
+def test_a_step_of_a_network_that_is_not_known_is_not_told(
+    everstep: Everstep, words: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("everstep.launch.plan.step_memory", lambda config, base, start: None)
+    assert planned(everstep, *words)["memory"] is None
+    assert "what a step takes cannot be told" in everstep("plan", *words).out
 
 
 def test_a_run_that_is_there_is_counted_in(everstep: Everstep, words: tuple[object, ...], workplace: Path) -> None:

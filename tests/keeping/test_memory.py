@@ -70,6 +70,16 @@ def test_little_memory_makes_fewer_slots_or_none(
         assert "versions are written while training waits" in taken.where
 
 
+def test_memory_that_the_first_step_will_take_is_left_to_it(
+    run: Run, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 20)
+    taken = take_memory(lambda count: plan_for(run.path, count), None, coming_bytes=(1 << 20) - 90_000)
+    assert taken.arena is not None
+    assert len(taken.arena.slots) == 2
+    assert "memory has 90.0 kB to spare" in taken.where
+
+
 @pytest.mark.fault("memory of a run whose folder cannot be seen")
 def test_memory_of_other_runs_is_left_alone_even_where_their_folder_cannot_be_seen(
     run: Run, shared: Path, tmp_path: Path

@@ -16,6 +16,7 @@ from everstep.keeping.pace import TRIALS, Pace
 from everstep.keeping.sealed import Filling, commit_slot
 from everstep.keeping.settings import Settings
 from everstep.keeping.snapshots import _why_not_beside
+from everstep.keeping.stateful import coming_bytes
 from everstep.versions import Run, read_tensors
 
 Make = Callable[..., Training]
@@ -335,3 +336,11 @@ def test_snapshots_can_be_off_or_every_so_many_steps() -> None:
     every = Pace(Settings(snapshots=7), ("blocking",))
     assert not every.is_due(6)
     assert every.is_due(7)
+
+
+def test_gradients_that_are_not_there_yet_are_counted_once() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(40, 300), torch.nn.Linear(300, 7))
+    state = State(network, torch.optim.AdamW(network.parameters(), fused=True))
+    assert coming_bytes(state) == 4 * (40 * 300 + 300 + 300 * 7 + 7)
+    network[0](torch.randn(8, 40)).sum().backward()
+    assert coming_bytes(state) == 4 * (300 * 7 + 7)

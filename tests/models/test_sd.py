@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from everstep.errors import UserError
 from everstep.models.arithmetic import arithmetic
 from everstep.models.base import locate
 from everstep.models.objective import loss as loss_of
+from everstep.models.reading import stored
 from everstep.models.sd import StableDiffusion
 from everstep.versions import Run, verify
 from program import Ended
@@ -85,6 +86,32 @@ def test_a_controlnet_begins_with_the_bases_own_numbers_whatever_the_precision(t
     exact, halved = (family(tiny_base, precision=precision).new_controlnet(0) for precision in ("fp32", "bf16"))
     ours = dict(halved.named_parameters())
     assert all(torch.equal(values, ours[name]) for name, values in exact.named_parameters())
+
+
+def test_of_a_rounded_base_nothing_is_read_twice_but_what_the_controlnet_begins_with(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole UNet in float32 beside the base would be the most that a training of a large one ever takes."""
+    halved = family(tiny_base, precision="bf16")
+    read: list[str] = []
+
+    def told(*given: object) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, tensor in stored(*given):
+            read.append(name)
+            yield name, tensor
+
+    monkeypatch.setattr("everstep.models.unet.stored", told)
+    begun = halved.new_controlnet(0).state_dict()
+    assert sorted(read) == sorted(name for name in begun if not name.startswith("controlnet_"))
+
+
+def test_a_rounded_base_in_pytorchs_own_files_is_begun_from_alike(tiny_base: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    path = next((base / "unet").glob("*.safetensors"))
+    torch.save(load_file(path), path.with_suffix(".bin"))
+    path.unlink()
+    ours, theirs = (family(one, precision="bf16").new_controlnet(0).state_dict() for one in (base, tiny_base))
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])

@@ -112,7 +112,10 @@ class Keeper:
             ram_dir = spelled(self._settings.ram_dir) if self._settings.ram_dir else None
             newest = self._run.next_number() - 1
             taken = take_memory(
-                lambda slots: plan_arena(self._run.path, files, notes_bytes, slots, newest), ram_dir, SLOTS
+                lambda slots: plan_arena(self._run.path, files, notes_bytes, slots, newest),
+                ram_dir,
+                SLOTS,
+                message.get("coming_bytes", 0),
             )
             self._arena, where = taken.arena, taken.where
         if self._arena is not None:

@@ -40,15 +40,20 @@ class Taken:
 # --- taking it ---------------------------------------------------------------------------------------------
 
 
-def take_memory(plan_for: PlanFor, ram_dir: Path | None, slots: tuple[int, ...] = SLOTS) -> Taken:
+def take_memory(
+    plan_for: PlanFor, ram_dir: Path | None, slots: tuple[int, ...] = SLOTS, coming_bytes: int = 0
+) -> Taken:
     """Make an arena: in ram_dir, in /dev/shm, or in a nameless memory file; with three slots, or two.
+
+    Args:
+        coming_bytes: what the trainer will need beside it, and has not taken yet.
 
     Returns no arena where no memory can be had; commits are synchronous then.
     """
     reasons = []
     for count in slots:
         plan = plan_for(count)
-        room = available_bytes()
+        room = _room(coming_bytes)
         if room is not None and plan.size_bytes > room:
             reasons.append(f"{count} slots need {size(plan.size_bytes)}, memory has {size(room)} to spare")
             continue
@@ -67,6 +72,11 @@ def take_memory(plan_for: PlanFor, ram_dir: Path | None, slots: tuple[int, ...] 
         except OSError as error:
             reasons.append(f"no memory file of {count} slots ({error.strerror})")
     return Taken(None, f"none, versions are written while training waits{_because(reasons)}")
+
+
+def _room(coming_bytes: int) -> int | None:
+    available = available_bytes()
+    return None if available is None else max(0, available - coming_bytes)
 
 
 def _named(plan: ArenaPlan, folder: Path) -> Arena:

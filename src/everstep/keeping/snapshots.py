@@ -25,7 +25,7 @@ from everstep.keeping.link import Link
 from everstep.keeping.pace import Cost, Pace
 from everstep.keeping.sealed import PIECE_BYTES, SNAPSHOT, slot_notes
 from everstep.keeping.settings import Settings
-from everstep.keeping.stateful import Layout, Stateful
+from everstep.keeping.stateful import Layout, Stateful, coming_bytes
 from everstep.versions import Version
 
 PIECE_NOTE_BYTES, SPARE_BYTES = 24, 64 << 10  # of one piece's digest in JSON; of notes, for what nobody counts
@@ -338,7 +338,8 @@ def open_snapshots(
     """Ask the keeper for an arena that fits this state. None where no memory can be had. Raises: KeeperGone."""
     layout = Layout(state)
     files = [[image.path, image.size_bytes] for image in layout.images]
-    answer = link.ask("plan", "arena", files=files, notes_bytes=notes_bytes(layout, small_bytes))
+    facts = {"notes_bytes": notes_bytes(layout, small_bytes), "coming_bytes": coming_bytes(state)}
+    answer = link.ask("plan", "arena", files=files, **facts)
     report(f"Snapshots: {answer['where']}.")
     if "descriptor" not in answer:
         return None

@@ -89,3 +89,10 @@ def check_finite(state: Stateful) -> None:
             # float8 has no isfinite of its own.
             if is_watched and not bool(torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor).all()):
                 raise NotFinite(f"{name} in {path} is not finite after step {state.step:,}.")
+
+
+def coming_bytes(state: Stateful) -> int:
+    """Gradients that the next step makes in the memory that an arena would lie in, and that are not there yet."""
+    groups = (group for optimizer in state.optimizers for group in optimizer.param_groups)
+    parameters = (parameter for group in groups for parameter in group["params"])
+    return sum(one.nbytes for one in parameters if one.grad is None and one.device.type == "cpu")

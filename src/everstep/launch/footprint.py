@@ -83,15 +83,19 @@ def _tensor_files(shapes: Mapping[str, Shape], has_average: bool) -> Iterator[Te
         yield TensorFile(AVERAGED, plain, METADATA[AVERAGED])
 
 
-def _shapes(config: Config, base: BaseFolder) -> dict[str, Shape] | None:
-    """Of the weights that training begins with: the base's, or those of --from."""
+def folder_to_start_from(config: Config, base: BaseFolder) -> Path | None:
+    """With the ControlNet that --from names, if it names one. Raises: UserError."""
     spec = config.optim.start_from
     if spec is None:
-        return new_shapes(base, config.optim.control)
+        return None
     folder, number = split_spec(spec)
-    return _stored_shapes(
-        Run.open(run_folder(folder)).find(number).path / "controlnet" if number else start_folder(spec, base)
-    )
+    return Run.open(run_folder(folder)).find(number).path / "controlnet" if number else start_folder(spec, base)
+
+
+def _shapes(config: Config, base: BaseFolder) -> dict[str, Shape] | None:
+    """Of the weights that training begins with: the base's, or those of --from."""
+    folder = folder_to_start_from(config, base)
+    return new_shapes(base, config.optim.control) if folder is None else _stored_shapes(folder)
 
 
 def _stored_shapes(folder: Path) -> dict[str, Shape] | None:

@@ -9,9 +9,10 @@ from everstep.errors import UserError
 from everstep.keeping.memory import SLOTS
 from everstep.keeping.room import available_bytes
 from everstep.launch.changes import newest, refusals, with_precision_of
-from everstep.launch.footprint import arena_bytes
+from everstep.launch.footprint import arena_bytes, folder_to_start_from
 from everstep.launch.inputs import Inputs, inputs_within, new_inputs
 from everstep.launch.space import Space, plan_space
+from everstep.launch.step_memory import StepMemory, step_memory
 from everstep.launch.undo import has_begun
 from everstep.train.ready import pairs_of
 from everstep.versions import Run, Version
@@ -38,6 +39,12 @@ class Plan:
     slots: int | None  # of the snapshots' memory; None where there is no room, or none is wanted
     arena_bytes: int | None
     available_bytes: int | None
+    memory: StepMemory | None  # of a step; None where a network has blocks that are not known, or the device is not
+
+    @property
+    def lacking_bytes(self) -> int:
+        """Of this machine's memory, for a step without any snapshots, as far as it can be told."""
+        return 0 if self.available_bytes is None else max(0, _beside(self.memory) - self.available_bytes)
 
 
 def plan(folder: Path, config: Config, report: Report) -> Plan:
@@ -58,7 +65,10 @@ def plan(folder: Path, config: Config, report: Report) -> Plan:
     images = seen + max(0, completed.optim.max_steps - step) * per_step
     available = available_bytes()
     needed = {} if space is None else arena_bytes(space.footprint)
-    slots = next((count for count in SLOTS if needed and (available is None or needed[count] <= available)), None)
+    start = folder_to_start_from(completed, base) if version is None else version.path / "controlnet"
+    memory = step_memory(completed, base, start)
+    left = None if available is None else available - _beside(memory)
+    slots = next((count for count in SLOTS if needed and (left is None or needed[count] <= left)), None)
     return Plan(
         run=str(folder),
         base=completed.base.path,
@@ -77,7 +87,13 @@ def plan(folder: Path, config: Config, report: Report) -> Plan:
         slots=slots,
         arena_bytes=needed.get(slots or SLOTS[-1]),
         available_bytes=available,
+        memory=memory,
     )
+
+
+def _beside(memory: StepMemory | None) -> int:
+    """What a step takes of the memory that the snapshots lie in."""
+    return memory.peak_bytes if memory is not None and memory.device == "cpu" else 0
 
 
 def _met(run: Run | None, config: Config, report: Report) -> tuple[Inputs, bool]:

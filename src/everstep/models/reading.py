@@ -1,11 +1,12 @@
 """Networks of diffusers and transformers read from a folder: every tensor, or the sentence that names those missing."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers import PreTrainedModel
 
 import everstep.models.libraries  # noqa: F401  (quietens the others)
@@ -22,6 +23,20 @@ def frozen(network: Any, base: BaseFolder, component: str, dtype: torch.dtype, d
 def part(network: Any, base: BaseFolder, component: str, dtype: torch.dtype) -> Any:
     """A network of a base, in memory. Raises: UserError."""
     return load(network, base.path / component, dtype, base.weights(component), f"{base.name}: {component}")
+
+
+def stored(network: Any, base: BaseFolder, component: str, names: Container[str]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Some tensors of a network of a base as its files hold them, one in memory at a time. Raises: UserError."""
+    weights = base.weights(component)
+    if not weights.is_safetensors:
+        yield from part(network, base, component, torch.float32).state_dict().items()
+        return
+    with refused(f"{base.name}: {component}"):
+        for path in weights.tensor_files:
+            with safe_open(path, "pt") as file:
+                for name in file.keys():  # noqa: SIM118  (it is no mapping)
+                    if name in names:
+                        yield name, file.get_tensor(name)
 
 
 def load(network: Any, folder: Path, dtype: torch.dtype, weights: Weights, what: str) -> Any:

@@ -13,7 +13,6 @@ from diffusers import (
     ControlNetModel,
     StableDiffusionXLControlNetPipeline,
     StableDiffusionXLPipeline,
-    UNet2DConditionModel,
 )
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -29,7 +28,7 @@ from everstep.models.controls import EMBEDDING, LITE, WIDTH, lllite_places, llli
 from everstep.models.family import Task
 from everstep.models.lllite import ControlNetLLLite, Insertions, LLLitePipeline
 from everstep.models.reading import frozen
-from everstep.models.shapes import hint_channels, smaller
+from everstep.models.shapes import smaller
 from everstep.models.text import Remembered, tokens
 from everstep.models.unet import UnetFamily
 from everstep.models.weights import find_weights, read_json
@@ -130,15 +129,13 @@ class StableDiffusionXL(UnetFamily):
             self._insertions.clear()
         return super()._added(controlnet, task, heard, conditions)
 
-    def _begin(self, unet: UNet2DConditionModel, size: str) -> ControlNetModel:
-        """What is smaller has fewer blocks, or none, that hear the text; all that it has in common is the base's."""
+    def _begin(self, size: str) -> ControlNetModel:
+        """What is smaller has fewer blocks, or none, that hear the text."""
         if size == "full":
-            return super()._begin(unet, size)
-        like = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=hint_channels(self.base))
-        made = ControlNetModel.from_config({**like.config, **smaller(like.config, size)})
-        common = {name: tensor for name, tensor in like.state_dict().items() if name in made.state_dict()}
-        made.load_state_dict(common, strict=False)
-        return made
+            return super()._begin(size)
+        with torch.device("meta"):  # asked for its config alone
+            like = super()._begin("full")
+        return ControlNetModel.from_config({**like.config, **smaller(like.config, size)})
 
     def pipeline(self, controlnet: Any, scheduler: str) -> Any:
         """The pipeline anyone would build from the folders, around the networks already in memory."""

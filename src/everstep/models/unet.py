@@ -4,7 +4,7 @@ Legend: B batch, 3 RGB, C latent channels, H and W height and width (of latents,
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from everstep.errors import UserError
 from everstep.models.arithmetic import Arithmetic
 from everstep.models.base import BaseFolder
 from everstep.models.family import Task, pixels
-from everstep.models.reading import frozen, load, part, refused
+from everstep.models.reading import frozen, load, refused, stored
 from everstep.models.schedule import Ddpm
 from everstep.models.shapes import hint_channels
 from everstep.models.tokens import open_tokenizer
@@ -68,20 +68,34 @@ class UnetFamily:
         The hint encoder halves the picture as often as the VAE does; its last layer begins at zero, or at random, so
         that the first step already hears of the condition. Source: Zhang et al. 2023, section 3.
         """
-        unet = self.unet
-        if self.arithmetic.dtype != torch.float32:
-            # What is trained begins with the base's own numbers, not with those rounded for computing.
-            unet = part(UNet2DConditionModel, self.base, "unet", torch.float32)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            controlnet = self._begin(unet, size)
+            controlnet = self._begin(size)
             if hint_start == "random":
                 controlnet.controlnet_cond_embedding.conv_out.reset_parameters()
+        self._begin_as_base(controlnet)
         return self._trainable(controlnet)
 
-    def _begin(self, unet: UNet2DConditionModel, size: str) -> ControlNetModel:
+    def _begin(self, size: str) -> ControlNetModel:
+        """Built like the base's encoder, with numbers of its own."""
         assert size == "full", size  # others are refused before anything starts
-        return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=hint_channels(self.base))
+        return ControlNetModel.from_unet(
+            self.unet,
+            conditioning_embedding_out_channels=hint_channels(self.base),
+            load_weights_from_unet=False,
+        )
+
+    @torch.no_grad()
+    def _begin_as_base(self, controlnet: ControlNetModel) -> None:
+        """What is trained begins with the base's own numbers, not with those rounded for computing."""
+        begun = controlnet.state_dict()
+        if self.arithmetic.dtype == torch.float32:
+            own: Iterable[tuple[str, Tensor]] = self.unet.state_dict().items()
+        else:
+            own = stored(UNet2DConditionModel, self.base, "unet", begun)
+        for name, tensor in own:
+            if name in begun:
+                begun[name].copy_(tensor)
 
     def condition_range(self, controlnet: Any) -> tuple[float, float]:
         """In which numbers it meets a condition, from black to white: as every reader of ControlNets feeds them."""

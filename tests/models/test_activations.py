@@ -9,8 +9,12 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
+from everstep.config.schema import Compute
+from everstep.exchange.lllite import lllite_shapes, places
 from everstep.launch.step_memory import layers_of
-from everstep.models.activations import Pass, controlnet_holds, decoder_holds
+from everstep.models.activations import Pass, controlnet_holds, decoder_holds, lllite_holds
+from everstep.models.arithmetic import arithmetic
+from everstep.models.lllite import ControlNetLLLite, Insertions
 from everstep.models.shapes import controlnet_shapes, smaller
 
 BATCH, SIDE, TEXT, HINT = 2, 16, 7, (16, 32, 96)
@@ -105,6 +109,36 @@ def test_what_autograd_keeps_is_told_to_the_byte(
     kept = sum(layer.kept_bytes for layer in layers_of(holds, shapes, trained))
     kept += sum(held.kept_bytes for held in decoder_holds(unet.config, pass_of(dtype, False, is_recomputed)))
     assert kept == found
+
+
+@pytest.mark.parametrize("is_recomputed", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_autograd_keeps_of_an_lllite_and_its_unet_is_told(dtype: torch.dtype, is_recomputed: bool) -> None:
+    unet, _ = networks(XL, "full", dtype)
+    stands = places({name: tuple(tensor.shape) for name, tensor in unet.state_dict().items()}, factor=4)
+    shapes = lllite_shapes({name: tuple(tensor.shape) for name, tensor in unet.state_dict().items()}, 8, 16, factor=4)
+    network = ControlNetLLLite(shapes)
+    settings = Compute(device="cpu", precision="fp32" if dtype == torch.float32 else "bf16")
+    insertions = Insertions(unet, stands, arithmetic(settings))
+    if is_recomputed:
+        unet.enable_gradient_checkpointing()
+    counted = Counted(unet, network)
+    if is_recomputed:
+        counted.leave_out(unet.down_blocks[0])
+    text, picture = torch.randn(BATCH, TEXT, 24, dtype=dtype), torch.rand(BATCH, 3, 4 * SIDE, 4 * SIDE)
+    beside = {"text_embeds": torch.randn(BATCH, 16, dtype=dtype), "time_ids": torch.randn(BATCH, 6, dtype=dtype)}
+    with torch.autograd.graph.saved_tensors_hooks(counted.pack, lambda tensor: tensor):
+        insertions.set(network, picture)
+        noisy = torch.randn(BATCH, 4, SIDE, SIDE, dtype=dtype)
+        heard: dict[str, Any] = {"return_dict": False, "added_cond_kwargs": beside}
+        predicted = unet(noisy, torch.tensor([3, 5]), text, **heard)[0]
+        (predicted.float() - torch.zeros(predicted.shape)).square().mean()
+    frozen = pass_of(dtype, False, is_recomputed)
+    holds = list(lllite_holds(unet.config, stands, 8, 16, frozen, BATCH * (4 * SIDE) ** 2))
+    kept = sum(layer.kept_bytes for layer in layers_of(holds, shapes, frozen))
+    kept += sum(held.kept_bytes for held in decoder_holds(unet.config, frozen))
+    embedded = dtype.itemsize * sum(one.numel() for one in network.embed(picture).values())  # held by the insertions
+    assert kept == pytest.approx(counted.kept_bytes + embedded, rel=0.02)
 
 
 def pass_of(dtype: torch.dtype, is_trained: bool, is_recomputed: bool = False, **other: Any) -> Pass:

@@ -115,19 +115,27 @@ def lllite_holds(
         pixels: of the condition pictures of a batch.
     """
     frozen = [*_encoder(config, of), *_middle(config, of.halved(len(config["block_out_channels"]) - 1))]
-    yield from dropwhile(lambda held: ".attentions." not in held.name, frozen)
-    item = of.item_bytes
-    yield Held("conditions", IMAGE_CHANNELS * pixels * item)
-    seen = set[str]()
+    frozen = list(dropwhile(lambda held: ".transformer_blocks." not in held.name, frozen))
+    again: dict[str, int] = {}
+    modules, seen = [Held("conditions", IMAGE_CHANNELS * pixels * of.item_bytes)], set[str]()
     for place in places:
-        here, shrunk = pixels // place.shrinking**2, pixels // 16
-        # Between its convolutions; what is joined, and both sides of its activations.
-        kept = embedding // 2 * (shrunk + (shrunk // 16 if place.shrinking == LARGEST_SHRINKING else 0))
-        kept += (embedding + 3 * width) * here
-        attention = place.matrix.rpartition(".")[0]
-        kept += place.features * here * (attention not in seen)  # query, key and value have the same inputs
+        attention, here = place.matrix.rpartition(".")[0], pixels // place.shrinking**2
+        # What is joined, and what the activations before and after it make; query, key and value have the same inputs.
+        inside = (embedding + 3 * width + place.features * (attention not in seen)) * here * of.item_bytes
         seen.add(attention)
-        yield Held(place.module, kept * item, widest_bytes=place.features * here * item)
+        modules.append(Held(f"{place.module}.conditioning1", _embedding_bytes(place, embedding, pixels, of)))
+        modules.append(_maybe_again(place.module, inside, 0, place.features, replace(of, places=here)))
+        if of.is_recomputed:  # within the block that is computed anew
+            block = attention.rpartition(".")[0]
+            again[block] = again.get(block, 0) + inside
+    yield from modules
+    yield from (replace(held, again_bytes=held.again_bytes + again.get(held.name, 0)) for held in frozen)
+
+
+def _embedding_bytes(place: Place, embedding: int, pixels: int, of: Pass) -> int:
+    """Of the convolutions through which a module makes the condition small: between them, and of the last."""
+    halfway = pixels // 16 + (pixels // 256 if place.shrinking == LARGEST_SHRINKING else 0)
+    return embedding * (halfway // 2 + pixels // place.shrinking**2) * of.item_bytes
 
 
 def decoder_holds(config: Mapping[str, Any], of: Pass) -> Iterator[Held]:

@@ -37,9 +37,13 @@ class ControlNetLLLite(nn.Module):
         """In the order of the UNet."""
         return {name: module for name, module in self.named_children() if isinstance(module, Module)}
 
-    def embed(self, conditions_B3HW: Tensor) -> dict[str, Tensor]:
-        """Shapes: [B,3,H,W] in [0,1] -> [B,L,E] for each module."""
-        given_B3HW = conditions_B3HW * 2 - 1
+    def embed(self, conditions_B3HW: Tensor, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        """Shapes: [B,3,H,W] in [0,1] -> [B,L,E] for each module.
+
+        Args:
+            dtype: that is computed in. Each of 136 modules would keep a picture of its own in it.
+        """
+        given_B3HW = (conditions_B3HW * 2 - 1).to(dtype)
         return {name: module.embed(given_B3HW) for name, module in self.modules_by_name.items()}
 
     def adds_nothing(self) -> bool:
@@ -103,7 +107,7 @@ class Insertions:
     def set(self, network: ControlNetLLLite, conditions_B3HW: Tensor, scale: float = 1.0) -> None:
         """What the UNet hears from now on. Shapes: [B,3,H,W] in [0,1]."""
         with self._arithmetic.autocast():
-            self._embedded = network.embed(conditions_B3HW)
+            self._embedded = network.embed(conditions_B3HW, self._arithmetic.dtype)
         self._network, self._scale = network, scale
 
     def clear(self) -> None:

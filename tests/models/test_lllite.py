@@ -158,6 +158,22 @@ def test_it_computes_in_the_bases_arithmetic_and_keeps_float32(base: Path, batch
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # the compiler looks at what it is given
+def test_compiled_with_its_unet_it_computes_the_same(base: Path, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network: compiled(network, backend="aot_eager", fullgraph=True))
+    found = []
+    for is_compiled in (False, True):
+        xl = family(base, compile=is_compiled)
+        network = grown(xl.new_controlnet(0, size="lllite"))
+        loss_of(xl, xl.compiled(network), batch).backward()
+        slopes = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+        alone = xl.predict(None, task_of(xl, batch), None).detach()
+        found.append((slopes, alone))
+    for plain, other in zip(*found, strict=True):
+        torch.testing.assert_close(plain, other, rtol=1e-4, atol=1e-6)
+
+
 # --- as a user -----------------------------------------------------------------------------------------------
 
 

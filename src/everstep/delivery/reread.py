@@ -46,12 +46,13 @@ def reread(
 
 
 def _difference(config: Mapping[str, Any], ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
-    """One network computes with both, so that the memory of one is taken."""
-    network = ControlNetModel.from_config(dict(config)).eval()
+    """The network has no numbers of its own: beside what was read, those of one in float32 are in memory."""
+    with torch.device("meta"):
+        network = ControlNetModel.from_config(dict(config)).eval()
     inputs = _inputs(network)
     computed = []
     for tensors in (ours, theirs):
-        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
         with torch.no_grad():
             down, middle = network(**inputs, return_dict=False)
         computed.append(torch.cat([residual.flatten() for residual in (*down, middle)]))

@@ -64,7 +64,6 @@ def export(
     tensors = read_torch(version, weights)
     config = json.loads(read_small(version, CONTROLNET_CONFIG))
     config.pop("_name_or_path", None)  # where it was begun from, on this machine
-    rounded = _rounded(tensors, dtype)
     bijection = form.layout.expand(plan)
     metadata = metadata_of(version, plan, form.layout, condition, weights == AVERAGED, licence)
     with beside(target) as staging:
@@ -73,7 +72,7 @@ def export(
             text = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
             fsops.write_file(staging / FOLDER_CONFIG, [text], len(text))
         file = staging / FOLDER_WEIGHTS if form.is_folder else staging
-        _write(file, bijection, rounded, metadata)
+        _write(file, bijection, _rounded(tensors, dtype), metadata)  # let go of before it is read back
         try:
             difference = reread(file, bijection, tensors, config, DTYPES[dtype])
         except (DamageFound, UserError) as fault:

@@ -50,22 +50,29 @@ def reread(
 
 
 def _difference(config: Mapping[str, Any], ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
-    """One network computes with both, so that the memory of one is taken."""
-    network: nn.Module
-    if is_lllite(ours):
-        network = ControlNetLLLite({name: tuple(tensor.shape) for name, tensor in ours.items()})
-        answers: Callable[[], list[Tensor]] = partial(_of_lllite, network)
-    else:
-        network = ControlNetModel.from_config(dict(config))
-        answers = partial(_of_controlnet, network.eval(), _inputs(network))
+    """The network has no numbers of its own: beside what was read, those of one in float32 are in memory."""
+    network, answers = _answering(config, ours)
     computed = []
     for tensors in (ours, theirs):
-        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
         with torch.no_grad():
             computed.append(torch.cat([answer.flatten() for answer in answers()]))
     size = float(computed[0].norm())
     apart = float((computed[0] - computed[1]).norm())
     return apart / size if size else (math.inf if apart else 0.0)
+
+
+def _answering(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> tuple[nn.Module, Callable[[], list[Tensor]]]:
+    """A network for such tensors, and what it computes of something that is the same each time."""
+    if is_lllite(tensors):
+        with torch.device("meta"):
+            lite = ControlNetLLLite({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+        return lite, partial(_of_lllite, lite)
+    with torch.device("meta"):
+        network = ControlNetModel.from_config(dict(config)).eval()
+    return network, partial(_of_controlnet, network, _inputs(network))
 
 
 def _of_controlnet(network: ControlNetModel, inputs: Mapping[str, Any]) -> list[Tensor]:

@@ -64,7 +64,7 @@ def let_it_train(program: Program, trainer: int, folder: Path, chance: random.Ra
 def test_kills_of_the_trainer_at_random_moments_change_nothing(
     start: Start, only_in_memory: Words, straight: object, workplace: Path, seen: Seen
 ) -> None:
-    chance, floor = draws("trainer"), rounds(15)
+    chance, floor = draws("trainer"), rounds(6)
     while seen.hit_times < floor:
         program = start(*only_in_memory, "--restarts", 1000 * floor)
         trainer = wait_for_trainer(program)
@@ -90,7 +90,7 @@ def test_kills_of_the_trainer_at_random_moments_change_nothing(
 def test_kills_of_keeper_and_trainer_together_lose_nothing_that_was_in_shared_memory(
     start: Start, only_in_memory: Words, straight: object, workplace: Path, memory: Path, seen: Seen
 ) -> None:
-    chance, floor = draws("keeper and trainer"), rounds(3, most=50)
+    chance, floor = draws("keeper and trainer"), rounds(2, most=50)
     while seen.hit_times < floor:
         program = start(*only_in_memory)
         trainer = wait_for_trainer(program)
@@ -121,7 +121,7 @@ def test_kills_of_keeper_and_trainer_together_lose_nothing_that_was_in_shared_me
 def test_a_killed_keeper_costs_nothing_the_trainer_saves_and_ends(
     start: Start, words: Words, straight: object, workplace: Path, seen: Seen
 ) -> None:
-    chance, floor = draws("keeper"), rounds(3, most=30)
+    chance, floor = draws("keeper"), rounds(2, most=30)
     while seen.hit_times < floor:
         program = start(*words)
         trainer = wait_for_trainer(program)

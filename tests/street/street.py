@@ -100,6 +100,7 @@ def in_general(said: str, street: Street, shows: str = "") -> str:
     for path, name in ((street.folder, "HERE"), (street.right_base, "BASE"), (street.right_pairs, "PAIRS")):
         said = said.replace(str(path.resolve()), name).replace(str(path), name)
     said = re.sub(r"\d[\d.]* [kMGT]?B free", "N free", said)
+    said = re.sub(r"One version is \d[\d.]* (\w+)", r"One version is N \1", said)  # paths are in its settings
     said = re.sub(r"/\S*\.\.\.\S+ \(\d+ bytes\)", "LONG (N bytes)", said)
     said = re.sub(r", \d[\d.]* (ms|s|min)\b", ", TIME", said)
     said = re.sub(r"xxh3-128:[0-9a-f]{32}", "xxh3-128:DIGEST", said)

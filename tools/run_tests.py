@@ -14,6 +14,7 @@ from typing import IO
 
 TESTS = Path(__file__).parents[1] / "tests"
 FIRST = ("crash", "keeping", "train", "versions")  # about half of the time
+ALONE = ("full_size",)  # make full-size
 NOTHING_SELECTED = 5  # pytest's exit code
 MOUNT = 'mount -t tmpfs -o size=50% tmpfs /dev/shm && exec "$0" "$@"'
 APART = ("unshare", "--mount", "--propagation", "private", "sh", "-c", MOUNT)
@@ -34,9 +35,9 @@ def main(options: list[str]) -> int:
 
 
 def the_rest() -> list[Path]:
-    """Every folder and file of tests that is not in the first half."""
+    """Every folder and file of tests that is not in the first half, nor run by itself alone."""
     found = {path.relative_to(TESTS).parts[0] for path in TESTS.rglob("test_*.py")}
-    return [TESTS / name for name in sorted(found - set(FIRST))]
+    return [TESTS / name for name in sorted(found - {*FIRST, *ALONE})]
 
 
 def can_be_apart() -> bool:

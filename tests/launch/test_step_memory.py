@@ -103,6 +103,7 @@ def test_while_a_base_is_read_its_file_lies_beside_it(base: BaseFolder) -> None:
     file = next((base.path / "unet").glob("*.safetensors")).stat().st_size
     assert small.loading_bytes >= LIBRARIES_BYTES + 2 * file - 200_000  # headers
     assert replace(small, loading_bytes=1 << 40).peak_bytes == 1 << 40
+    assert replace(small, loading_bytes=1 << 40).step_bytes == small.step_bytes
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,9 @@ def _memory(found: Plan) -> str:
     }
     told = ", ".join(f"{word} {size(part)}" for word, part in parts.items() if part)
     where = "of the GPU " if memory.device == "cuda" else ""
-    said = f"a step takes {size(memory.peak_bytes)} {where}at its most ({told})"
+    said = f"a step takes {size(memory.step_bytes)} {where}at its most ({told})"
+    if memory.loading_bytes > memory.step_bytes:
+        said += f", and reading the base before it {size(memory.loading_bytes)}"
     return f"{said}; {size(found.lacking_bytes)} more than there is to spare" if found.lacking_bytes else said
 
 
@@ -111,8 +113,10 @@ def _refusal(space: Space) -> str:
 
 
 def _row(found: Plan) -> dict[str, Any]:
-    row = {key: value for key, value in asdict(found).items() if key not in ("space", "memory")}
-    row["memory"] = None if found.memory is None else {**asdict(found.memory), "peak_bytes": found.memory.peak_bytes}
+    row = {key: value for key, value in asdict(found).items() if key != "space"}
+    memory = found.memory
+    if memory is not None:
+        row["memory"] = {**asdict(memory), "step_bytes": memory.step_bytes, "peak_bytes": memory.peak_bytes}
     row["lacking_bytes"] = found.lacking_bytes
     space = found.space
     if space is None:

@@ -53,10 +53,15 @@ class StepMemory:
     loading_bytes: int
 
     @property
+    def step_bytes(self) -> int:
+        """Of a step."""
+        stays = self.libraries_bytes + self.base_bytes + self.weights_bytes + self.moments_bytes + self.averaged_bytes
+        return stays + self.gradients_bytes + self.batch_bytes
+
+    @property
     def peak_bytes(self) -> int:
         """From the start to the end of the first steps."""
-        stays = self.libraries_bytes + self.base_bytes + self.weights_bytes + self.moments_bytes + self.averaged_bytes
-        return max(stays + self.gradients_bytes + self.batch_bytes, self.loading_bytes)
+        return max(self.step_bytes, self.loading_bytes)
 
 
 def step_memory(config: Config, base: BaseFolder, start: Path | None) -> StepMemory | None:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from everstep.contracts import TensorFile
-from everstep.models.parts import PROJECTION, text_shapes, unet_shapes, vae_shapes
+from everstep.models.parts import PROJECTION, network_shapes
 from everstep.models.shapes import Shape
-from everstep.models.weights import DIFFUSERS, TRANSFORMERS
+from everstep.models.weights import DIFFUSERS, TEXT_ENCODERS, TRANSFORMERS
 from everstep.models.whole import Whole
 from everstep.versions.tensorfile import TensorImage
 from small_base.tokenizer import write_tokenizer
@@ -65,15 +65,11 @@ def write_large_base(folder: Path, whole: Whole) -> Path:
 
 def stored_shapes(part: str, config: Mapping[str, Any]) -> Mapping[str, Shape]:
     """Every tensor of a part, under the name that its file has."""
-    if part == "unet":
-        found = unet_shapes(config)
-    elif part == "vae":
-        found = vae_shapes(config)
-    else:
-        shapes = text_shapes(config, projects=part == "text_encoder_2")
-        found = {name if name == PROJECTION else f"text_model.{name}": shape for name, shape in shapes.items()}
+    found = network_shapes(part, config)
     assert found is not None, f"{part} of a known base"
-    return found
+    if part not in TEXT_ENCODERS:
+        return found
+    return {name if name == PROJECTION else f"text_model.{name}": shape for name, shape in found.items()}
 
 
 def _write_tokenizer(folder: Path) -> None:

@@ -35,7 +35,7 @@ def card(
         f"step {version.step:,}, {version.images_seen:,} images seen, weights {told['weights']}.",
         "",
         *([f"![Held-out conditions, what it draws, and the targets]({SHEET})", ""] if has_sheet else []),
-        *_use(repository, file),
+        *_use(repository, file, told.get("family")),
         *_table("What it is", {name.replace("_", " "): value for name, value in told.items()}),
         *_measured(run, version),
         *_table("Settings", _settings(version)),
@@ -56,7 +56,7 @@ def _front(told: dict[str, str]) -> Iterator[str]:
     yield "---\n"
 
 
-def _use(repository: str, file: str | None) -> Iterator[str]:
+def _use(repository: str, file: str | None, kind: str | None) -> Iterator[str]:
     yield "## How to use it\n"
     if file is None:
         yield "```python"
@@ -69,8 +69,8 @@ def _use(repository: str, file: str | None) -> Iterator[str]:
     yield "| program | where it goes | what loads it |"
     yield "| --- | --- | --- |"
     for reader in READERS.values():
-        if reader.singles:
-            yield f"| {reader.title} | {reader.place} | {reader.loaded_with} |"
+        if kind in reader.singles:
+            yield f"| {' | '.join((reader.title, *reader.way(kind)))} |"
     yield ""
 
 

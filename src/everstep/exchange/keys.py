@@ -83,6 +83,8 @@ class Layout:
         known = set(names)
         if not all(self.prefix + name in known for name in self.told_by):
             return False
+        if not any(name.startswith(self.prefix) for name in known):
+            return False
         return not any(name.startswith(self.not_by) for name in known)
 
     def own(self, tensors: Mapping[str, Any]) -> dict[str, Any]:

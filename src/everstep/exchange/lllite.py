@@ -16,9 +16,11 @@ from everstep.exchange.sd import UNET
 BEGINNING = "lllite_unet_"
 LLLITE = Layout("LLLite", "lllite", BEGINNING, told_by=(), rules=(Rule(BEGINNING + "{rest}", "{rest}"),))
 # Attention's output and what comes of the text are left alone, and so is the decoder.
-PLACES = re.compile(r"(?:down_blocks\.(\d+)|mid_block)\..*\.(attn1\.to_[qkv]|attn2\.to_q)\.weight")
+PLACES = re.compile(r"(?:down_blocks\.(\d+)|mid_block)\..*\.(?:attn1\.to_[qkv]|attn2\.to_q)\.weight")
 MODULE = re.compile(BEGINNING + r"(\w+?)_transformer_blocks_(\d+)_attn[12]_to_[qkv]\.down\.0\.weight")
 IMAGE_CHANNELS = 3
+# How the condition is made as small as what it meets: after four times, in steps of so many pixels.
+STEPS = {8: (2,), 16: (4,), 32: (4, 2)}
 # Of SDXL: where its attentions are, with their width and how many blocks each has.
 OF_XL = {
     **dict.fromkeys(("input_blocks_4_1", "input_blocks_5_1"), (640, 2)),
@@ -87,10 +89,6 @@ def places(unet: Plan, factor: int = 8) -> list[Place]:
             f"base sees the picture {wrong[0].shrinking} times smaller. Nothing was started."
         )
     return found
-
-
-# How the condition is made as small as what it meets: after four times, in steps of so many pixels.
-STEPS = {8: (2,), 16: (4,), 32: (4, 2)}
 
 
 def lllite_shapes(unet: Plan, embedding: int, width: int, factor: int = 8) -> dict[str, Shape]:

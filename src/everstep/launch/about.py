@@ -4,7 +4,7 @@ from everstep.config.schema import Keep
 from everstep.versions.readme import About
 
 INSIDE = """\
-  controlnet/     the trained network; diffusers loads it: ControlNetModel.from_pretrained(".../controlnet")
+  controlnet/     the trained network; diffusers loads a ControlNet: ControlNetModel.from_pretrained(".../controlnet")
   training/       what an exact resume needs: optimizer, counters"""
 
 

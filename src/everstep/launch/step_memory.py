@@ -14,13 +14,14 @@ from typing import Any
 
 from everstep.config import Config
 from everstep.config.schema import Compute
+from everstep.exchange.lllite import sizes_of
 from everstep.models.activations import WIDE_BYTES, Held, Pass, controlnet_holds, decoder_holds, is_cast, lllite_holds
 from everstep.models.base import BaseFolder
-from everstep.models.brought import LLLITE_CLASS
+from everstep.models.brought import LLLITE_CLASS, class_of
 from everstep.models.controls import EMBEDDING, LITE, WIDTH, lllite_config, lllite_places, lllite_shapes_of
-from everstep.models.parts import text_shapes, unet_shapes, vae_shapes
+from everstep.models.parts import network_shapes
 from everstep.models.shapes import Shape, controlnet_shapes, hint_channels, smaller
-from everstep.models.weights import TEXT_ENCODERS, read_json
+from everstep.models.weights import TEXT_ENCODERS, find_weights, read_json, shapes_of
 
 ITEM_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 # Python, PyTorch, diffusers, transformers and what they allocate once: a trainer on a CPU just before its first step,
@@ -96,6 +97,8 @@ def step_memory(config: Config, base: BaseFolder, start: Path | None) -> StepMem
 
 def _network(config: Config, base: BaseFolder, start: Path | None) -> Mapping[str, Any]:
     """The config.json of what is trained."""
+    if start is not None and class_of(start) == LLLITE_CLASS:  # whose sizes are those of its tensors
+        return lllite_config(*sizes_of(shapes_of(find_weights(start)) or {}))
     if start is not None:
         return read_json(start / "config.json")
     if config.optim.control == LITE:
@@ -139,11 +142,7 @@ def _part_shapes(base: BaseFolder) -> dict[str, Mapping[str, Shape]] | None:
     """Of the base's networks in the order in which they are read; all of them stay in memory."""
     found: dict[str, Mapping[str, Shape]] = {}
     for part in base.row.networks:
-        config = base.config(part)
-        if part in TEXT_ENCODERS:
-            shapes: Mapping[str, Shape] | None = text_shapes(config, projects=part == TEXT_ENCODERS[1])
-        else:
-            shapes = unet_shapes(config) if part == "unet" else vae_shapes(config)
+        shapes = network_shapes(part, base.config(part))
         if shapes is None:
             return None
         found[part] = shapes
@@ -155,7 +154,7 @@ def _parts_bytes(
 ) -> dict[str, int]:
     """Each in the numbers that are computed with, but for a VAE that float16 cannot hold."""
     items = dict.fromkeys(shapes, item_bytes(compute, device))
-    if compute.precision == "fp16" and len(shapes) > 3 and base.config("vae").get("force_upcast", True):
+    if compute.precision == "fp16" and base.has_wide_vae():
         items["vae"] = WIDE_BYTES
     return {part: items[part] * _count(of_part) for part, of_part in shapes.items()}
 

@@ -71,6 +71,10 @@ class BaseFolder:
         channels = vae.get("encoder_block_out_channels") or vae.get("block_out_channels") or [64]
         return int(2 ** (len(channels) - 1))
 
+    def has_wide_vae(self) -> bool:
+        """Whether what its VAE computes passes what float16 can hold."""
+        return self.row.may_have_wide_vae and bool(self.config("vae").get("force_upcast", True))
+
     def native_resolution(self) -> int:
         """Side, in pixels, of the pictures the base was made for."""
         side = self.config("unet").get("sample_size")

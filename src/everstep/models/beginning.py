@@ -15,7 +15,7 @@ from everstep.models.configs import ControlNet, checked
 from everstep.models.controls import LITE, lllite_shapes_of
 from everstep.models.shapes import controlnet_shapes, smaller
 from everstep.models.weights import find_weights, is_file, shapes_of, unlike
-from everstep.places import spelled
+from everstep.places import as_word, spelled
 
 # What base and ControlNet must have in common, for their blocks are added to each other.
 COMMON = (
@@ -84,7 +84,11 @@ def check_start(folder: Path, base: BaseFolder) -> None:
 
 def check_lllite(folder: Path, base: BaseFolder) -> None:
     """The same of an LLLite: its widths are its own, its places the base's."""
-    found = shapes_of(find_weights(folder))
+    weights = find_weights(folder)
+    if not weights.is_safetensors:
+        raise UserError(f"--from {folder} is an LLLite whose weights are no .safetensors. Nothing was started.\n"
+                        f"everstep import {as_word(folder)} --out FOLDER makes them so.")  # fmt: skip
+    found = shapes_of(weights)
     if found is None or not is_lllite(found):
         raise UserError(f"--from {folder} holds no LLLite, though its config.json says so. Nothing was started.")
     if LITE not in base.row.sizes:

@@ -64,8 +64,9 @@ class Module(nn.Module):
         super().__init__()
         layers = [shape for name, shape in shapes.items() if name.startswith("conditioning1.") and len(shape) > 1]
         convolutions = [nn.Conv2d(before, after, side, stride=side) for after, before, side, _ in layers]
-        joined = [[convolution, nn.ReLU()] for convolution in convolutions]
-        self.conditioning1 = nn.Sequential(*[layer for pair in joined for layer in pair][:-1])
+        self.conditioning1 = nn.Sequential(convolutions[0])
+        for convolution in convolutions[1:]:
+            self.conditioning1.extend([nn.ReLU(), convolution])
         self.down = nn.Sequential(_linear(shapes["down.0.weight"]), nn.ReLU())
         self.mid = nn.Sequential(_linear(shapes["mid.0.weight"]), nn.ReLU())
         self.up = nn.Sequential(_linear(shapes["up.0.weight"]))

@@ -17,10 +17,10 @@ from everstep.models.brought import SUPPORTED
 from everstep.models.families import distilled_name, family_of_unet
 from everstep.models.foreign import SUFFIXES, Foreign, check_numbers, not_started, open_foreign
 from everstep.models.numbers import Refused
-from everstep.models.parts import text_shapes, unet_shapes, vae_shapes
+from everstep.models.parts import network_shapes
 from everstep.models.predicting import Prediction, prediction_of
 from everstep.models.shapes import Shape
-from everstep.models.weights import TEXT_ENCODERS, be, count, listed, unlike
+from everstep.models.weights import be, count, listed, unlike
 from everstep.models.whole import WHOLES, Settings, Whole
 
 UNET = "model.diffusion_model."
@@ -101,9 +101,7 @@ def _opened(held: Foreign, wholes: Sequence[Whole]) -> OneFile:
 
 def plan_of(part: str, config: Settings) -> dict[str, Shape]:
     """Names and shapes of a network."""
-    if part in TEXT_ENCODERS:
-        return text_shapes(config, projects=part != "text_encoder")
-    found = unet_shapes(config) if part == "unet" else vae_shapes(config)
+    found = network_shapes(part, config)
     assert found is not None, f"{part} of a known base"
     return found
 

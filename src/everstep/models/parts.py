@@ -22,6 +22,7 @@ from everstep.models.shapes import (
     resnet,
     second_embedding,
 )
+from everstep.models.weights import TEXT_ENCODERS
 
 UP_BLOCKS = ("CrossAttnUpBlock2D", "UpBlock2D")
 # What else would change a UNet's tensors.
@@ -41,6 +42,13 @@ PLAIN = {
 
 
 OF_UNETS = {"addition_embed_type": (None, "text_time")}
+
+
+def network_shapes(component: str, config: Mapping[str, Any]) -> dict[str, Shape] | None:
+    """Every tensor of a base's network, by the folder that it has; None where blocks are not known."""
+    if component in TEXT_ENCODERS:
+        return text_shapes(config, projects=component != TEXT_ENCODERS[0])
+    return unet_shapes(config) if component == "unet" else vae_shapes(config)
 
 
 def unet_shapes(config: Mapping[str, Any]) -> dict[str, Shape] | None:

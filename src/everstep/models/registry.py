@@ -26,6 +26,7 @@ class Row:
     tokenizers: tuple[str, ...]
     opened_by: str  # module:class
     sizes: tuple[str, ...] = ("full",)  # of its ControlNets
+    may_have_wide_vae: bool = False  # if the VAE's config does not say otherwise (force_upcast)
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -47,6 +48,7 @@ SDXL = Row(
     tokenizers=("tokenizer", "tokenizer_2"),
     opened_by="everstep.models.sdxl:StableDiffusionXL",
     sizes=("full", "mid", "small", "lllite"),
+    may_have_wide_vae=True,
 )
 ROWS = (SD, SDXL)
 

@@ -23,7 +23,7 @@ class StableDiffusion(UnetFamily):
 
     def __init__(self, base: BaseFolder, arithmetic: Arithmetic, compute: Compute) -> None:
         """Raises: UserError if the folder holds networks of another family or cannot be read."""
-        super().__init__(base, arithmetic, compute, has_wide_vae=False)
+        super().__init__(base, arithmetic, compute)
         self.text_encoder = frozen(CLIPTextModel, base, "text_encoder", arithmetic.dtype, arithmetic.device)
         self.tokenizer = self._tokenizer("tokenizer", self.text_encoder)
         self.prompts = Remembered(self._encode)

@@ -41,7 +41,7 @@ class StableDiffusionXL(UnetFamily):
 
     def __init__(self, base: BaseFolder, arithmetic: Arithmetic, compute: Compute) -> None:
         """Raises: UserError if the folder holds networks of another family or cannot be read."""
-        super().__init__(base, arithmetic, compute, has_wide_vae=bool(base.config("vae").get("force_upcast", True)))
+        super().__init__(base, arithmetic, compute)
         dtype, device = arithmetic.dtype, arithmetic.device
         self.text_encoder = frozen(CLIPTextModel, base, "text_encoder", dtype, device)
         self.text_encoder_2 = frozen(CLIPTextModelWithProjection, base, "text_encoder_2", dtype, device)

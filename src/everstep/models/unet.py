@@ -33,11 +33,11 @@ class UnetFamily:
 
     target_range = (-1.0, 1.0)
 
-    def __init__(self, base: BaseFolder, arithmetic: Arithmetic, compute: Compute, *, has_wide_vae: bool) -> None:
+    def __init__(self, base: BaseFolder, arithmetic: Arithmetic, compute: Compute) -> None:
         """Raises: UserError if the folder holds networks of another family or cannot be read."""
         self.base, self.arithmetic, self._compute = base, arithmetic, compute
         self.unet = frozen(UNet2DConditionModel, base, "unet", arithmetic.dtype, arithmetic.device)
-        self.vae = Vae(base, arithmetic, channels_last=compute.channels_last, is_wide=has_wide_vae)
+        self.vae = Vae(base, arithmetic, channels_last=compute.channels_last, is_wide=base.has_wide_vae())
         self._scheduler = _scheduler(base)
         prediction_type = str(self._scheduler.config.prediction_type)
         if prediction_type not in ("epsilon", "v_prediction"):

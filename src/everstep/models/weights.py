@@ -3,18 +3,16 @@
 Never imports torch. Knows nothing of what a network should hold.
 """
 
-import io
 import json
 import os
-import pickle
-import zipfile
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from everstep.errors import DamageFound, UserError
+from everstep.models.numbers import Place, Refused
+from everstep.models.pickled import read_pickled
 from everstep.plain_files import open_plain, read_plain
 from everstep.versions.tensorfile import read_header
 
@@ -130,25 +128,7 @@ def _refuse_numbers(path: Path, dtypes: Mapping[str, str]) -> None:
                         "smaller for drawing. Weights in 16 or 32 bits are needed. Nothing was started.")  # fmt: skip
 
 
-# --- .bin: a zip with a pickle, read without running anything of it ----------------------------------------
-
-
-class _Outline(pickle.Unpickler):
-    """Rebuilds tensors as their shapes; refuses every other class by making nothing of it."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda storage, offset, size, *others: tuple(size)
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return lambda data, *others: data
-        if module == "torch" and name.endswith("Storage"):
-            return name
-        raise pickle.UnpicklingError(f"{module}.{name}")
-
-    def persistent_load(self, pid: Any) -> Any:
-        return None
+# --- .bin --------------------------------------------------------------------------------------------------
 
 
 def _pickled_shapes(path: Path) -> dict[str, Shape] | None:
@@ -157,17 +137,15 @@ def _pickled_shapes(path: Path) -> dict[str, Shape] | None:
         raise DamageFound("is empty")
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            table = _Outline(io.BytesIO(archive.read(name))).load()
-            return {key: value for key, value in table.items() if isinstance(key, str) and isinstance(value, tuple)}
-    except zipfile.BadZipFile:
-        if is_zip:
-            raise DamageFound("ends too early") from None
+        try:
+            held = read_pickled(file, path.stat().st_size)
+        except Refused as refused:
+            if is_zip and refused.fault.startswith("ends too early"):
+                raise DamageFound("ends too early") from None
+            return None
+    if not isinstance(held, dict):
         return None
-    except Exception:
-        return None
+    return {key: place.shape for key, place in held.items() if isinstance(key, str) and isinstance(place, Place)}
 
 
 # --- words -------------------------------------------------------------------------------------------------

@@ -63,9 +63,11 @@ def facts_that_differ(versions: Sequence[Version]) -> Facts:
 def block_of(name: str) -> str:
     """The block of a ControlNet that a tensor belongs to; zero convolutions are one block for all depths.
 
-    down_blocks.0.resnets.1.conv1.weight -> down_blocks.0, controlnet_down_blocks.3.bias -> controlnet_down_blocks
+    down_blocks.0.resnets.1.conv1.weight -> down_blocks.0, controlnet_down_blocks.3.bias -> controlnet_down_blocks,
+    lllite_unet_middle_block_1_transformer_blocks_9_attn1_to_q.up.0.bias -> lllite_unet_middle_block_1
     """
     first, _, rest = name.partition(".")
+    first = first.partition("_transformer_blocks_")[0]
     number = rest.partition(".")[0]
     return f"{first}.{number}" if number.isdigit() and not first.startswith("controlnet_") else first
 

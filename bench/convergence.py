@@ -31,7 +31,8 @@ from rich.console import Console
 
 from everstep.config import Config, dump, resolve
 from everstep.config.schema import Sampling
-from everstep.data import circles, fit, split
+from everstep.data import fit, split
+from everstep.data.layouts import circles
 from everstep.evaluation.pictures.draw import Shown, draw
 from everstep.launch.checks import complete
 from everstep.train import session

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from everstep.data import circles
+from everstep.data.layouts import circles
 
 SIDE_PX, OVERSIZE, TILE_PX = 64, 4, 8
 EMOJI = Path(__file__).parent.parent / "examples" / "emoji" / "pairs"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from everstep.config.schema import Sampling
 from everstep.contracts import Uint8Array
-from everstep.data import circles
+from everstep.data.layouts import circles
 from everstep.evaluation.loading import config_of, weights_drawn_with
 from everstep.evaluation.pictures.draw import draw
 from everstep.evaluation.rescoring import open_scorer

@@ -54,7 +54,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pairs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """30 pairs on disk, metadata.jsonl, so that an epoch ends within a few steps."""
-    from everstep.data import circles
+    from everstep.data.layouts import circles
 
     folder = tmp_path_factory.mktemp("data") / "pairs"
     folder.mkdir()

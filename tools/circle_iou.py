@@ -4,7 +4,7 @@
     python tools/circle_iou.py quickstart@0
 
 Draws the first --pairs held-out pairs of the run, none of which was trained on, and compares the drawn circle with the
-disk inside of the outline (everstep.data.circles.circle_iou).
+disk inside of the outline (everstep.data.layouts.circles.circle_iou).
 """
 
 import argparse
@@ -13,7 +13,8 @@ import json
 import numpy as np
 
 from everstep.cli.place import open_version
-from everstep.data import circles, open_source, split
+from everstep.data import open_source, split
+from everstep.data.layouts import circles
 from everstep.evaluation.loading import config_of, load
 from everstep.evaluation.pictures.draw import draw, shown_pairs
 

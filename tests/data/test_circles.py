@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from everstep.data import circles
+from everstep.data.layouts import circles
 
 
 def test_a_pair_is_a_function_of_its_number() -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from everstep.data import faults
+from everstep.data import checking
 from everstep.data.images import BLACK, WHITE, decode_content, read_rgb
 
 
@@ -80,5 +80,5 @@ def test_reading_leaves_the_filters_of_warnings_alone(tmp_path: Path) -> None:
 def test_a_picture_that_fails_once_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, whole = tmp_path / "a.png", content(Image.new("RGB", (4, 4)), "PNG")
     path.write_bytes(whole[:20])
-    monkeypatch.setattr("everstep.data.faults.time.sleep", lambda pause_s: path.write_bytes(whole))
-    assert faults._examine_one(path).fault == ""
+    monkeypatch.setattr("everstep.data.checking.time.sleep", lambda pause_s: path.write_bytes(whole))
+    assert checking._examine_one(path).fault == ""

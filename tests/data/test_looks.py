@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from everstep.data import circles
+from everstep.data.layouts import circles
 from everstep.data.looks import LENGTH, TOLERANCE, Looks, look_of
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from disks import fill, remount, small_disk
-from everstep.data import check, faults
+from everstep.data import check, checking
 from everstep.data.remembered import FRESH_NS, ImageFacts
 
 PAIRS = 12
@@ -64,17 +64,17 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def looked_at() -> Iterator[list[str]]:
     """The names of the files that are decoded inside."""
     names: list[str] = []
-    examine_one = faults._examine_one
+    examine_one = checking._examine_one
 
     def examine(path: Path) -> ImageFacts:
         names.append(path.name)
         return examine_one(path)
 
-    faults._examine_one = examine
+    checking._examine_one = examine
     try:
         yield names
     finally:
-        faults._examine_one = examine_one
+        checking._examine_one = examine_one
 
 
 def test_the_second_check_decodes_nothing_and_finds_the_same(old: Path, cache: Path) -> None:
@@ -177,13 +177,13 @@ def test_two_checks_at_once_find_the_same_and_remember_it(tmp_path: Path, cache:
 SLOW_CHECK = """
 import os, sys, time
 from everstep.cli.main import main
-from everstep.data import faults, remembered
+from everstep.data import checking, remembered
 os.cpu_count, remembered.WRITE_PERIOD_S = lambda: 2, 0.2
-examine_one = faults._examine_one
+examine_one = checking._examine_one
 def examine(path):
     time.sleep(0.1)
     return examine_one(path)
-faults._examine_one = examine
+checking._examine_one = examine
 sys.argv = ["everstep", "check", sys.argv[1]]
 main()
 """

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from everstep.data import remembered
-from everstep.data.faults import _fingerprint
-from everstep.data.folder import Listed
+from everstep.data.checking import _fingerprint
+from everstep.data.layouts.folder import Listed
 from everstep.data.remembered import ImageFacts, Memory, stamp_of
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-from everstep.data import circles
+from everstep.data.layouts import circles
 from everstep.errors import UserError
 from everstep.evaluation.pictures import agreement
 from everstep.evaluation.pictures.adherence import KINDS, kind_for, open_adherence

@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.image_processor import VaeImageProcessor
 
-from everstep.data import circles
+from everstep.data.layouts import circles
 from everstep.evaluation.pictures.faults import picture_fault
 from everstep.models.base import locate
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageFilter
 
-from everstep.data import CheckReport, check, circles, sources
-from everstep.data.faults import Progress
+from everstep.data import CheckReport, check, source
+from everstep.data.checking import Progress
+from everstep.data.layouts import circles
 from everstep.data.remembered import FILE
 from everstep.versions import Run
 from program import Program
@@ -134,7 +135,7 @@ def counting() -> None:
             print(folder, file=file)
         return check(folder, progress, resolution)
 
-    sources.check = counted  # type: ignore[attr-defined]
+    source.check = counted  # type: ignore[attr-defined]
 
 
 def test_a_start_checks_once_and_a_resume_goes_on_with_the_same_split(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from everstep.data import check
 from everstep.data.counts import counted
-from everstep.data.folder import LAYOUTS
+from everstep.data.layouts.folder import LAYOUTS
 from everstep.errors import UserError
 
 KEYS = st.sampled_from([name for keys in LAYOUTS.values() for names in keys for name in names])

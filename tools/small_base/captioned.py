@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from everstep.data import circles
+from everstep.data.layouts import circles
 
 
 class Captioned:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from everstep.data import circles
+from everstep.data.layouts import circles
 from small_base.diffusion import make_scheduler
 from small_base.recipe import CAPTION_DROPOUT, Recipe
 
@@ -90,8 +90,8 @@ def score_circles(folder: Path, recipe: Recipe) -> str:
     kept = np.mean([kept_iou(pipeline.vae, circle, recipe.resolution) for circle in asked])
     paragraphs = (
         f"{right} of {SCORED} samples without any control show the two named colours in their roles "
-        f"(`everstep.data.circles.shows_named_colours`), for captions whose combination of colours was never trained "
-        f"on; UniPC, {SAMPLER_STEPS} steps, guidance {GUIDANCE:g}.",
+        f"(`everstep.data.layouts.circles.shows_named_colours`), for captions whose combination of colours was never "
+        f"trained on; UniPC, {SAMPLER_STEPS} steps, guidance {GUIDANCE:g}.",
         f"Encoded and decoded, a circle keeps an intersection over union of {kept:.3f} with itself (mean of {SCORED}).",
     )
     return "\n\n".join(textwrap.fill(paragraph, 120) for paragraph in paragraphs)

@@ -25,7 +25,7 @@ def check_(data: Path, *, base: str | None = None, json: bool = False) -> int:
     """
     from everstep.data import check, describe, listed
     from everstep.data.counts import counted
-    from everstep.data.folder import LAYOUTS
+    from everstep.data.layouts.folder import LAYOUTS
 
     if data.name in LAYOUTS and data.is_file():
         raise UserError(f"{data} is the list itself. Give its folder: everstep check {data.parent}")

@@ -3,11 +3,11 @@
 Never imports torch.
 """
 
-from everstep.data.faults import CheckReport, check
+from everstep.data.checking import CheckReport, check
 from everstep.data.held_out import Split, split, split_as
 from everstep.data.loader import BatchStream
 from everstep.data.patience import PatientSource, StopAsked
-from everstep.data.sources import Source, describe, listed, open_source
+from everstep.data.source import Source, describe, listed, open_source
 from everstep.data.transform import fit, frame
 
 __all__ = [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from everstep.data.counts import counted
-from everstep.data.folder import Finding, Listed
+from everstep.data.layouts.folder import Finding, Listed
 from everstep.models.tokens import as_taken
 
 TOGETHER = 4096  # captions that become tokens at once

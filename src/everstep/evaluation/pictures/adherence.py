@@ -13,7 +13,7 @@ from PIL import Image
 
 from everstep.config.schema import Config
 from everstep.contracts import Uint8Array
-from everstep.data import circles
+from everstep.data.layouts import circles
 from everstep.errors import UserError
 from everstep.evaluation.pictures.measures import FEWEST_OF_A_SET, Drawn, Measure, mean_of
 from everstep.places import spelled

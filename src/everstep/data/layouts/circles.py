@@ -13,6 +13,9 @@ import numpy.typing as npt
 import xxhash
 from PIL import Image
 
+from everstep.contracts import Pair
+from everstep.data.layouts.folder import Listed
+
 Colour = tuple[int, int, int]
 Box = tuple[slice, slice]
 EVERYTHING = (slice(None), slice(None))
@@ -41,6 +44,7 @@ PALETTE: dict[str, Colour] = {
 }
 SMALLEST_RADIUS, LARGEST_RADIUS, MARGIN = 0.12, 0.32, 0.03  # of the side
 HELD_OUT_COUNT = 100
+NUM_CIRCLES = 50_000
 LINE_WIDTH = 2 / 64  # of the side
 
 
@@ -141,6 +145,36 @@ def _distance(drawn: Circle, side_px: int, box: Box = EVERYTHING) -> Cover:
 @cache
 def _centres(side_px: int) -> Cover:
     return np.arange(side_px, dtype=np.float32) + np.float32(0.5)
+
+
+# --- as a source of pairs -----------------------------------------------------------------------------------
+
+
+class CircleSource:
+    """builtin:circles; nothing on disk, every pair a function of its number."""
+
+    def __init__(self, resolution: int) -> None:
+        self.skipped: dict[str, str] = {}
+        self.captioned: tuple[Listed, ...] = ()
+        self.resolution = resolution
+        self.description = f"{NUM_CIRCLES:,} circles drawn at {resolution} px"
+
+    def looks(self) -> None:
+        """Each is drawn by itself."""
+        return None
+
+    def __len__(self) -> int:
+        return NUM_CIRCLES
+
+    def name(self, pair: int) -> str:
+        return f"circle-{pair:06d}"
+
+    def load(self, pair: int) -> Pair:
+        drawn = circle(pair)
+        return Pair(*pictures(drawn, self.resolution), drawn.caption)
+
+    def fingerprint(self) -> str:
+        return f"builtin:circles:1:{NUM_CIRCLES}:{self.resolution}"
 
 
 # --- what a picture shows ----------------------------------------------------------------------------------

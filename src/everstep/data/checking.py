@@ -23,8 +23,8 @@ import numpy as np
 import xxhash
 
 from everstep import __version__
-from everstep.data.folder import Finding, Listed, Listing, read_listing
 from everstep.data.images import BLACK, decode_content, what_else
+from everstep.data.layouts.folder import Finding, Listed, Listing, read_listing
 from everstep.data.looks import look_of
 from everstep.data.remembered import ImageFacts, Memory, is_fresh, stamp_of
 from everstep.plain_files import read_plain
@@ -189,7 +189,7 @@ def _identity(listing: Listing, stamps: Stamps, resolution: int | None) -> bytes
 @cache
 def _program() -> str:
     """Another version, another Pillow, or other lines in what judges: everything is judged anew."""
-    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))
     return f"{__version__} {installed('pillow')} {xxhash.xxh3_128_hexdigest(code)}"
 
 

@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from everstep.contracts import Pair, Report
-from everstep.data import circles
+from everstep.data.checking import CheckReport, Progress, check, looks_of
 from everstep.data.counts import counted
-from everstep.data.faults import CheckReport, Progress, check, looks_of
-from everstep.data.folder import LAYOUTS, Listed
 from everstep.data.images import BLACK, WHITE, read_rgb
+from everstep.data.layouts.circles import CircleSource
+from everstep.data.layouts.folder import LAYOUTS, Listed
 from everstep.data.looks import Looks
 from everstep.errors import UserError
 from everstep.places import as_word, spelled
 
-NUM_CIRCLES = 50_000
 SHOWN_FINDINGS = 20
 
 
@@ -45,33 +44,6 @@ class Source(Protocol):
     def name(self, pair: int) -> str: ...
     def load(self, pair: int) -> Pair: ...
     def fingerprint(self) -> str: ...
-
-
-class CircleSource:
-    """builtin:circles; nothing on disk, every pair a function of its number."""
-
-    def __init__(self, resolution: int) -> None:
-        self.skipped: dict[str, str] = {}
-        self.captioned: tuple[Listed, ...] = ()
-        self.resolution = resolution
-        self.description = f"{NUM_CIRCLES:,} circles drawn at {resolution} px"
-
-    def looks(self) -> None:
-        """Each is drawn by itself."""
-        return None
-
-    def __len__(self) -> int:
-        return NUM_CIRCLES
-
-    def name(self, pair: int) -> str:
-        return f"circle-{pair:06d}"
-
-    def load(self, pair: int) -> Pair:
-        drawn = circles.circle(pair)
-        return Pair(*circles.pictures(drawn, self.resolution), drawn.caption)
-
-    def fingerprint(self) -> str:
-        return f"builtin:circles:1:{NUM_CIRCLES}:{self.resolution}"
 
 
 class FolderSource:

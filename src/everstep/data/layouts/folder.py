@@ -1,14 +1,14 @@
 """A folder of pairs as its list describes it: metadata.jsonl, or the prompt.json of the ControlNet tutorial.
 
-Reads the list only; whether the images are there and can be used is for `faults` to find.
+Reads the list only; whether the images are there and can be used is for `checking` to find.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from everstep.data.entries import Entry, read_entries
-from everstep.data.names import Names
+from everstep.data.layouts.entries import Entry, read_entries
+from everstep.data.layouts.names import Names
 from everstep.errors import UserError
 from everstep.letters import oddity, printable, whole_letters
 

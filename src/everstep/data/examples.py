@@ -1,0 +1,44 @@
+"""One example of a run, from its number alone: which pair, its crop, its noise, its time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from everstep.contracts import ExampleSettings, Float32Array, PairSource, Uint8Array
+from everstep.data import order
+from everstep.data.transform import CENTRE, fit, frame
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One example, ready for a batch; see contracts.Batch for shapes."""
+
+    pair: int
+    caption: str
+    target_HWC: Uint8Array
+    condition_HWC: Uint8Array
+    noise_CHW: Float32Array
+    posterior_noise_CHW: Float32Array | None
+    time: float
+    frame: tuple[int, int, int, int, int, int]
+
+
+def make_example(source: PairSource, training: Sequence[int], number: int, settings: ExampleSettings) -> Example:
+    """Example `number` of a run: a pure function of its number and the settings."""
+    seed = settings.seed
+    pair = training[order.pair_of(seed, number, len(training))]
+    loaded = source.load(pair)
+    crop_at = order.crop_position(seed, number) if settings.crop == "random" else CENTRE
+    is_flipped = order.is_flipped(seed, number, settings.flip_probability)
+    target, condition = fit(loaded, settings.resolution, settings.condition_resize, crop_at, is_flipped)
+    return Example(
+        pair=pair,
+        caption="" if order.is_dropped(seed, number, settings.prompt_dropout) else loaded.caption,
+        target_HWC=target,
+        condition_HWC=condition,
+        noise_CHW=order.noise(seed, number, settings.latent_shape),
+        posterior_noise_CHW=order.noise(seed, number, settings.latent_shape, "posterior")
+        if settings.posterior
+        else None,
+        time=order.time(seed, number, settings.timestep_shift),
+        frame=frame(loaded.target.size, settings.resolution, crop_at, is_flipped),
+    )

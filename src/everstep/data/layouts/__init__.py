@@ -1,0 +1,1 @@
+"""How pairs lie where people keep them: one module a layout. What a path is, `source` tells."""

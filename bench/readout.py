@@ -26,8 +26,9 @@ from torch.nn import functional
 from torchmetrics.functional.regression import spearman_corrcoef
 
 from everstep.config import Config
+from everstep.config.policy import framing
 from everstep.contracts import Batch, Int64Array
-from everstep.data import Source, fit, frame, open_source, order, split_as
+from everstep.data import Framer, Source, open_source, order, split_as
 from everstep.evaluation.loading import config_of, open_base, weights_drawn_with
 from everstep.evaluation.pictures.adherence import KINDS, kind_for, open_adherence
 from everstep.evaluation.pictures.draw import draw, shown_pairs
@@ -86,20 +87,19 @@ class Opened:
     def batch(self, pairs: Sequence[int], timesteps_B: Int64Array, first: int) -> Batch:
         """These pairs, each with its own noise, numbered from `first` on."""
         settings = example_settings(self.config, self.family)
-        loaded = [self.source.load(pair) for pair in pairs]
-        squares = [fit(pair, settings.resolution, settings.condition_resize) for pair in loaded]
+        squares = list(map(Framer(self.source, framing(self.config.data)), pairs))
         shape, numbers = settings.latent_shape, range(first, first + len(pairs))
         posterior = [order.noise(SEED, k, shape, "posterior") for k in numbers] if settings.posterior else []
         return Batch(
             first_example=first,
             pairs=tuple(pairs),
-            captions=tuple(pair.caption for pair in loaded),
-            targets_BHWC=np.stack([target for target, _ in squares]),
-            conditions_BHWC=np.stack([condition for _, condition in squares]),
+            captions=tuple(square.caption for square in squares),
+            targets_BHWC=np.stack([square.target_HWC for square in squares]),
+            conditions_BHWC=np.stack([square.condition_HWC for square in squares]),
             noise_BCHW=np.stack([order.noise(SEED, k, shape) for k in numbers]),
             posterior_noise_BCHW=np.stack(posterior) if posterior else None,
             times_B=(timesteps_B + 0.5) / len(self.family.schedule.log_snr()),
-            frames_B6=np.array([frame(pair.target.size, settings.resolution) for pair in loaded]),
+            frames_B6=np.array([square.frame for square in squares]),
         )
 
     def grey(self, batch: Batch) -> Tensor:
@@ -231,7 +231,7 @@ def adherence(opened: Opened, controlnet: Any, pictures: int) -> list[float]:
     kind = kind_for(config.scoring.adherence, config.data.path)
     assert kind is not None, "this run's adherence cannot be taken"
     measure = open_adherence(kind, config.scoring.extractor, opened.family.arithmetic.device)
-    shown = shown_pairs(opened.source, numbers, config.data)
+    shown = shown_pairs(Framer(opened.source, framing(config.data)), numbers)
     drawn = draw(opened.family, controlnet, shown, config.sampling.model_copy(update=DRAWN))
     conditions, targets = [one.condition_HWC for one in shown], [one.target_HWC for one in shown]
     return list(measure.take(Drawn(drawn, conditions, [one.caption for one in shown], numbers, targets)).each)

@@ -55,8 +55,8 @@ def scorer_of(loop: Loop, pairs: int) -> Scorer:
     assert isinstance(loop.batches, BatchStream)
     sampling = loop.config.sampling.model_copy(update={"pairs": pairs})
     config = loop.config.model_copy(update={"sampling": sampling})
-    source = loop.batches.source
-    return Scorer(loop.family, config, source, split(source, config.data.held_out_pairs), loop.batches.settings)
+    framer = loop.batches.framer
+    return Scorer(loop.family, config, framer, split(framer.source, config.data.held_out_pairs), loop.batches.settings)
 
 
 def shares(loop: Loop, scorer: Scorer) -> tuple[list[float], list[float]]:

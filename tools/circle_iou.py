@@ -13,7 +13,8 @@ import json
 import numpy as np
 
 from everstep.cli.place import open_version
-from everstep.data import open_source, split
+from everstep.config.policy import framing
+from everstep.data import Framer, open_source, split
 from everstep.data.layouts import circles
 from everstep.evaluation.loading import config_of, load
 from everstep.evaluation.pictures.draw import draw, shown_pairs
@@ -32,7 +33,7 @@ def main() -> None:
     source = open_source("builtin:circles", config.data.resolution)
     numbers = split(source, config.data.held_out_pairs).held_out[: asked.pairs]
     family, controlnet = load(version, config)
-    drawn = draw(family, controlnet, shown_pairs(source, numbers, config.data), config.sampling)
+    drawn = draw(family, controlnet, shown_pairs(Framer(source, framing(config.data)), numbers), config.sampling)
     ious = [circles.circle_iou(pixels, circles.circle(number)) for pixels, number in zip(drawn, numbers, strict=True)]
     if asked.json:
         print(

@@ -61,6 +61,14 @@ class Pair:
     caption: str
 
 
+@dataclass(frozen=True, slots=True)
+class Which:
+    """Of several captions and conditions of one pair: shares of their number, 0 <= share < 1; the first unless told."""
+
+    caption: float = 0.0
+    condition: float = 0.0
+
+
 class PairSource(Protocol):
     """A numbered collection of pairs. The number of a pair never changes while its data does not."""
 
@@ -70,7 +78,7 @@ class PairSource(Protocol):
         """Stable identity of the pair within its data (a file name); what held-out choice and reports use."""
         ...
 
-    def load(self, pair: int) -> Pair:
+    def load(self, pair: int, which: Which = ...) -> Pair:
         """Read the pair. Raises: UserError naming the file if it cannot be read. Safe to call from threads."""
         ...
 
@@ -80,18 +88,27 @@ class PairSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Framing:
+    """How pictures of pairs are made into what is trained on.
+
+    Units: resolution is the side of the square, in pixels.
+    """
+
+    resolution: int
+    condition_resize: Literal["bilinear", "nearest"] = "bilinear"
+
+
+@dataclass(frozen=True, slots=True)
 class ExampleSettings:
-    """All that an example depends on besides its number and its pair."""
+    """All that an example depends on besides its number and its framed pair."""
 
     seed: int
-    resolution: int
     latent_shape: tuple[int, int, int]
     timestep_shift: float = 1.0
     prompt_dropout: float = 0.5
     posterior: bool = True  # whether the VAE draws latents from a posterior, which takes noise of its own
     crop: Literal["centre", "random"] = "centre"
     flip_probability: float = 0.0
-    condition_resize: Literal["bilinear", "nearest"] = "bilinear"
 
 
 @dataclass(frozen=True, slots=True)

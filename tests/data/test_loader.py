@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from everstep.contracts import Batch, ExampleSettings, Pair
-from everstep.data import BatchStream, fit, open_source, split
+from everstep.contracts import Batch, ExampleSettings, Framing, Pair
+from everstep.data import BatchStream, Framer, fit, open_source, split
 from everstep.errors import UserError
 
-SETTINGS = ExampleSettings(seed=3, resolution=16, latent_shape=(4, 8, 8), crop="random", flip_probability=0.5)
+SETTINGS = ExampleSettings(seed=3, latent_shape=(4, 8, 8), crop="random", flip_probability=0.5)
 
 
 def batches(folder: Path, first: int, count: int, workers: int, settings: ExampleSettings = SETTINGS) -> list[Batch]:
     source = open_source(str(folder), 16)
-    stream = BatchStream(source, split(source, 2).training, first, 4, settings, workers)
+    stream = BatchStream(Framer(source, Framing(16)), split(source, 2).training, first, 4, settings, workers)
     try:
         return [next(stream) for _ in range(count)]
     finally:
@@ -68,7 +68,7 @@ def test_an_image_that_is_gone_is_named(pairs_folder: Path, tmp_path: Path) -> N
     source = open_source(str(folder), 16)
     for path in folder.glob("*_outline.png"):
         path.unlink()
-    stream = BatchStream(source, split(source, 2).training, 0, 4, SETTINGS, workers=2)
+    stream = BatchStream(Framer(source, Framing(16)), split(source, 2).training, 0, 4, SETTINGS, workers=2)
     with pytest.raises(UserError, match=r"outline\.png could be read when it was checked, but not now"):
         next(stream)
     stream.close()

@@ -7,11 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from everstep.contracts import ExampleSettings
-from everstep.data import BatchStream, PatientSource, Source, StopAsked, open_source, split
+from everstep.contracts import ExampleSettings, Framing
+from everstep.data import BatchStream, Framer, PatientSource, Source, StopAsked, open_source, split
 from everstep.errors import DataUnreadable
 
-SETTINGS = ExampleSettings(seed=3, resolution=16, latent_shape=(4, 8, 8))
+SETTINGS = ExampleSettings(seed=3, latent_shape=(4, 8, 8))
+
+
+def framed(source):
+    return Framer(source, Framing(16))
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ def test_what_comes_back_is_read_as_if_nothing_had_been(
     folder: Path, source: Source, said: Sayings, harm: str, workers: int
 ) -> None:
     training = split(source, 2).training
-    straight = BatchStream(source, training, 0, 4, SETTINGS, workers=0)
+    straight = BatchStream(framed(source), training, 0, 4, SETTINGS, workers=0)
     wanted = [next(straight) for _ in range(7)]
     whole = shutil.copytree(folder, folder.with_name("whole"))
     for path in folder.glob("*.png"):
@@ -63,7 +67,7 @@ def test_what_comes_back_is_read_as_if_nothing_had_been(
     mending = threading.Thread(target=mend)
     mending.start()
     patient = PatientSource(source, said)
-    stream = BatchStream(patient, training, 0, 4, SETTINGS, workers)
+    stream = BatchStream(framed(patient), training, 0, 4, SETTINGS, workers)
     found = [next(stream) for _ in range(7)]
     patient.close()
     stream.close()
@@ -81,7 +85,7 @@ def test_what_stays_away_is_named_and_ends_with_4(folder: Path, source: Source, 
     for path in folder.glob("*_outline.png"):
         path.unlink()
     patient = PatientSource(source, said, patience_s=0.3)
-    stream = BatchStream(patient, split(source, 2).training, 0, 4, SETTINGS, workers)
+    stream = BatchStream(framed(patient), split(source, 2).training, 0, 4, SETTINGS, workers)
     with pytest.raises(DataUnreadable, match=r"outline\.png could be read .*No such file.* can be resumed") as raised:
         next(stream)
     patient.close()
@@ -93,7 +97,9 @@ def test_what_stays_away_is_named_and_ends_with_4(folder: Path, source: Source, 
 def test_a_stop_ends_the_waiting(folder: Path, source: Source, said: Sayings, workers: int) -> None:
     shutil.rmtree(folder)
     patient = PatientSource(source, said, is_stopped=said.first.is_set, patience_s=10**6)
-    stream = BatchStream(patient, split(source, 2).training, 0, 4, SETTINGS, workers, is_stopped=said.first.is_set)
+    stream = BatchStream(
+        framed(patient), split(source, 2).training, 0, 4, SETTINGS, workers, is_stopped=said.first.is_set
+    )
     with pytest.raises(StopAsked):
         next(stream)
     patient.close()
@@ -103,7 +109,7 @@ def test_a_stop_ends_the_waiting(folder: Path, source: Source, said: Sayings, wo
 def test_a_disk_that_hangs_holds_up_neither_a_stop_nor_the_end(folder: Path, source: Source, said: Sayings) -> None:
     shutil.rmtree(folder)
     patient = PatientSource(source, said, patience_s=10**6)  # its threads hear of no stop, as in a read that hangs
-    stream = BatchStream(patient, split(source, 2).training, 0, 4, SETTINGS, 3, is_stopped=said.first.is_set)
+    stream = BatchStream(framed(patient), split(source, 2).training, 0, 4, SETTINGS, 3, is_stopped=said.first.is_set)
     with pytest.raises(StopAsked):
         next(stream)
     assert any(thread.name.startswith("everstep-data") for thread in threading.enumerate())

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from everstep.config import resolve
-from everstep.contracts import Pair
-from everstep.data import open_source, split
+from everstep.contracts import Framing, Pair
+from everstep.data import Framer, open_source, split
 from everstep.evaluation.examples import Examples
 from everstep.evaluation.loading import open_base
 from everstep.evaluation.scorer import example_settings
@@ -25,7 +25,7 @@ def family(config):
 def examples_of(family, config, source, held_out_pairs=8, examples=64):
     pairs = split(source, held_out_pairs)
     settings = example_settings(config, family)
-    return Examples(family, source, pairs.held_out, pairs.training, settings, examples, 5)
+    return Examples(family, Framer(source, Framing(16)), pairs.held_out, pairs.training, settings, examples, 5)
 
 
 def speaking(family):
@@ -107,7 +107,7 @@ class OneCondition:
     def name(self, pair):
         return self._source.name(pair)
 
-    def load(self, pair):
+    def load(self, pair, which):
         loaded = self._source.load(pair)
         return Pair(loaded.target, self._source.load(0).condition, loaded.caption)
 

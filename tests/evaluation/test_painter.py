@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from everstep.config import Config
-from everstep.data import open_source
+from everstep.contracts import Framing
+from everstep.data import Framer, open_source
 from everstep.evaluation.allowance import Allowance
 from everstep.evaluation.loading import open_base
 from everstep.evaluation.pictures.painter import Painter
@@ -47,7 +48,7 @@ def controlnet(family):
 def painter(family, config, allowance, during=None):
     source = open_source("builtin:circles", 16, "refuse")
     more = {} if during is None else {"during": during}
-    return Painter(family, config, source, PAIRS, allowance, **more)
+    return Painter(family, config, Framer(source, Framing(16)), PAIRS, allowance, **more)
 
 
 def test_all_are_drawn_where_nothing_limits_them_as_if_at_once(family, config, controlnet):

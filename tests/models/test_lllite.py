@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from bases import write_base, write_xl_of_circles
 from everstep.config.schema import Compute
-from everstep.contracts import Batch, ExampleSettings
-from everstep.data import BatchStream, open_source, split
+from everstep.contracts import Batch, ExampleSettings, Framing
+from everstep.data import BatchStream, Framer, open_source, split
 from everstep.delivery.export import export
 from everstep.delivery.reread import reread
 from everstep.errors import DamageFound
@@ -53,8 +53,8 @@ def family(base: Path, **compute: object) -> StableDiffusionXL:
 @pytest.fixture(scope="module")
 def batch() -> Batch:
     source = open_source("builtin:circles", 64)
-    told = ExampleSettings(seed=0, resolution=64, latent_shape=(4, 16, 16), prompt_dropout=0.0)
-    return next(BatchStream(source, split(source, 1).training, 0, 2, told, workers=0))
+    told = ExampleSettings(seed=0, latent_shape=(4, 16, 16), prompt_dropout=0.0)
+    return next(BatchStream(Framer(source, Framing(64)), split(source, 1).training, 0, 2, told, workers=0))
 
 
 def grown(network: ControlNetLLLite) -> ControlNetLLLite:

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from bases import write_base
 from everstep.config.schema import Compute
-from everstep.contracts import Batch, ExampleSettings
-from everstep.data import BatchStream, open_source, split
+from everstep.contracts import Batch, ExampleSettings, Framing
+from everstep.data import BatchStream, Framer, open_source, split
 from everstep.errors import UserError
 from everstep.models.arithmetic import arithmetic
 from everstep.models.base import locate
@@ -33,8 +33,8 @@ def family(base: Path, **compute: object) -> StableDiffusion:
 
 def batch(folder: Path, size: int = 3) -> Batch:
     source = open_source(str(folder), 16)
-    settings = ExampleSettings(seed=0, resolution=16, latent_shape=(4, 8, 8))
-    return next(BatchStream(source, split(source, 1).training, 0, size, settings, workers=0))
+    settings = ExampleSettings(seed=0, latent_shape=(4, 8, 8))
+    return next(BatchStream(Framer(source, Framing(16)), split(source, 1).training, 0, size, settings, workers=0))
 
 
 def picture(path: Path) -> np.ndarray:

@@ -15,8 +15,8 @@ from PIL import Image
 
 from bases import write_base, write_xl_of_circles
 from everstep.config.schema import Compute
-from everstep.contracts import Batch, ExampleSettings
-from everstep.data import BatchStream, frame, open_source, split
+from everstep.contracts import Batch, ExampleSettings, Framing
+from everstep.data import BatchStream, Framer, frame, open_source, split
 from everstep.models.arithmetic import arithmetic
 from everstep.models.base import locate
 from everstep.models.controls import new_shapes
@@ -42,8 +42,8 @@ def family(base: Path, **compute: object) -> StableDiffusionXL:
 
 def batch(folder: Path, **settings: object) -> Batch:
     source = open_source(str(folder), 16)
-    told = ExampleSettings(seed=0, resolution=16, latent_shape=(4, 8, 8), prompt_dropout=0.0, **settings)
-    return next(BatchStream(source, split(source, 1).training, 0, 3, told, workers=0))
+    told = ExampleSettings(seed=0, latent_shape=(4, 8, 8), prompt_dropout=0.0, **settings)
+    return next(BatchStream(Framer(source, Framing(16)), split(source, 1).training, 0, 3, told, workers=0))
 
 
 def pipeline_of(base: Path, controlnet: ControlNetModel) -> StableDiffusionXLControlNetPipeline:

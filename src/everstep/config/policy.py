@@ -1,6 +1,7 @@
 """The settings in the terms of others: which versions stay, which way a run goes, and what changes nothing in it."""
 
-from everstep.config.schema import Config, Keep
+from everstep.config.schema import Config, Data, Keep
+from everstep.contracts import Framing
 from everstep.versions.forecast import Course
 from everstep.versions.retention import Policy
 
@@ -29,6 +30,12 @@ def policy(keep: Keep) -> Policy:
         within_s=keep.within.seconds if keep.within else None,
         budget_bytes=keep.budget.total if keep.budget else None,
     )
+
+
+def framing(data: Data) -> Framing:
+    """The settings as those who look at pairs understand them; of settings with nothing left open."""
+    assert data.resolution is not None, "the base's own, once it is known"
+    return Framing(resolution=data.resolution, condition_resize=data.condition_resize)
 
 
 def course(config: Config) -> Course:

@@ -4,6 +4,7 @@ Never imports torch.
 """
 
 from everstep.data.checking import CheckReport, check
+from everstep.data.framing import FIRST, Framed, Framer
 from everstep.data.held_out import Split, split, split_as
 from everstep.data.loader import BatchStream
 from everstep.data.patience import PatientSource, StopAsked
@@ -11,8 +12,11 @@ from everstep.data.source import Source, describe, listed, open_source
 from everstep.data.transform import fit, frame
 
 __all__ = [
+    "FIRST",
     "BatchStream",
     "CheckReport",
+    "Framed",
+    "Framer",
     "PatientSource",
     "Source",
     "Split",

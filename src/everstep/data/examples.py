@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from everstep.contracts import ExampleSettings, Float32Array, PairSource, Uint8Array
+from everstep.contracts import ExampleSettings, Float32Array, Uint8Array
 from everstep.data import order
-from everstep.data.transform import CENTRE, fit, frame
+from everstep.data.framing import Framer
+from everstep.data.transform import CENTRE
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,23 +23,22 @@ class Example:
     frame: tuple[int, int, int, int, int, int]
 
 
-def make_example(source: PairSource, training: Sequence[int], number: int, settings: ExampleSettings) -> Example:
+def make_example(framer: Framer, training: Sequence[int], number: int, settings: ExampleSettings) -> Example:
     """Example `number` of a run: a pure function of its number and the settings."""
     seed = settings.seed
     pair = training[order.pair_of(seed, number, len(training))]
-    loaded = source.load(pair)
     crop_at = order.crop_position(seed, number) if settings.crop == "random" else CENTRE
     is_flipped = order.is_flipped(seed, number, settings.flip_probability)
-    target, condition = fit(loaded, settings.resolution, settings.condition_resize, crop_at, is_flipped)
+    framed = framer(pair, order.which(seed, number), crop_at, is_flipped, number)
     return Example(
         pair=pair,
-        caption="" if order.is_dropped(seed, number, settings.prompt_dropout) else loaded.caption,
-        target_HWC=target,
-        condition_HWC=condition,
+        caption="" if order.is_dropped(seed, number, settings.prompt_dropout) else framed.caption,
+        target_HWC=framed.target_HWC,
+        condition_HWC=framed.condition_HWC,
         noise_CHW=order.noise(seed, number, settings.latent_shape),
         posterior_noise_CHW=order.noise(seed, number, settings.latent_shape, "posterior")
         if settings.posterior
         else None,
         time=order.time(seed, number, settings.timestep_shift),
-        frame=frame(loaded.target.size, settings.resolution, crop_at, is_flipped),
+        frame=framed.frame,
     )

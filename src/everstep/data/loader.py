@@ -6,8 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 
-from everstep.contracts import Batch, ExampleSettings, PairSource
+from everstep.contracts import Batch, ExampleSettings
 from everstep.data.examples import make_example
+from everstep.data.framing import Framer
 from everstep.data.patience import StopAsked
 
 POLL_S = 0.5
@@ -19,7 +20,7 @@ class BatchStream(Iterator[Batch]):
 
     def __init__(
         self,
-        source: PairSource,
+        framer: Framer,
         training: Sequence[int],
         first_example: int,
         batch_size: int,
@@ -32,7 +33,7 @@ class BatchStream(Iterator[Batch]):
         Args:
             is_stopped: whether somebody asks to stop; asked now and then while a batch is waited for.
         """
-        self.source, self._training, self.settings = source, training, settings
+        self.framer, self._training, self.settings = framer, training, settings
         self._batch_size, self._next_example = batch_size, first_example
         self._pool = ThreadPoolExecutor(workers, "everstep-data") if workers else None
         self._ahead: deque[Future[Batch]] = deque()
@@ -67,7 +68,7 @@ class BatchStream(Iterator[Batch]):
 
     def _make(self, first: int) -> Batch:
         numbers = range(first, first + self._batch_size)
-        examples = [make_example(self.source, self._training, number, self.settings) for number in numbers]
+        examples = [make_example(self.framer, self._training, number, self.settings) for number in numbers]
         posterior = [e.posterior_noise_CHW for e in examples if e.posterior_noise_CHW is not None]
         return Batch(
             first_example=first,

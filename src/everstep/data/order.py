@@ -9,11 +9,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from everstep.contracts import Float32Array, Int64Array
+from everstep.contracts import Float32Array, Int64Array, Which
 
 # Numbers are part of the format of a run: never reused, never renumbered.
 STREAMS_PER_EXAMPLE = 16
-STREAMS = {"order": 0, "noise": 1, "posterior": 2, "time": 3, "dropout": 4, "crop": 5, "flip": 6}
+STREAMS = {"order": 0, "noise": 1, "posterior": 2, "time": 3, "dropout": 4, "crop": 5, "flip": 6, "which": 7}
 
 
 def generator(seed: int, number: int, stream: str) -> np.random.Generator:
@@ -68,6 +68,12 @@ def is_dropped(seed: int, example: int, prompt_dropout: float) -> bool:
 def is_flipped(seed: int, example: int, flip_probability: float) -> bool:
     """Whether the example is mirrored left to right."""
     return flip_probability > 0 and bool(generator(seed, example, "flip").random() < flip_probability)
+
+
+def which(seed: int, example: int) -> Which:
+    """Which caption and which condition of a pair that has several, each alike often."""
+    caption, condition = generator(seed, example, "which").random(2)
+    return Which(float(caption), float(condition))
 
 
 def crop_position(seed: int, example: int) -> tuple[float, float]:

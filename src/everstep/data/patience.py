@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from everstep.contracts import Pair, PairSource, Report
+from everstep.contracts import Pair, PairSource, Report, Which
+from everstep.data.framing import FIRST
 from everstep.errors import DataUnreadable, EverstepError, ExitCode, UserError
 from everstep.units import duration
 
@@ -54,25 +55,25 @@ class PatientSource:
     def fingerprint(self) -> str:
         return self._source.fingerprint()
 
-    def load(self, pair: int) -> Pair:
+    def load(self, pair: int, which: Which = FIRST) -> Pair:
         """Raises: DataUnreadable when patience ends; StopAsked."""
         try:
-            return self._source.load(pair)
+            return self._source.load(pair, which)
         except UserError as error:
-            return self._again(pair, error)
+            return self._again(pair, which, error)
 
     def close(self) -> None:
         """Whoever waits for a pair waits no longer."""
         self._closed.set()
 
-    def _again(self, pair: int, error: UserError) -> Pair:
+    def _again(self, pair: int, which: Which, error: UserError) -> Pair:
         began, pause_s = time.monotonic(), FIRST_PAUSE_S
         self._begin_to_wait(error)
         try:
             while True:
                 self._pause(min(pause_s, max(0.0, began + self._patience_s - time.monotonic())))
                 try:
-                    return self._source.load(pair)
+                    return self._source.load(pair, which)
                 except UserError as again:
                     if time.monotonic() - began >= self._patience_s:
                         raise DataUnreadable(

@@ -5,9 +5,10 @@ import shlex
 from pathlib import Path
 from typing import Literal, Protocol
 
-from everstep.contracts import Pair, Report
+from everstep.contracts import Pair, Report, Which
 from everstep.data.checking import CheckReport, Progress, check, looks_of
 from everstep.data.counts import counted
+from everstep.data.framing import FIRST
 from everstep.data.images import BLACK, WHITE, read_rgb
 from everstep.data.layouts.circles import CircleSource
 from everstep.data.layouts.folder import LAYOUTS, Listed
@@ -42,7 +43,7 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
     def name(self, pair: int) -> str: ...
-    def load(self, pair: int) -> Pair: ...
+    def load(self, pair: int, which: Which = ...) -> Pair: ...
     def fingerprint(self) -> str: ...
 
 
@@ -68,7 +69,7 @@ class FolderSource:
     def name(self, pair: int) -> str:
         return self._report.usable[pair].target
 
-    def load(self, pair: int) -> Pair:
+    def load(self, pair: int, which: Which = FIRST) -> Pair:
         listed = self._report.usable[pair]
         try:
             target = read_rgb(self._folder / listed.target, WHITE)

@@ -14,8 +14,8 @@ import torch
 import xxhash
 from torch import Tensor
 
-from everstep.contracts import Batch, Counted, ExampleSettings, PairSource, Uint8Array
-from everstep.data import fit, frame, order
+from everstep.contracts import Batch, Counted, ExampleSettings, Uint8Array
+from everstep.data import Framed, Framer, order
 from everstep.evaluation.gain import BASE, CONDITIONS, SEED, SEEN_BASE, SHUFFLED, Design, Floats, design, gain_of
 from everstep.evaluation.lines import MOST_COVERED, Cells, near_either
 from everstep.models import objective
@@ -58,7 +58,7 @@ class Examples:
     def __init__(
         self,
         family: Family,
-        source: PairSource,
+        framer: Framer,
         held_out: Sequence[int],
         training: Sequence[int],
         settings: ExampleSettings,
@@ -76,8 +76,8 @@ class Examples:
         step = max(1, len(training) // len(held_out))
         seen = (training[::step] or held_out)[: len(held_out)]
         lenders = list(held_out) if len(held_out) > 1 else [*held_out, *training[:8]]
-        self._held_out = _Squares(source, held_out, lenders, settings)
-        self._seen = _Squares(source, seen, seen, settings)
+        self._held_out = _Squares(framer, held_out, lenders, settings)
+        self._seen = _Squares(framer, seen, seen, settings)
         self._made_of = xxhash.xxh3_128(json.dumps(self._told(settings), default=str).encode())
         self._parts = [range(at, min(at + batch_size, examples)) for at in range(0, examples, batch_size)]
         self._ready: list[Ready] = []
@@ -88,7 +88,7 @@ class Examples:
         """What decides how is denoised; what is, comes as it is prepared: pictures by content, whatever their names."""
         return {
             "design": self.design.told(),
-            "settings": [settings.resolution, settings.latent_shape, settings.posterior],
+            "settings": [self._held_out.resolution, settings.latent_shape, settings.posterior],
             "precision": self._family.arithmetic.precision,
         }
 
@@ -200,22 +200,13 @@ def _joined(errors: Mapping[str, list[Tensor]]) -> dict[str, Floats]:
     return {kind: torch.cat(parts).numpy() for kind, parts in errors.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class _Square:
-    target_HWC: Uint8Array
-    condition_HWC: Uint8Array
-    caption: str
-    frame: tuple[int, int, int, int, int, int]
-
-
 class _Squares:
     """Pairs, cropped and resized as for training, each read once."""
 
-    def __init__(
-        self, source: PairSource, pairs: Sequence[int], lenders: Sequence[int], settings: ExampleSettings
-    ) -> None:
-        self._source, self._pairs, self._lenders, self._settings = source, pairs, lenders, settings
-        self._read: dict[int, _Square] = {}
+    def __init__(self, framer: Framer, pairs: Sequence[int], lenders: Sequence[int], settings: ExampleSettings) -> None:
+        self._framer, self._pairs, self._lenders, self._settings = framer, pairs, lenders, settings
+        self.resolution = framer.framing.resolution
+        self._read: dict[int, Framed] = {}
 
     def batch(self, numbers: range, examples: Design) -> tuple[Batch, Uint8Array]:
         """These examples, and for each the condition of another pair, [B,H,W,3]."""
@@ -238,11 +229,9 @@ class _Squares:
             [self._lent(int(examples.places[k]) % len(self._pairs), int(examples.rounds[k])) for k in numbers]
         )
 
-    def _square(self, pair: int) -> _Square:
+    def _square(self, pair: int) -> Framed:
         if pair not in self._read:
-            loaded, resolution = self._source.load(pair), self._settings.resolution
-            target, condition = fit(loaded, resolution, self._settings.condition_resize)
-            self._read[pair] = _Square(target, condition, loaded.caption, frame(loaded.target.size, resolution))
+            self._read[pair] = self._framer(pair)
         return self._read[pair]
 
     def _lent(self, place: int, round_: int) -> Uint8Array:

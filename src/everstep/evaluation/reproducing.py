@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 
 from everstep.config import Config
+from everstep.config.policy import framing
 from everstep.config.schema import Compute, Sampling
-from everstep.data import open_source
+from everstep.data import Framer, open_source
 from everstep.errors import UserError
 from everstep.evaluation.loading import config_of, open_base
 from everstep.evaluation.moved import as_they_are
@@ -45,7 +46,7 @@ def reproduce(run: Run, version: Version) -> Reproduced:
         )
     config = as_they_are(config_of(version), version)
     source = open_source(config.data.path, config.data.resolution, config.data.bad_pairs)
-    shown = shown_pairs(source, facts.pairs, config.data)
+    shown = shown_pairs(Framer(source, framing(config.data)), facts.pairs)
     if [item.caption for item in shown] != facts.captions:
         raise UserError(f"The pairs in {config.data.path} are not those that {version.name} was drawn from.")
     if facts.device == "cpu":

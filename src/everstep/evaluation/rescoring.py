@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from everstep.config import Config
-from everstep.data import open_source, split_as
+from everstep.config.policy import framing
+from everstep.data import Framer, open_source, split_as
 from everstep.errors import UserError
 from everstep.evaluation.filing import as_scored, file_found, in_words
 from everstep.evaluation.loading import config_of, open_base, weights_drawn_with
@@ -77,7 +78,8 @@ def open_scorer(config: Config, version: Version, num_pictures: int | None = Non
         )
     family = open_base(config)
     pairs = split_as(source, config.data.held_out_pairs, version.manifest["data"])
-    scorer = Scorer(family, config, source, pairs, example_settings(config, family), num_pictures)
+    framer, settings = Framer(source, framing(config.data)), example_settings(config, family)
+    scorer = Scorer(family, config, framer, pairs, settings, num_pictures)
     if num_pictures is not None:
         scorer.refuse_too_few()
     return scorer

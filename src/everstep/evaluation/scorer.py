@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from everstep.config.schema import Config
-from everstep.contracts import During, ExampleSettings, Float32Array, PairSource, Uint8Array
-from everstep.data import Split
+from everstep.contracts import During, ExampleSettings, Float32Array, Uint8Array
+from everstep.data import Framer, Split
 from everstep.errors import UserError
 from everstep.evaluation.allowance import Allowance, Exceeded
 from everstep.evaluation.examples import Denoised, Examples
@@ -57,7 +57,7 @@ class Scorer:
         self,
         family: Family,
         config: Config,
-        source: PairSource,
+        framer: Framer,
         pairs: Split,
         settings: ExampleSettings,
         num_pictures: int | None = None,
@@ -81,9 +81,9 @@ class Scorer:
         most = config.sampling.pairs if num_pictures is None else num_pictures
         if pictures_allowance is not None and most and self._measures:
             most = len(pairs.held_out)
-        self._painter = Painter(family, config, source, pairs.held_out[:most], pictures_allowance, during)
+        self._painter = Painter(family, config, framer, pairs.held_out[:most], pictures_allowance, during)
         self._accounts = [account for account in (allowance, pictures_allowance) if account is not None]
-        self._examples = _examples(family, config, source, pairs, settings)
+        self._examples = _examples(family, config, framer, pairs, settings)
 
     @property
     def numbers(self) -> Sequence[int]:
@@ -218,7 +218,7 @@ def _adherence(config: Config, device: torch.device) -> Measure | None:
 
 
 def _examples(
-    family: Family, config: Config, source: PairSource, pairs: Split, settings: ExampleSettings
+    family: Family, config: Config, framer: Framer, pairs: Split, settings: ExampleSettings
 ) -> Examples | None:
     """None where no gain is asked for, or where there is no pair to measure it on."""
     if not config.scoring.overhead or not pairs.held_out:
@@ -226,7 +226,7 @@ def _examples(
     images = (config.versions.every.steps or DEFAULT_INTERVAL_STEPS) * config.optim.images_per_step
     examples = num_examples(config.scoring.overhead, images)
     return Examples(
-        family, source, pairs.held_out, pairs.training, settings, examples, TOGETHER * config.optim.batch_size
+        family, framer, pairs.held_out, pairs.training, settings, examples, TOGETHER * config.optim.batch_size
     )
 
 
@@ -236,12 +236,10 @@ def example_settings(config: Config, family: Family) -> ExampleSettings:
     resolution = data.resolution or base.native_resolution()
     return ExampleSettings(
         seed=config.optim.seed,
-        resolution=resolution,
         latent_shape=base.latent_shape(resolution),
         timestep_shift=config.optim.timestep_shift,
         prompt_dropout=data.prompt_dropout,
         posterior=family.has_posterior,
         crop=data.crop,
         flip_probability=data.flip_probability,
-        condition_resize=data.condition_resize,
     )

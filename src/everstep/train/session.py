@@ -14,9 +14,10 @@ import torch
 from everstep.arrival.cache import receipt_of_start, start_folder
 from everstep.arrival.receipt import lines
 from everstep.config import dump
+from everstep.config.policy import framing
 from everstep.config.schema import Optim
 from everstep.contracts import ExampleSettings, ParentRef, Reason
-from everstep.data import BatchStream, PatientSource, Split
+from everstep.data import BatchStream, Framer, PatientSource, Split
 from everstep.errors import DamageFound, DataUnreadable, ExitCode, NotCommitted, NotFinite, UserError
 from everstep.evaluation.allowance import Allowance
 from everstep.evaluation.scorer import Scorer, example_settings
@@ -98,7 +99,7 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
     batches = batches_of(ready, source, family, state, pairs)
     closing.callback(batches.close)
     closing.callback(source.close)  # before the batches', whose threads may wait for it
-    scorer = _scorer(ready, family, source, pairs, batches.settings, reporter)
+    scorer = _scorer(ready, family, batches.framer, pairs, batches.settings, reporter)
     judge = Judge(ready.run, scorer, reporter, state, metrics)
     saver.making, saver.observers = replace(making, check=metrics.flush), (judge,)
     if ready.version is None:
@@ -126,7 +127,7 @@ def _making(ready: Ready, facts: dict[str, Any], reporter: Reporter) -> Making:
 def _scorer(
     ready: Ready,
     family: Family,
-    source: PatientSource,
+    framer: Framer,
     pairs: Split,
     settings: ExampleSettings,
     reporter: Reporter,
@@ -139,7 +140,7 @@ def _scorer(
         scorer = Scorer(
             family,
             ready.config,
-            source,
+            framer,
             pairs,
             settings,
             during=reporter.during,
@@ -248,7 +249,7 @@ def _is_asked_to_stop(ready: Ready) -> bool:
 def batches_of(ready: Ready, source: PatientSource, family: Family, state: TrainState, pairs: Split) -> BatchStream:
     """Batches from the example on that the state has come to."""
     return BatchStream(
-        source,
+        Framer(source, framing(ready.config.data)),
         pairs.training,
         first_example=state.images_seen,
         batch_size=ready.config.optim.batch_size,

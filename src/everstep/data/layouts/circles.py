@@ -13,7 +13,8 @@ import numpy.typing as npt
 import xxhash
 from PIL import Image
 
-from everstep.contracts import Pair
+from everstep.contracts import Pair, Which
+from everstep.data.framing import FIRST
 from everstep.data.layouts.folder import Listed
 
 Colour = tuple[int, int, int]
@@ -169,7 +170,7 @@ class CircleSource:
     def name(self, pair: int) -> str:
         return f"circle-{pair:06d}"
 
-    def load(self, pair: int) -> Pair:
+    def load(self, pair: int, which: Which = FIRST) -> Pair:
         drawn = circle(pair)
         return Pair(*pictures(drawn, self.resolution), drawn.caption)
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from PIL import Image
 
+from everstep.config.policy import framing
 from everstep.contracts import Uint8Array
+from everstep.data import Framer
 from everstep.evaluation.comparison.ground import Common
 from everstep.evaluation.comparison.page import PictureRow, Sheet
 from everstep.evaluation.comparison.tables import Side, comparison_page, picture_rows
@@ -33,7 +35,7 @@ class Row:
 
 def shown_in(common: Common) -> list[Shown]:
     """The pairs that are drawn."""
-    return shown_pairs(common.source, common.numbers, common.config.data)
+    return shown_pairs(Framer(common.source, framing(common.config.data)), common.numbers)
 
 
 def draw_all(versions: Sequence[Version], common: Common, shown: Sequence[Shown]) -> Iterator[Row]:

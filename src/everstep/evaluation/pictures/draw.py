@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from everstep.config.schema import Data, Sampling
-from everstep.contracts import Counted, Float32Array, PairSource, Uint8Array
-from everstep.data import fit
+from everstep.config.schema import Sampling
+from everstep.contracts import Counted, Float32Array, Uint8Array
+from everstep.data import Framer
 from everstep.errors import UserError
 from everstep.models.family import Family
 from everstep.models.tokens import as_taken
@@ -175,11 +175,7 @@ def _painted(
     return pictures
 
 
-def shown_pairs(source: PairSource, numbers: Sequence[int], data: Data) -> list[Shown]:
-    """Pairs to draw from, cropped as they are for training. Raises: UserError naming a file that cannot be read."""
-    found = []
-    for number in numbers:
-        pair = source.load(number)
-        target_HWC, condition_HWC = fit(pair, data.resolution or 0, condition_resize=data.condition_resize)
-        found.append(Shown(condition_HWC, pair.caption, target_HWC))
-    return found
+def shown_pairs(framer: Framer, numbers: Sequence[int]) -> list[Shown]:
+    """Pairs to draw from, framed as for training. Raises: UserError naming a file that cannot be read."""
+    framed = map(framer, numbers)
+    return [Shown(found.condition_HWC, found.caption, found.target_HWC) for found in framed]

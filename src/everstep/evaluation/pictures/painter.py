@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from everstep.config.schema import Config
-from everstep.contracts import During, Float32Array, PairSource
+from everstep.contracts import During, Float32Array
+from everstep.data import Framer
 from everstep.evaluation.allowance import Allowance
 from everstep.evaluation.pictures.draw import Shown, Together, paint, shown_pairs
 from everstep.models.family import Family
@@ -24,7 +25,7 @@ class Painter:
         self,
         family: Family,
         config: Config,
-        source: PairSource,
+        framer: Framer,
         numbers: Sequence[int],
         allowance: Allowance | None = None,
         during: During = untold,
@@ -34,10 +35,10 @@ class Painter:
             numbers: of the pairs that may be drawn, in order; the first sampling.pairs are the contact sheet's.
             allowance: of the time that drawing may take; left out, all are drawn. The contact sheet is in any case.
         """
-        self._family, self._config, self._source = family, config, source
+        self._family, self._config, self._framer = family, config, framer
         self._allowance, self._during = allowance, during
         self.numbers, self.further = numbers[: config.sampling.pairs], numbers[config.sampling.pairs :]
-        self.shown: list[Shown] = shown_pairs(source, self.numbers, config.data)
+        self.shown: list[Shown] = shown_pairs(framer, self.numbers)
         self._together = Together()
         self.sheet_together = self._together.size  # pictures of the newest contact sheet that were drawn at once
         self._picture_s = 0.0  # what the newest ones took each
@@ -64,7 +65,7 @@ class Painter:
             for part in parts:
                 if painted and not self._is_enough_for(len(part)):
                     break  # slower than thought
-                some = shown_pairs(self._source, part, self._config.data)
+                some = shown_pairs(self._framer, part)
                 painted += self._timed(controlnet, some, lambda done, total: None, len(self.numbers) + len(shown))
                 shown += some
                 said(len(painted), sum(map(len, parts)))

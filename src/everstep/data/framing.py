@@ -1,0 +1,49 @@
+"""A pair as it is trained on, judged and drawn from: both pictures cropped, resized, mirrored alike; one caption.
+
+Everything that looks at pairs looks at them through this, so that all see the same.
+"""
+
+from dataclasses import dataclass
+
+from everstep.contracts import Framing, PairSource, Uint8Array, Which
+from everstep.data.transform import CENTRE, fit, frame
+
+FIRST = Which()
+
+
+@dataclass(frozen=True, slots=True)
+class Framed:
+    """Shapes: target and condition [H,W,3] uint8; frame as in contracts.Batch."""
+
+    target_HWC: Uint8Array
+    condition_HWC: Uint8Array
+    caption: str
+    frame: tuple[int, int, int, int, int, int]
+
+
+class Framer:
+    """Pairs of a source, framed. Any threads may ask at once."""
+
+    def __init__(self, source: PairSource, framing: Framing) -> None:
+        self.source, self.framing = source, framing
+
+    def __call__(
+        self,
+        pair: int,
+        which: Which = FIRST,
+        crop_at: tuple[float, float] = CENTRE,
+        is_flipped: bool = False,
+        example: int | None = None,
+    ) -> Framed:
+        """
+        Args:
+            which: of several captions or conditions of the pair.
+            example: number of the example that it is for; None for all that is the same at every look, as what is held
+                out.
+
+        Raises: what the source raises where the pair cannot be read.
+        """
+        loaded, framing = self.source.load(pair, which), self.framing
+        target, condition = fit(loaded, framing.resolution, framing.condition_resize, crop_at, is_flipped)
+        found = frame(loaded.target.size, framing.resolution, crop_at, is_flipped)
+        return Framed(target, condition, loaded.caption, found)

@@ -18,7 +18,7 @@ FLOORS = {
     6: ("train", "delivery"),
     5: ("evaluation", "arrival"),
     4: ("models",),
-    3: ("config", "records", "keeping", "exchange"),
+    3: ("config", "records", "keeping", "exchange", "encoded"),
     2: ("versions", "data"),
     1: ("places", "plain_files"),
     0: ("errors", "contracts", "units", "telling", "letters"),

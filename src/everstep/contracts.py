@@ -69,6 +69,15 @@ class Which:
     condition: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """A pair by what it holds: digests of its pictures, whatever their names, and its captions."""
+
+    target: str
+    conditions: tuple[str, ...]
+    captions: tuple[str, ...]
+
+
 class PairSource(Protocol):
     """A numbered collection of pairs. The number of a pair never changes while its data does not."""
 
@@ -84,6 +93,10 @@ class PairSource(Protocol):
 
     def fingerprint(self) -> str:
         """Digest of everything that the pairs are made of: equal if and only if the data are equal."""
+        ...
+
+    def contents(self, pair: int) -> "Contents":
+        """What the pair is made of, told apart without reading it."""
         ...
 
 
@@ -112,11 +125,23 @@ class ExampleSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Moments:
+    """What a VAE makes of a picture, before scaling: [C,h,w] float32; no deviation where latents are not drawn."""
+
+    mean_CHW: Float32Array
+    deviation_CHW: Float32Array | None
+
+
+Embedding = Mapping[str, Float32Array]  # what is heard of a prompt, by name
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Examples first_example .. first_example + B - 1 of a run, each a pure function of (seed, its number).
 
     Shapes:
         targets_BHWC, conditions_BHWC: uint8 RGB, 0..255, cropped and resized to the training resolution
+        moments, text: what was encoded of targets and captions before; then there need be no targets
         noise_BCHW: float32, standard normal, in the shape of the latents
         posterior_noise_BCHW: float32, standard normal; draws the latents from the VAE's posterior, if it has one
         times_B: float64, 0 the picture, 1 noise alone
@@ -127,12 +152,14 @@ class Batch:
     first_example: int
     pairs: tuple[int, ...]
     captions: tuple[str, ...]  # "" where the prompt was dropped
-    targets_BHWC: Uint8Array
+    targets_BHWC: Uint8Array | None
     conditions_BHWC: Uint8Array
     noise_BCHW: Float32Array
     posterior_noise_BCHW: Float32Array | None
     times_B: Float64Array
     frames_B6: Int64Array
+    moments: tuple[Moments, ...] | None = None
+    text: tuple[Embedding, ...] | None = None
 
 
 # --- train -> versions -------------------------------------------------------------------------------------

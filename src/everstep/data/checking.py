@@ -89,6 +89,16 @@ def looks_of(report: CheckReport) -> bytes:
     return b"".join(facts[path].look for path in paths)
 
 
+def contents_of(report: CheckReport) -> tuple[bytes, bytes]:
+    """Digests of the usable pairs' targets and of their conditions, 16 bytes each, end to end; from memory."""
+    folder, began_ns, place_of = report.listing.folder, time.time_ns(), _places(report.listing.folder)
+    paths = {path for pair in report.usable for path in (pair.target, pair.condition)}
+    with Memory() as memory:
+        facts = examine(folder, {path: stamp_of(place_of(path)) for path in paths}, memory, began_ns)
+    targets = b"".join(bytes.fromhex(facts[pair.target].digest) for pair in report.usable)
+    return targets, b"".join(bytes.fromhex(facts[pair.condition].digest) for pair in report.usable)
+
+
 def _judged(listing: Listing, facts: dict[str, ImageFacts], resolution: int | None) -> CheckReport:
     findings = list(listing.findings)
     usable = []

@@ -5,7 +5,7 @@ Everything that looks at pairs looks at them through this, so that all see the s
 
 from dataclasses import dataclass
 
-from everstep.contracts import Framing, PairSource, Uint8Array, Which
+from everstep.contracts import Embedding, Framing, Moments, PairSource, Uint8Array, Which
 from everstep.data.transform import CENTRE, fit, frame
 
 FIRST = Which()
@@ -19,6 +19,17 @@ class Framed:
     condition_HWC: Uint8Array
     caption: str
     frame: tuple[int, int, int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The same for whoever encodes it next: what was encoded of the target before, if it is kept, stands for it."""
+
+    target_HWC: Uint8Array | None
+    condition_HWC: Uint8Array
+    caption: str
+    frame: tuple[int, int, int, int, int, int]
+    moments: Moments | None = None
 
 
 class Framer:
@@ -47,3 +58,19 @@ class Framer:
         target, condition = fit(loaded, framing.resolution, framing.condition_resize, crop_at, is_flipped)
         found = frame(loaded.target.size, framing.resolution, crop_at, is_flipped)
         return Framed(target, condition, loaded.caption, found)
+
+    def prepared(
+        self,
+        pair: int,
+        which: Which = FIRST,
+        crop_at: tuple[float, float] = CENTRE,
+        is_flipped: bool = False,
+        example: int | None = None,
+    ) -> Prepared:
+        """As for a batch. Raises: as above."""
+        framed = self(pair, which, crop_at, is_flipped, example)
+        return Prepared(framed.target_HWC, framed.condition_HWC, framed.caption, framed.frame)
+
+    def text(self, caption: str) -> Embedding | None:
+        """What was encoded of a caption before, if it is kept."""
+        return None

@@ -3,14 +3,16 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
 
 import numpy as np
 
-from everstep.contracts import Batch, ExampleSettings
+from everstep.contracts import Batch, ExampleSettings, Uint8Array
 from everstep.data.examples import make_example
 from everstep.data.framing import Framer
 from everstep.data.patience import StopAsked
 
+T = TypeVar("T")
 POLL_S = 0.5
 LEAVE_S = 1.0  # what a thread gets to end; one that waits for a disk may never do
 
@@ -74,10 +76,24 @@ class BatchStream(Iterator[Batch]):
             first_example=first,
             pairs=tuple(example.pair for example in examples),
             captions=tuple(example.caption for example in examples),
-            targets_BHWC=np.stack([example.target_HWC for example in examples]),
+            targets_BHWC=stacked([example.target_HWC for example in examples]),
             conditions_BHWC=np.stack([example.condition_HWC for example in examples]),
             noise_BCHW=np.stack([example.noise_CHW for example in examples]),
             posterior_noise_BCHW=np.stack(posterior) if posterior else None,
             times_B=np.array([example.time for example in examples]),
             frames_B6=np.array([example.frame for example in examples]),
+            moments=all_or_none([example.moments for example in examples]),
+            text=all_or_none([example.text for example in examples]),
         )
+
+
+def stacked(pictures: Sequence[Uint8Array | None]) -> Uint8Array | None:
+    """One array, where every example has its picture."""
+    found = all_or_none(pictures)
+    return None if found is None else np.stack(found)
+
+
+def all_or_none(values: Sequence[T | None]) -> tuple[T, ...] | None:
+    """Encoded before is everything of a batch, or nothing."""
+    found = tuple(value for value in values if value is not None)
+    return found if len(found) == len(values) else None

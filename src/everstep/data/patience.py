@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from everstep.contracts import Pair, PairSource, Report, Which
+from everstep.contracts import Contents, Pair, PairSource, Report, Which
 from everstep.data.framing import FIRST
 from everstep.errors import DataUnreadable, EverstepError, ExitCode, UserError
 from everstep.units import duration
@@ -54,6 +54,9 @@ class PatientSource:
 
     def fingerprint(self) -> str:
         return self._source.fingerprint()
+
+    def contents(self, pair: int) -> Contents:
+        return self._source.contents(pair)
 
     def load(self, pair: int, which: Which = FIRST) -> Pair:
         """Raises: DataUnreadable when patience ends; StopAsked."""

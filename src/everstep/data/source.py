@@ -2,11 +2,12 @@
 
 import difflib
 import shlex
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
-from everstep.contracts import Pair, Report, Which
-from everstep.data.checking import CheckReport, Progress, check, looks_of
+from everstep.contracts import Contents, Pair, Report, Which
+from everstep.data.checking import CheckReport, Progress, check, contents_of, looks_of
 from everstep.data.counts import counted
 from everstep.data.framing import FIRST
 from everstep.data.images import BLACK, WHITE, read_rgb
@@ -17,6 +18,7 @@ from everstep.errors import UserError
 from everstep.places import as_word, spelled
 
 SHOWN_FINDINGS = 20
+DIGEST_BYTES = 16
 
 
 class Source(Protocol):
@@ -45,6 +47,7 @@ class Source(Protocol):
     def name(self, pair: int) -> str: ...
     def load(self, pair: int, which: Which = ...) -> Pair: ...
     def fingerprint(self) -> str: ...
+    def contents(self, pair: int) -> Contents: ...
 
 
 class FolderSource:
@@ -83,6 +86,16 @@ class FolderSource:
 
     def fingerprint(self) -> str:
         return self._report.fingerprint
+
+    def contents(self, pair: int) -> Contents:
+        targets, conditions = self._digests
+        place = slice(DIGEST_BYTES * pair, DIGEST_BYTES * (pair + 1))
+        caption = self._report.usable[pair].caption
+        return Contents(targets[place].hex(), (conditions[place].hex(),), (caption,))
+
+    @cached_property
+    def _digests(self) -> tuple[bytes, bytes]:
+        return contents_of(self._report)
 
 
 def open_source(

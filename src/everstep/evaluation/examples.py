@@ -16,6 +16,7 @@ from torch import Tensor
 
 from everstep.contracts import Batch, Counted, ExampleSettings, Uint8Array
 from everstep.data import Framed, Framer, order
+from everstep.data.loader import all_or_none
 from everstep.evaluation.gain import BASE, CONDITIONS, SEED, SEEN_BASE, SHUFFLED, Design, Floats, design, gain_of
 from everstep.evaluation.lines import MOST_COVERED, Cells, near_either
 from everstep.models import objective
@@ -224,6 +225,8 @@ class _Squares:
             posterior_noise_BCHW=np.stack(posterior) if posterior else None,
             times_B=examples.times[numbers.start : numbers.stop],
             frames_B6=np.array([square.frame for square in squares]),
+            moments=all_or_none([self._framer.prepared(pair).moments for pair in pairs]),
+            text=all_or_none([self._framer.text(square.caption) for square in squares]),
         )
         return batch, np.stack(
             [self._lent(int(examples.places[k]) % len(self._pairs), int(examples.rounds[k])) for k in numbers]

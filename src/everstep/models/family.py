@@ -4,10 +4,11 @@ A family is one file in this package and one row in registry.py.
 Legend: B batch, 3 RGB, C latent channels, H and W height and width (of latents, or of pixels for _B3HW).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -82,8 +83,27 @@ class Family(Protocol):
 
     # --- from a batch to a prediction ----------------------------------------------------------------------
 
-    def encode_targets(self, targets_BHWC: Uint8Array, posterior_noise_BCHW: Tensor | None) -> Tensor:
-        """Shapes: uint8 [B,H,W,3] 0..255 -> latents float32 [B,C,h,w], scaled to about unit variance."""
+    def moments(self, targets_BHWC: Uint8Array) -> tuple[Tensor, Tensor | None]:
+        """What its VAE makes of pictures: mean and deviation of their latents, unscaled, in the VAE's dtype.
+
+        Shapes: uint8 [B,H,W,3] 0..255 -> [B,C,h,w] each; no deviation where latents are computed, not drawn.
+        """
+        ...
+
+    def latents(self, mean_BCHW: Tensor, deviation_BCHW: Tensor | None, noise_BCHW: Tensor | None) -> Tensor:
+        """Shapes: [B,C,h,w] each -> latents float32 [B,C,h,w], drawn and scaled to about unit variance."""
+        ...
+
+    def encode_prompt(self, prompt: str) -> dict[str, Tensor]:
+        """What is heard of a prompt, encoded alone; without a batch dimension, in the compute dtype."""
+        ...
+
+    def encoders(self) -> dict[str, dict[str, Any]]:
+        """What decides the outcome of `moments` and `encode_prompt`, as JSON: under "latents" and "text"."""
+        ...
+
+    def let_encoders_go(self, encode_prompt: Callable[[str], dict[str, Tensor]]) -> None:
+        """Free the memory of all that encodes; whoever asks for a prompt gets it from there. Drawing goes on."""
         ...
 
     def conditions(self, conditions_BHWC: Uint8Array) -> Tensor:
@@ -111,6 +131,11 @@ class Family(Protocol):
     def sampler_config(self, scheduler: str) -> dict[str, Any]:
         """The class and every setting of a sampler, for the records."""
         ...
+
+
+def joined(values: Sequence[Float32Array], arithmetic: Arithmetic) -> Tensor:
+    """Shapes: B arrays [...] float32 -> [B, ...] on the device."""
+    return torch.from_numpy(np.stack(values)).to(arithmetic.device, non_blocking=True)
 
 
 def pixels(images_BHWC: Uint8Array, arithmetic: Arithmetic) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from everstep.contracts import Batch
-from everstep.models.family import Family, Task
+from everstep.models.family import Family, Task, joined
 
 
 def loss(family: Family, controlnet: Any, batch: Batch, min_snr_gamma: float | None = None) -> Tensor:
@@ -31,13 +31,23 @@ def task_of(family: Family, batch: Batch) -> Task:
     told_B = family.schedule.told(batch.times_B)
     drawn = batch.posterior_noise_BCHW
     posterior_BCHW = None if drawn is None else torch.from_numpy(drawn).to(device)
-    latents_BCHW = family.encode_targets(batch.targets_BHWC, posterior_BCHW)
+    latents_BCHW = family.latents(*_moments(family, batch), posterior_BCHW)
     return Task(
         noisy_BCHW=family.schedule.noisy(latents_BCHW, noise_BCHW, told_B).to(family.arithmetic.dtype),
         told_B=told_B,
         heard=family.heard(batch),
         wanted_BCHW=family.schedule.wanted(latents_BCHW, noise_BCHW, told_B),
     )
+
+
+def _moments(family: Family, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """Of what was encoded before, or of pictures."""
+    if batch.moments is None:
+        assert batch.targets_BHWC is not None, "pictures, or what was made of them"
+        return family.moments(batch.targets_BHWC)
+    deviations = [kept.deviation_CHW for kept in batch.moments if kept.deviation_CHW is not None]
+    mean_BCHW = joined([kept.mean_CHW for kept in batch.moments], family.arithmetic)
+    return mean_BCHW, joined(deviations, family.arithmetic) if deviations else None
 
 
 def errors(family: Family, controlnet: Any, task: Task, conditions: Tensor) -> Tensor:

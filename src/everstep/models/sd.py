@@ -34,7 +34,7 @@ class StableDiffusion(UnetFamily):
 
     def heard(self, batch: Batch) -> Mapping[str, Tensor]:
         """Shapes: text [B,L,D]."""
-        return self.prompts(batch.captions)
+        return self._text(batch)
 
     def _arguments(self, heard: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"encoder_hidden_states": heard["text"]}

@@ -66,9 +66,14 @@ class StableDiffusionXL(UnetFamily):
             return {name: torch.zeros_like(tensor) for name, tensor in heard.items()}
         return heard
 
+    def encoders(self) -> dict[str, dict[str, Any]]:
+        """As of any family; of an empty prompt it is the base that says what is heard."""
+        found = super().encoders()
+        return {**found, "text": {**found["text"], "zeros_for_empty": self._zeros_for_empty}}
+
     def heard(self, batch: Batch) -> Mapping[str, Tensor]:
         """Shapes: text [B,L,D]; pooled [B,P]; frames [B,6]: see contracts.Batch."""
-        heard = self.prompts(batch.captions)
+        heard = self._text(batch)
         frames_B6 = torch.from_numpy(batch.frames_B6).to(self.arithmetic.device, heard["pooled"].dtype)
         return {**heard, "frames": frames_B6}
 

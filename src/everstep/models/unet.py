@@ -4,7 +4,7 @@ Legend: B batch, 3 RGB, C latent channels, H and W height and width (of latents,
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,15 @@ from diffusers import ControlNetModel, DDIMScheduler, DDPMScheduler, UNet2DCondi
 from torch import Tensor, nn
 
 from everstep.config.schema import Compute
-from everstep.contracts import Float32Array, Uint8Array
+from everstep.contracts import Batch, Float32Array, Uint8Array
 from everstep.errors import UserError
-from everstep.models.arithmetic import Arithmetic
+from everstep.models.arithmetic import NAMES, Arithmetic
 from everstep.models.base import BaseFolder
-from everstep.models.family import Task, pixels
+from everstep.models.family import Task, joined, pixels
 from everstep.models.reading import frozen, load, refused, stored
 from everstep.models.schedule import Ddpm
 from everstep.models.shapes import hint_channels
+from everstep.models.text import Remembered
 from everstep.models.tokens import open_tokenizer
 from everstep.models.vae import Vae
 from everstep.models.weights import find_weights
@@ -32,6 +33,7 @@ class UnetFamily:
     """A frozen UNet with its VAE and its schedule of noise; text is what the families differ in."""
 
     target_range = (-1.0, 1.0)
+    prompts: Remembered
 
     def __init__(self, base: BaseFolder, arithmetic: Arithmetic, compute: Compute) -> None:
         """Raises: UserError if the folder holds networks of another family or cannot be read."""
@@ -134,9 +136,43 @@ class UnetFamily:
     def has_posterior(self) -> bool:
         return self.vae.has_posterior
 
-    def encode_targets(self, targets_BHWC: Uint8Array, posterior_noise_BCHW: Tensor | None) -> Tensor:
-        """Shapes: uint8 [B,H,W,3] 0..255 -> latents float32 [B,C,h,w], scaled to about unit variance."""
-        return self.vae.encode(targets_BHWC, posterior_noise_BCHW)
+    def moments(self, targets_BHWC: Uint8Array) -> tuple[Tensor, Tensor | None]:
+        """Shapes: uint8 [B,H,W,3] 0..255 -> [B,C,h,w] each; see Family.moments."""
+        return self.vae.moments(targets_BHWC)
+
+    def latents(self, mean_BCHW: Tensor, deviation_BCHW: Tensor | None, noise_BCHW: Tensor | None) -> Tensor:
+        """Shapes: [B,C,h,w] each -> latents float32 [B,C,h,w], drawn and scaled to about unit variance."""
+        return self.vae.latents(mean_BCHW, deviation_BCHW, noise_BCHW)
+
+    @torch.no_grad()
+    def encode_prompt(self, prompt: str) -> dict[str, Tensor]:
+        """What is heard of a prompt, encoded alone; see Family.encode_prompt."""
+        return self._encode(prompt)
+
+    def _encode(self, prompt: str) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def encoders(self) -> dict[str, dict[str, Any]]:
+        """What decides the outcome of encoding; see Family.encoders."""
+        files = self.base.file_digests()
+        how = {"device": self.arithmetic.device.type, "tf32": self.arithmetic.has_tf32}
+        return {
+            "latents": {"files": _of(files, "vae"), "dtype": NAMES[self.vae.dtype], **how},
+            "text": {"files": _of(files, "text_encoder", "tokenizer"), "dtype": self.arithmetic.precision, **how},
+        }
+
+    def let_encoders_go(self, encode_prompt: Callable[[str], dict[str, Tensor]]) -> None:
+        """Free the memory of all that encodes; see Family.let_encoders_go."""
+        self.vae.let_encoder_go()
+        self.prompts = Remembered(encode_prompt)
+
+    def _text(self, batch: Batch) -> dict[str, Tensor]:
+        """What was encoded of a batch's captions before, or is now: [B, ...] each, in the compute dtype."""
+        if batch.text is None:
+            return self.prompts(batch.captions)
+        dtype = self.arithmetic.dtype
+        names = batch.text[0]
+        return {name: joined([one[name] for one in batch.text], self.arithmetic).to(dtype) for name in names}
 
     def conditions(self, conditions_BHWC: Uint8Array) -> Tensor:
         """Shapes: uint8 [B,H,W,3] 0..255 -> float32 [B,3,H,W] in [0,1]."""
@@ -200,6 +236,11 @@ def _base_sampler(base: BaseFolder) -> Any:
 
     name = base.config("scheduler")["_class_name"]
     return getattr(diffusers, name).from_pretrained(base.path / "scheduler")
+
+
+def _of(files: Mapping[str, str], *parts: str) -> dict[str, str]:
+    """Digests of the files of some parts of a base: text_encoder is also text_encoder_2."""
+    return {name: digest for name, digest in files.items() if name.startswith(parts)}
 
 
 def _plain(value: Any) -> Any:

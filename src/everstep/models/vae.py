@@ -47,19 +47,29 @@ class Vae:
         return not isinstance(self.network, AutoencoderTiny)
 
     @torch.no_grad()
-    def encode(self, images_BHWC: Uint8Array, posterior_noise_BCHW: Tensor | None) -> Tensor:
-        """Shapes: uint8 [B,H,W,3] 0..255 -> latents float32 [B,C,h,w], scaled to about unit variance."""
+    def moments(self, images_BHWC: Uint8Array) -> tuple[Tensor, Tensor | None]:
+        """Shapes: uint8 [B,H,W,3] 0..255 -> mean and deviation [B,C,h,w] in its own dtype; see Family.moments."""
         pixels_B3HW = (pixels(images_BHWC, self._arithmetic) * 2 - 1).to(self.dtype)
         encoded = self.network.encode(pixels_B3HW)
         if hasattr(encoded, "latent_dist"):
-            posterior = encoded.latent_dist
-            assert posterior_noise_BCHW is not None, "this VAE draws its latents"
-            latents_BCHW = posterior.mean.float() + posterior.std.float() * posterior_noise_BCHW
-        else:
-            latents_BCHW = encoded.latents.float()
+            return encoded.latent_dist.mean, encoded.latent_dist.std
+        return encoded.latents, None
+
+    def latents(self, mean_BCHW: Tensor, deviation_BCHW: Tensor | None, noise_BCHW: Tensor | None) -> Tensor:
+        """Shapes: [B,C,h,w] each -> latents float32 [B,C,h,w], scaled to about unit variance."""
+        latents_BCHW = mean_BCHW.float()
+        if deviation_BCHW is not None:
+            assert noise_BCHW is not None, "this VAE draws its latents"
+            latents_BCHW = latents_BCHW + deviation_BCHW.float() * noise_BCHW
         shift = getattr(self.network.config, "shift_factor", None) or 0.0
         scaled_BCHW: Tensor = (latents_BCHW - shift) * self.network.config.scaling_factor
         return scaled_BCHW
+
+    def let_encoder_go(self) -> None:
+        """Free what only encoding needs."""
+        for part in ("encoder", "quant_conv"):
+            if hasattr(self.network, part):
+                delattr(self.network, part)
 
     @torch.no_grad()
     def decode(self, latents_BCHW: Tensor) -> list[Float32Array]:

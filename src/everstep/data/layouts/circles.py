@@ -13,7 +13,7 @@ import numpy.typing as npt
 import xxhash
 from PIL import Image
 
-from everstep.contracts import Pair, Which
+from everstep.contracts import Contents, Pair, Which
 from everstep.data.framing import FIRST
 from everstep.data.layouts.folder import Listed
 
@@ -173,6 +173,10 @@ class CircleSource:
     def load(self, pair: int, which: Which = FIRST) -> Pair:
         drawn = circle(pair)
         return Pair(*pictures(drawn, self.resolution), drawn.caption)
+
+    def contents(self, pair: int) -> Contents:
+        drawn = f"circle-1:{pair}:{self.resolution}"
+        return Contents(drawn, (f"outline-{drawn}",), (circle(pair).caption,))
 
     def fingerprint(self) -> str:
         return f"builtin:circles:1:{NUM_CIRCLES}:{self.resolution}"

@@ -40,6 +40,7 @@ VERBS = {
     "pin": "Keep a version whatever the policies say.",
     "slim": "Drop what only a resume needs from a version.",
     "prune": "Let versions go that no policy of the run keeps.",
+    "cache": "Encode pictures and prompts once, ahead of the trainings that use them.",
     "check": "Check a folder of pairs before it is trained on.",
 }
 MODULES = {"import": "importing"}  # no module may have the name of a statement
@@ -52,7 +53,7 @@ SHORT_FLAGS = {
     "--unattended": "--keeper.unattended-minutes",
 }
 TRAINING = (["train"], ["resume"])  # what these print is only told; of all other verbs it is what they are for
-SETTLED = (["train"], ["plan"], ["resume"])  # a slip in a variable must not be met by one who only looks
+SETTLED = (["train"], ["plan"], ["cache"], ["resume"])  # a slip in a variable must not be met by one who only looks
 EPILOGUE = (
     "RUN is a name in runs/, or a path. RUN@N is its version N; RUN@latest and RUN@-2 count from the end.\n\n"
     f"In short: {', '.join(f'{short} for {flag}' for short, flag in SHORT_FLAGS.items())}.\n\n"
@@ -143,7 +144,7 @@ def _in_words(error: CycloptsError) -> str:
 
 def _spelled_out(arguments: list[str]) -> list[str]:
     """Short flags as the settings that they stand for; only verbs that take settings have them."""
-    flags = SHORT_FLAGS if arguments[:1] in (["train"], ["plan"]) else {}
+    flags = SHORT_FLAGS if arguments[:1] in (["train"], ["plan"], ["cache"]) else {}
     spelled = []
     for argument in arguments:
         flag, sign, value = argument.partition("=")

@@ -7,11 +7,12 @@ from everstep.versions.retention import Policy
 
 # Sections that change nothing of what is trained: any start may have its own.
 FREE = ("keep", "keeper", "scoring", "tracking")
+FREE_SETTINGS = ("data.cache_folder",)
 
 
 def is_free(key: str) -> bool:
     """Whether a setting changes nothing of what is trained."""
-    return key.partition(".")[0] in FREE
+    return key in FREE_SETTINGS or key.partition(".")[0] in FREE
 
 
 def policy(keep: Keep) -> Policy:

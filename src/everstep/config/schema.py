@@ -55,6 +55,10 @@ class Data(PathSection):
     """Share of examples that are mirrored left to right, both pictures alike."""
     condition_resize: Literal["bilinear", "nearest"] = "bilinear"
     """How condition images are resized; nearest for label maps whose colours are classes."""
+    cache: Literal["off", "ahead", "along"] = "off"
+    """Encode each picture and prompt once and keep it: all before training begins, along with it, or not at all."""
+    cache_folder: str | None = None
+    """Where the cache lies, shared by runs; left out, in the user's own, ~/.cache/everstep/encoded."""
     workers: Annotated[int, Field(ge=0, le=64)] = 2
     """Threads that read pictures ahead; changes nothing in what is trained."""
 

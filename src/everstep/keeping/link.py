@@ -47,6 +47,14 @@ class Link:
             yield self._receive()
             timeout_s = 0.0
 
+    def listen(self) -> None:
+        """Take in what is there, for `news`: a long work before the first step hears that nobody keeps it any more.
+
+        Raises: KeeperGone.
+        """
+        while self._channel.is_waiting(0.0):
+            self._kept.append(self._receive())
+
     def _receive(self) -> Message:
         try:
             return self._channel.receive()

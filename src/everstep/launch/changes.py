@@ -112,6 +112,8 @@ def why_fixed(key: str, before: Any, after: Any) -> str | None:
     """Why a setting cannot change within a run, or None where it can."""
     if key == "optim.ema_decay" and not (before and after):
         return "the averaged weights are kept from step 0 on, or not at all"
+    if key == "data.cache" and "off" in (before, after):
+        return "what is cached is encoded apart from the training, which may differ in the last bits"
     return FIXED.get(key) or FIXED.get(key.partition(".")[0])
 
 

@@ -7,6 +7,7 @@ from everstep.arrival.cache import start_folder
 from everstep.arrival.finding import is_hub_id
 from everstep.config import Config
 from everstep.config.load import validate
+from everstep.config.schema import Data
 from everstep.contracts import During
 from everstep.errors import UserError
 from everstep.evaluation.pictures.adherence import MODELS, check_scoring
@@ -28,12 +29,15 @@ def complete(config: Config, during: During = untold) -> tuple[Config, BaseFolde
     resolution = config.data.resolution or base.native_resolution()
     base.latent_shape(resolution)
     _check_control(config, base)
+    _check_cache(config.data)
     check_tracking(config.tracking)
     check_scoring(config)
     settings = config.model_dump(mode="json")
     settings["base"]["path"] = base.name
     settings["data"]["path"] = _absolute(config.data.path)
     settings["data"]["resolution"] = resolution
+    if config.data.cache_folder is not None:
+        settings["data"]["cache_folder"] = _absolute(config.data.cache_folder)
     for key in MODELS:
         if settings["scoring"][key] is not None:
             settings["scoring"][key] = _absolute(settings["scoring"][key])
@@ -54,6 +58,16 @@ def _check_control(config: Config, base: BaseFolder) -> None:
         raise UserError(
             f"optim.control is {control}, but --from brings a ControlNet of its own, of whatever size it is. "
             "Nothing was started.\nLeave one of them out."
+        )
+
+
+def _check_cache(data: Data) -> None:
+    """Raises: UserError where there would be nothing to find again."""
+    if data.cache != "off" and data.crop == "random":
+        raise UserError(
+            f"data.cache is {data.cache}, but data.crop is random: nearly every example is another square, "
+            "and nothing could be kept. Nothing was started.\n"
+            "--data.crop centre takes always the same, --data.cache off keeps none."
         )
 
 

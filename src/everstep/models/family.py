@@ -124,6 +124,10 @@ class Family(Protocol):
         """The pipeline of diffusers that anyone would build from the folders, around the networks already in memory."""
         ...
 
+    def spoken(self, captions: Sequence[str]) -> dict[str, Any]:
+        """The pipeline's arguments for these captions: as texts, or, where encoders have gone, as what is kept."""
+        ...
+
     def decode(self, latents_BCHW: Tensor) -> list[Float32Array]:
         """Shapes: what a pipeline ends with -> pictures [H,W,3] float32 0..1."""
         ...

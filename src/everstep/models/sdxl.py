@@ -77,6 +77,10 @@ class StableDiffusionXL(UnetFamily):
         frames_B6 = torch.from_numpy(batch.frames_B6).to(self.arithmetic.device, heard["pooled"].dtype)
         return {**heard, "frames": frames_B6}
 
+    def _embedded(self, heard: Mapping[str, Tensor], empty: Mapping[str, Tensor]) -> dict[str, Any]:
+        pooled = {"pooled_prompt_embeds": heard["pooled"], "negative_pooled_prompt_embeds": empty["pooled"]}
+        return {**super()._embedded(heard, empty), **pooled}
+
     def _arguments(self, heard: Mapping[str, Tensor]) -> dict[str, Any]:
         beside = {"text_embeds": heard["pooled"], "time_ids": heard["frames"]}
         return {"encoder_hidden_states": heard["text"], "added_cond_kwargs": beside}

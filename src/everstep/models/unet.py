@@ -4,7 +4,7 @@ Legend: B batch, 3 RGB, C latent channels, H and W height and width (of latents,
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from everstep.models.reading import frozen, load, refused, stored
 from everstep.models.schedule import Ddpm
 from everstep.models.shapes import hint_channels
 from everstep.models.text import Remembered
-from everstep.models.tokens import open_tokenizer
+from everstep.models.tokens import as_taken, open_tokenizer
 from everstep.models.vae import Vae
 from everstep.models.weights import find_weights
 
@@ -33,7 +33,9 @@ class UnetFamily:
     """A frozen UNet with its VAE and its schedule of noise; text is what the families differ in."""
 
     target_range = (-1.0, 1.0)
+    tokenizer: Any
     prompts: Remembered
+    has_encoders = True
 
     def __init__(self, base: BaseFolder, arithmetic: Arithmetic, compute: Compute) -> None:
         """Raises: UserError if the folder holds networks of another family or cannot be read."""
@@ -165,6 +167,10 @@ class UnetFamily:
         """Free the memory of all that encodes; see Family.let_encoders_go."""
         self.vae.let_encoder_go()
         self.prompts = Remembered(encode_prompt)
+        for part in self.base.row.networks:
+            if part.startswith("text_encoder"):
+                setattr(self, part, None)
+        self.has_encoders = False
 
     def _text(self, batch: Batch) -> dict[str, Tensor]:
         """What was encoded of a batch's captions before, or is now: [B, ...] each, in the compute dtype."""
@@ -206,6 +212,16 @@ class UnetFamily:
         raise NotImplementedError
 
     # --- drawing -------------------------------------------------------------------------------------------
+
+    def spoken(self, captions: Sequence[str]) -> dict[str, Any]:
+        """The pipeline's arguments for these captions; see Family.spoken."""
+        if self.has_encoders:
+            return {"prompt": [as_taken(self.tokenizer, caption) for caption in captions]}
+        return self._embedded(self.prompts(captions), self.prompts([""] * len(captions)))
+
+    def _embedded(self, heard: Mapping[str, Tensor], empty: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The same, of captions that are encoded already, and what is guided away from."""
+        return {"prompt_embeds": heard["text"], "negative_prompt_embeds": empty["text"]}
 
     def decode(self, latents_BCHW: Tensor) -> list[Float32Array]:
         """Shapes: what a pipeline ends with -> pictures [H,W,3] float32 0..1."""

@@ -13,6 +13,7 @@ from everstep.arrival.cache import receipt_of_start
 from everstep.contracts import ParentRef
 from everstep.data import Split
 from everstep.models.family import Family
+from everstep.train.caching import Cache
 from everstep.train.ready import Ready
 from everstep.train.waiting import how_threads_wait
 
@@ -21,7 +22,7 @@ SECRETS = ("token", "key", "secret", "password")
 
 
 def version_facts(
-    ready: Ready, family: Family, controlnet: Any, pairs: Split, origin: ParentRef | None
+    ready: Ready, family: Family, controlnet: Any, pairs: Split, origin: ParentRef | None, cache: Cache | None
 ) -> dict[str, Any]:
     """Facts for the manifest, all JSON."""
     return {
@@ -42,6 +43,7 @@ def version_facts(
             **({} if pairs.by is None else {"held_out_by": pairs.by}),
             "skipped": dict(ready.source.skipped),
         },
+        **({} if cache is None else {"cache": cache.facts()}),
         "inputs": {"condition_range": family.condition_range(controlnet), "target_range": family.target_range},
         "config": ready.config.model_dump(mode="json"),
         "started_from": _started_from(ready, origin),

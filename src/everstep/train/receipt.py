@@ -9,13 +9,14 @@ import torch
 
 from everstep.models.arithmetic import Arithmetic
 from everstep.models.files import STATE
+from everstep.train.caching import Cache
 from everstep.train.facts import LIBRARIES
 from everstep.train.ready import Ready
 from everstep.train.state import TrainState
 from everstep.versions import Version, read_small
 
 
-def receipt(ready: Ready, state: TrainState, arithmetic: Arithmetic) -> str:
+def receipt(ready: Ready, state: TrainState, arithmetic: Arithmetic, cache: Cache | None) -> str:
     """Sentences for a person; the differences named are those that can change bits."""
     version = ready.version
     assert version is not None
@@ -25,7 +26,7 @@ def receipt(ready: Ready, state: TrainState, arithmetic: Arithmetic) -> str:
         f"  restored: {', '.join(state.restored)}",
         "  not restored: nothing",
     ]
-    differences = _differences(arithmetic, version)
+    differences = _differences(arithmetic, version) + _other_cache(version.manifest, cache)
     if differences:
         lines.append(f"  different from then, so not bit for bit the same: {'; '.join(differences)}")
     return "\n".join(lines)
@@ -37,6 +38,15 @@ def _differences(arithmetic: Arithmetic, version: Version) -> list[str]:
     if then["machine"]["device"] == "cpu" and threads != torch.get_num_threads():
         found.append(f"{threads} threads then, {torch.get_num_threads()} now")
     return found + other_libraries(then)
+
+
+def _other_cache(then: Mapping[str, Any], cache: Cache | None) -> list[str]:
+    """What was encoded of the data, where it is not bit for bit what it was: made again, on another machine perhaps."""
+    if cache is None or "cache" not in then:
+        return []
+    was, now = then["cache"], cache.facts()
+    is_other = was["recipes"] != now["recipes"] or (was["root"] and now["root"] and was["root"] != now["root"])
+    return ["what is cached of the pictures or prompts was made again, and is not the same"] if is_other else []
 
 
 def other_arithmetic(then: Mapping[str, Any], now: Arithmetic) -> list[str]:

@@ -24,6 +24,7 @@ from everstep.models.family import Family
 from everstep.models.files import STATE
 from everstep.models.registry import open_family
 from everstep.train.bits import compare_bits
+from everstep.train.caching import framer_of
 from everstep.train.facts import revision
 from everstep.train.metrics import Measured
 from everstep.train.progress import Progress, Reporter
@@ -178,7 +179,9 @@ def _go_on(ready: Ready, family: Family, before: TrainState) -> TrainState:
 def _train(leg: Leg, family: Family, state: TrainState, course: _Course) -> list[Measured]:
     ready, measured = leg.ready, list[Measured]()
     source = PatientSource(ready.source, course.reporter.say)
-    batches = batches_of(ready, source, family, state, pairs_of(ready.config, ready.source, ready.version))
+    framer, _ = framer_of(ready.config, family, source, course.reporter.say, course.reporter.during, may_fill=False)
+    pairs = pairs_of(ready.config, ready.source, ready.version)
+    batches = batches_of(ready, framer, source.is_stopped, family, state, pairs)
     forward = family.compiled(state.controlnet)
     try:
         while state.step < leg.until.step:

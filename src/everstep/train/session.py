@@ -4,6 +4,7 @@ Everything that can be wrong in the input was found before this; here weights ar
 """
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,6 @@ import torch
 from everstep.arrival.cache import receipt_of_start, start_folder
 from everstep.arrival.receipt import lines
 from everstep.config import dump
-from everstep.config.policy import framing
 from everstep.config.schema import Optim
 from everstep.contracts import ExampleSettings, ParentRef, Reason
 from everstep.data import BatchStream, Framer, PatientSource, Split
@@ -33,6 +33,7 @@ from everstep.models.files import HPARAMS, WEIGHTS
 from everstep.models.registry import open_family
 from everstep.train.advice import advice
 from everstep.train.boards import Board, tensorboard, weights_and_biases
+from everstep.train.caching import Cache, framer_of
 from everstep.train.captions import say_cut
 from everstep.train.ema import Ema
 from everstep.train.facts import version_facts
@@ -79,27 +80,34 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
     with reporter.during("Counting captions that are cut"):
         if said := say_cut(family.tokenizer, ready.source.captioned, ready.config.data.path, ready.base.name):
             reporter.say(said)
+    source = PatientSource(ready.source, reporter.say, lambda: signals.received is not None or _is_asked_to_stop(ready))
+
+    def is_stopped() -> bool:
+        if link is not None:
+            link.listen()
+        return signals.received is not None
+
+    framer, cache = framer_of(ready.config, family, source, reporter.say, reporter.during, is_stopped)
     with reporter.during("Building the ControlNet"):
         state, origin = state_of(ready, family)
         if ready.version is None:
             _refuse_sick_start(ready, state)
     pairs = pairs_of(ready.config, ready.source, ready.version)
-    making = _making(ready, version_facts(ready, family, state.controlnet, pairs, origin), reporter)
+    making = _making(ready, version_facts(ready, family, state.controlnet, pairs, origin, cache), reporter)
     saver = Saver(making, state, ready.version, ready.parent or origin, link)
     if link is not None:
         settings = making.settings
         with reporter.during("Laying out memory for snapshots"):
             saver.snapshots = open_snapshots(state, saver.small_bytes(), link, settings, reporter.say)
         closing.callback(saver.close)
-    _restore(ready, state, family, origin, saver, reporter)
+    _restore(ready, state, family, origin, saver, cache, reporter)
     boards, scales_losses = _boards(ready, reporter), state.scaler.is_enabled()
     metrics = Metrics(ready.run.layout.records, state.step, reporter.say, scales_losses, boards)
     closing.callback(metrics.close)
-    source = PatientSource(ready.source, reporter.say, lambda: signals.received is not None or _is_asked_to_stop(ready))
-    batches = batches_of(ready, source, family, state, pairs)
+    batches = batches_of(ready, framer, source.is_stopped, family, state, pairs)
     closing.callback(batches.close)
     closing.callback(source.close)  # before the batches', whose threads may wait for it
-    scorer = _scorer(ready, family, batches.framer, pairs, batches.settings, reporter)
+    scorer = _scorer(ready, family, framer, pairs, batches.settings, reporter)
     judge = Judge(ready.run, scorer, reporter, state, metrics)
     saver.making, saver.observers = replace(making, check=metrics.flush), (judge,)
     if ready.version is None:
@@ -196,6 +204,7 @@ def _restore(
     family: Family,
     origin: ParentRef | None,
     saver: Saver,
+    cache: Cache | None,
     reporter: Reporter,
 ) -> None:
     """Put back what the version to go on from holds, if there is one, and say what was restored."""
@@ -212,7 +221,7 @@ def _restore(
         if saver.link is not None:
             saver.link.tell("damaged", number=ready.version.number)
         raise
-    reporter.say(receipt(ready, state, family.arithmetic))
+    reporter.say(receipt(ready, state, family.arithmetic, cache))
 
 
 def _controlnet(family: Family, optim: Optim, ready: Ready) -> tuple[Any, ParentRef | None]:
@@ -246,16 +255,18 @@ def _is_asked_to_stop(ready: Ready) -> bool:
     return any(request.kind == "stop" for request in read_requests(ready.run.layout))
 
 
-def batches_of(ready: Ready, source: PatientSource, family: Family, state: TrainState, pairs: Split) -> BatchStream:
+def batches_of(
+    ready: Ready, framer: Framer, is_stopped: Callable[[], bool], family: Family, state: TrainState, pairs: Split
+) -> BatchStream:
     """Batches from the example on that the state has come to."""
     return BatchStream(
-        Framer(source, framing(ready.config.data)),
+        framer,
         pairs.training,
         first_example=state.images_seen,
         batch_size=ready.config.optim.batch_size,
         settings=example_settings(ready.config, family),
         workers=ready.config.data.workers,
-        is_stopped=source.is_stopped,
+        is_stopped=is_stopped,
     )
 
 

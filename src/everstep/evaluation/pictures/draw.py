@@ -17,7 +17,6 @@ from everstep.contracts import Counted, Float32Array, Uint8Array
 from everstep.data import Framer
 from everstep.errors import UserError
 from everstep.models.family import Family
-from everstep.models.tokens import as_taken
 
 # In whose words memory is out where the error has no class of its own: CPU allocator, C++, cuBLAS and cuDNN, CUDA, MPS;
 # then oneDNN, which compiles a kernel for every new shape and names no reason when it cannot map a page for it.
@@ -160,7 +159,7 @@ def _painted(
     try:
         with family.arithmetic.autocast():
             drawn = pipeline(
-                prompt=[as_taken(family.tokenizer, item.caption) for item in shown],
+                **family.spoken([item.caption for item in shown]),
                 image=conditions_B3HW,
                 num_inference_steps=settings.steps,
                 guidance_scale=settings.guidance_scale,

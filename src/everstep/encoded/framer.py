@@ -1,0 +1,154 @@
+"""A Framer whose pairs come out of the cache: no picture is decoded, no encoder is asked.
+
+What is not there yet is made by the encoders that are handed in, each picture and prompt alone, and kept.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from everstep.contracts import Contents, Embedding, Framing, Moments, PairSource, Report, Uint8Array, Which
+from everstep.data.framing import FIRST, Framer, Prepared
+from everstep.data.transform import CENTRE
+from everstep.encoded.records import pack, pack_picture, unpack, unpack_picture
+from everstep.encoded.shelf import Recipe, Shelf, key_of
+from everstep.errors import DamageFound, DataUnreadable
+
+LATENTS, CONDITIONS, TEXT = "latents", "conditions", "text"
+
+
+class Encoders(Protocol):
+    """What makes records; each call's bits depend on what it is given alone. Any threads may ask."""
+
+    def moments(self, targets_BHWC: Uint8Array) -> list[dict[str, tuple[str, Any]]]:
+        """Shapes: uint8 [B,H,W,3] -> for each what `records.pack` takes, under mean and, where drawn, deviation."""
+        ...
+
+    def prompt(self, prompt: str) -> dict[str, tuple[str, Any]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shelves:
+    """The three that a training uses."""
+
+    latents: Shelf
+    conditions: Shelf
+    text: Shelf
+
+    def __iter__(self) -> Iterator[Shelf]:
+        return iter((self.latents, self.conditions, self.text))
+
+
+def open_shelves(root: Path, framing: Framing, encoders: dict[str, dict[str, Any]], report: Report) -> Shelves:
+    """
+    Args:
+        encoders: what decides the outcome of encoding; see Family.encoders.
+
+    Raises: OSError.
+    """
+    shown = {"side": framing.resolution, "resize": "lanczos"}
+    return Shelves(
+        latents=Shelf(root, Recipe(LATENTS, {**encoders["latents"], **shown}), report),
+        conditions=Shelf(
+            root, Recipe(CONDITIONS, {"side": framing.resolution, "resize": framing.condition_resize}), report
+        ),
+        text=Shelf(root, Recipe(TEXT, encoders["text"]), report),
+    )
+
+
+def latents_key(contents: Contents, is_flipped: bool) -> bytes:
+    return key_of(contents.target, is_flipped)
+
+
+def condition_key(contents: Contents, condition: int, is_flipped: bool) -> bytes:
+    """The target decides the crop."""
+    return key_of(contents.conditions[condition], contents.target, is_flipped)
+
+
+def text_key(prompt: str) -> bytes:
+    return key_of(prompt)
+
+
+class CachedFramer(Framer):
+    """See above. Any threads may ask at once."""
+
+    def __init__(self, source: PairSource, framing: Framing, shelves: Shelves, encoders: Encoders | None) -> None:
+        """
+        Args:
+            encoders: to make what is not there; None where all is, and encoders have left memory.
+        """
+        super().__init__(source, framing)
+        self.shelves, self.encoders = shelves, encoders
+
+    def prepared(
+        self,
+        pair: int,
+        which: Which = FIRST,
+        crop_at: tuple[float, float] = CENTRE,
+        is_flipped: bool = False,
+        example: int | None = None,
+    ) -> Prepared:
+        """Raises: DataUnreadable where what was there is damaged or gone; else as a Framer."""
+        assert crop_at == CENTRE, "other crops are not kept"
+        contents = self.source.contents(pair)
+        condition = int(which.condition * len(contents.conditions))
+        latents = self._get(self.shelves.latents, latents_key(contents, is_flipped))
+        outline = self._get(self.shelves.conditions, condition_key(contents, condition, is_flipped))
+        if latents is None or outline is None:
+            latents, outline = self._make(pair, which, is_flipped, contents, condition)
+        found = unpack(latents)
+        return Prepared(
+            target_HWC=None,
+            condition_HWC=unpack_picture(outline),
+            caption=contents.captions[int(which.caption * len(contents.captions))],
+            frame=tuple(found["frame"].tolist()),
+            moments=Moments(found["mean"], found.get("deviation")),
+        )
+
+    def text(self, caption: str) -> Embedding:
+        """Raises: DataUnreadable where what was there is damaged or gone."""
+        record = self._get(self.shelves.text, text_key(caption))
+        if record is None:
+            record = pack(self._makers().prompt(caption))
+            self.shelves.text.add(text_key(caption), record)
+        return unpack(record)
+
+    def keep(
+        self, contents: Sequence[Contents], conditions: Sequence[int], flips: Sequence[bool], framed: Sequence[Any]
+    ) -> list[tuple[bytes, bytes]]:
+        """Encode framed pairs together and keep what they become; returns latents and condition of each."""
+        made = self._makers().moments(np.stack([one.target_HWC for one in framed]))
+        records = []
+        for one, told, condition, is_flipped, moments in zip(framed, contents, conditions, flips, made, strict=False):
+            latents = pack({"frame": ("I64", np.array(one.frame, np.int64)), **moments})
+            outline = pack_picture(one.condition_HWC)
+            self.shelves.latents.add(latents_key(told, is_flipped), latents)
+            self.shelves.conditions.add(condition_key(told, condition, is_flipped), outline)
+            records.append((latents, outline))
+        return records
+
+    # --- inside --------------------------------------------------------------------------------------------
+
+    def _make(
+        self, pair: int, which: Which, is_flipped: bool, contents: Contents, condition: int
+    ) -> tuple[bytes, bytes]:
+        framed = self(pair, which, CENTRE, is_flipped)
+        return self.keep([contents], [condition], [is_flipped], [framed])[0]
+
+    def _makers(self) -> Encoders:
+        if self.encoders is None:
+            raise DataUnreadable("What was cached of the data is not there any more. Training ends here; a resume "
+                                 "makes it again and goes on.")  # fmt: skip
+        return self.encoders
+
+    def _get(self, shelf: Shelf, key: bytes) -> bytes | None:
+        try:
+            return shelf.get(key)
+        except (DamageFound, OSError) as fault:
+            if self.encoders is not None:
+                return None  # made again
+            raise DataUnreadable(f"{fault}. It was cached of the data, and is set aside. Training ends here; a resume "
+                                 "makes it again and goes on.") from fault  # fmt: skip

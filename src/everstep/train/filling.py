@@ -1,0 +1,260 @@
+"""Filling a cache ahead of a training: what is missing, what it takes, and making it, several pictures at once.
+
+Uses the base's encoders. Whatever was made until a kill is there at the next start.
+"""
+
+import contextlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from everstep.config.schema import Config, Data
+from everstep.contracts import During, PairSource, Report, Uint8Array, Which
+from everstep.data import Framed
+from everstep.encoded.framer import CachedFramer, condition_key, latents_key, text_key
+from everstep.encoded.records import pack
+from everstep.errors import EverstepError, ExitCode, UserError
+from everstep.models.family import Family
+from everstep.units import size
+from everstep.versions import fsops
+
+NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+PIXELS_TOGETHER, MOST_TOGETHER = 8 * 512 * 512, 64  # encoded at once
+AHEAD = 3  # groups that are read while one is encoded
+TRIED = 16  # conditions whose size tells that of all
+ROOM_BESIDE = 1.02
+ELSEWHERE = "--data.cache-folder FOLDER puts it elsewhere, --data.cache off does without."
+
+
+class FillingStopped(EverstepError):
+    """Somebody asked to stop while the cache was filled."""
+
+    exit_code = ExitCode.STOPPED
+
+    def __init__(self) -> None:
+        super().__init__("Stopped while the cache was filled. What was cached stays; the same command goes on.")
+
+
+class FamilyEncoders:
+    """The base's own, for whoever fills the cache. Any threads may ask; they encode one after the other."""
+
+    def __init__(self, family: Family, together: int = 1) -> None:
+        """
+        Args:
+            together: pictures at once; fewer are filled up, so that every picture is computed in the same shape.
+        """
+        self._family, self._together, self._lock = family, together, threading.Lock()
+
+    def moments(self, targets_BHWC: Uint8Array) -> list[dict[str, tuple[str, Any]]]:
+        """As encoded.framer.Encoders has it."""
+        count = len(targets_BHWC)
+        filled = [*range(count), *[count - 1] * (self._together - count)]
+        with self._lock:
+            mean, deviation = self._family.moments(targets_BHWC[filled])
+            parts = {"mean": _kept(mean)} if deviation is None else {"mean": _kept(mean), "deviation": _kept(deviation)}
+        return [{name: (dtype, array[place]) for name, (dtype, array) in parts.items()} for place in range(count)]
+
+    def prompt(self, prompt: str) -> dict[str, tuple[str, Any]]:
+        """As encoded.framer.Encoders has it."""
+        with self._lock:
+            return {name: _kept(tensor) for name, tensor in self._family.encode_prompt(prompt).items()}
+
+
+def _kept(tensor: Tensor) -> tuple[str, Any]:
+    """A dtype's name and the array, of bfloat16 its bits."""
+    here = tensor.detach().contiguous().cpu()
+    bits = here.view(torch.uint16) if here.dtype == torch.bfloat16 else here
+    return NAMES[here.dtype], bits.numpy()
+
+
+# --- what there is to do --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One picture to be encoded, with one of its conditions."""
+
+    pair: int
+    condition: int
+    is_flipped: bool
+
+
+def jobs_of(source: PairSource, pairs: Sequence[int], flip_probability: float) -> list[Job]:
+    """All that a training may ask for: what is held out is never mirrored, but may be trained on by another run."""
+    flips = [False, True] if flip_probability > 0 else [False]
+    return [
+        Job(pair, condition, is_flipped)
+        for pair in pairs
+        for condition in range(len(source.contents(pair).conditions))
+        for is_flipped in flips
+    ]
+
+
+def prompts_of(source: PairSource, pairs: Sequence[int]) -> list[str]:
+    """Each once, the empty one first."""
+    return list(dict.fromkeys(["", *(caption for pair in pairs for caption in source.contents(pair).captions)]))
+
+
+def keys_of(framer: CachedFramer, jobs: Sequence[Job]) -> tuple[list[bytes], list[bytes]]:
+    told = [framer.source.contents(job.pair) for job in jobs]
+    latents = [latents_key(contents, job.is_flipped) for contents, job in zip(told, jobs, strict=True)]
+    pairs = zip(told, jobs, strict=True)
+    return latents, [condition_key(contents, job.condition, job.is_flipped) for contents, job in pairs]
+
+
+# --- filling ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What is missing, and what it will take of the disk beside what is there."""
+
+    jobs: list[Job]
+    prompts: list[str]
+    of: int  # pictures and prompts in all
+    bytes: int
+
+    def sentence(self, folder: Path) -> str:
+        """Said before it begins."""
+        return (
+            f"Caching {len(self.jobs):,} pictures and {len(self.prompts):,} prompts of {self.of:,}: about "
+            f"{size(self.bytes)} in {folder}, {size(fsops.free_bytes(folder))} free."
+        )
+
+
+def need_of(framer: CachedFramer, config: Config) -> Need:
+    """What is missing. Encodes one picture and one prompt to weigh them. Raises: UserError; OSError."""
+    source, shelves = framer.source, framer.shelves
+    pairs = range(len(source))
+    jobs, prompts = jobs_of(source, pairs, config.data.flip_probability), prompts_of(source, pairs)
+    latents, conditions = keys_of(framer, jobs)
+    places = sorted({*shelves.latents.missing(latents), *shelves.conditions.missing(conditions)})
+    texts = [text_key(prompt) for prompt in prompts]
+    unsaid = [prompts[place] for place in shelves.text.missing(texts)]
+    missing = [jobs[place] for place in places]
+    weight = 0
+    if missing:
+        step = max(1, len(missing) // TRIED)
+        some = missing[::step][:TRIED]
+        pictures = _weigh(framer, some)
+        weight += pictures * len(missing) // len(some)
+    if unsaid:
+        weight += len(pack(framer._makers().prompt(unsaid[-1]))) * len(unsaid)
+    return Need(missing, unsaid, len(jobs) + len(prompts), int(weight * ROOM_BESIDE))
+
+
+def _weigh(framer: CachedFramer, jobs: Sequence[Job]) -> int:
+    """Bytes of these, which are kept at once."""
+    return sum(len(latents) + len(outline) for job in jobs for latents, outline in _encode(framer, [job]))
+
+
+def fill(
+    framer: CachedFramer,
+    family: Family,
+    config: Config,
+    report: Report,
+    during: During,
+    is_stopped: Callable[[], bool],
+) -> int:
+    """Encode all that is missing, several at once. Returns how many pictures and prompts that were.
+
+    Raises: UserError where there is no room; FillingStopped; OSError.
+    """
+    with framer.shelves.latents.alone(report):
+        for shelf in framer.shelves:
+            shelf.look_again()
+        with during("Looking for what is cached"):
+            need = need_of(framer, config)
+        if need.jobs or need.prompts:
+            folder = framer.shelves.latents.folder.parent
+            _check_room(need, folder)
+            report(need.sentence(folder))
+            try:
+                _fill_pictures(framer, family, need.jobs, config.data, during, is_stopped)
+                _fill_prompts(framer, need.prompts, during, is_stopped)
+            except BaseException:
+                for shelf in framer.shelves:
+                    with contextlib.suppress(OSError):
+                        shelf.flush()
+                raise
+        return len(need.jobs) + len(need.prompts)
+
+
+def _check_room(need: Need, folder: Path) -> None:
+    free = fsops.free_bytes(folder)
+    if need.bytes > free:
+        raise UserError(
+            f"The cache would take about {size(need.bytes)} more in {folder}, and {size(free)} are free there. Nothing "
+            f"was started.\n{ELSEWHERE}"
+        )
+
+
+def _fill_pictures(
+    framer: CachedFramer, family: Family, jobs: list[Job], data: Data, during: During, is_stopped: Callable[[], bool]
+) -> None:
+    together = max(1, min(MOST_TOGETHER, PIXELS_TOGETHER // framer.framing.resolution**2))
+    one_by_one, framer.encoders = framer.encoders, FamilyEncoders(family, together)
+    try:
+        with during("Caching pictures", "pictures") as said:
+            done = 0
+            for group, framed in _read_ahead(framer, jobs, together, max(data.workers, os.cpu_count() or 1)):
+                _keep(framer, group, framed)
+                done += len(group)
+                said(done, len(jobs))
+                if is_stopped():
+                    raise FillingStopped
+            framer.shelves.latents.flush()
+            framer.shelves.conditions.flush()
+    finally:
+        framer.encoders = one_by_one
+
+
+def _read_ahead(
+    framer: CachedFramer, jobs: list[Job], together: int, workers: int
+) -> Iterator[tuple[list[Job], list[Framed]]]:
+    """Groups with their pictures, read by threads meanwhile."""
+    ahead: deque[tuple[list[Job], list[Future[Framed]]]] = deque()
+    pool = ThreadPoolExecutor(workers, "everstep-cache")
+    try:
+        for first in range(0, len(jobs), together):
+            group = jobs[first : first + together]
+            ahead.append((group, [pool.submit(_framed, framer, job) for job in group]))
+            if len(ahead) > AHEAD:
+                ready, futures = ahead.popleft()
+                yield ready, [future.result() for future in futures]
+        for ready, futures in ahead:
+            yield ready, [future.result() for future in futures]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _framed(framer: CachedFramer, job: Job) -> Framed:
+    count = len(framer.source.contents(job.pair).conditions)
+    return framer(job.pair, Which(condition=(job.condition + 0.5) / count), is_flipped=job.is_flipped)
+
+
+def _encode(framer: CachedFramer, jobs: list[Job]) -> list[tuple[bytes, bytes]]:
+    return _keep(framer, jobs, [_framed(framer, job) for job in jobs])
+
+
+def _keep(framer: CachedFramer, jobs: list[Job], framed: list[Framed]) -> list[tuple[bytes, bytes]]:
+    told = [framer.source.contents(job.pair) for job in jobs]
+    return framer.keep(told, [job.condition for job in jobs], [job.is_flipped for job in jobs], framed)
+
+
+def _fill_prompts(framer: CachedFramer, prompts: list[str], during: During, is_stopped: Callable[[], bool]) -> None:
+    with during("Caching prompts", "prompts") as said:
+        for done, prompt in enumerate(prompts, start=1):
+            framer.text(prompt)
+            said(done, len(prompts))
+            if is_stopped():
+                raise FillingStopped
+        framer.shelves.text.flush()

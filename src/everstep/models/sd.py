@@ -28,9 +28,9 @@ class StableDiffusion(UnetFamily):
         self.tokenizer = self._tokenizer("tokenizer", self.text_encoder)
         self.prompts = Remembered(self._encode)
 
-    def _encode(self, prompt: str) -> dict[str, Tensor]:
+    def _spoken(self, prompt: str) -> dict[str, Tensor]:
         ids, mask = tokens(self.tokenizer, self.text_encoder, prompt)
-        return {"text": self.text_encoder(ids, attention_mask=mask)[0][0]}
+        return {"text": self.text_encoder(ids, attention_mask=mask)[0]}
 
     def heard(self, batch: Batch) -> Mapping[str, Tensor]:
         """Shapes: text [B,L,D]."""

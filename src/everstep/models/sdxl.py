@@ -52,19 +52,20 @@ class StableDiffusionXL(UnetFamily):
         self._zeros_for_empty = index.is_file() and bool(read_json(index).get("force_zeros_for_empty_prompt", True))
 
     def _encode(self, prompt: str) -> dict[str, Tensor]:
-        """Of both encoders the layer before the last; of the second also the whole text as one vector.
+        """An empty prompt is all zeros where the base says so: its pipeline guides away from those."""
+        heard = super()._encode(prompt)
+        if not prompt and self._zeros_for_empty:
+            return {name: torch.zeros_like(tensor) for name, tensor in heard.items()}
+        return heard
 
-        An empty prompt is all zeros where the base says so: its pipeline guides away from those.
-        """
+    def _spoken(self, prompt: str) -> dict[str, Tensor]:
+        """Of both encoders the layer before the last; of the second also the whole text as one vector."""
         hidden = []
         for tokenizer, encoder in ((self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2)):
             ids, _ = tokens(tokenizer, encoder, prompt)
             found = encoder(ids, output_hidden_states=True)
-            hidden.append(found.hidden_states[-2][0])
-        heard = {"text": torch.cat(hidden, dim=-1), "pooled": found.text_embeds[0]}
-        if not prompt and self._zeros_for_empty:
-            return {name: torch.zeros_like(tensor) for name, tensor in heard.items()}
-        return heard
+            hidden.append(found.hidden_states[-2])
+        return {"text": torch.cat(hidden, dim=-1), "pooled": found.text_embeds}
 
     def encoders(self) -> dict[str, dict[str, Any]]:
         """As of any family; of an empty prompt it is the base that says what is heard."""

@@ -152,6 +152,11 @@ class UnetFamily:
         return self._encode(prompt)
 
     def _encode(self, prompt: str) -> dict[str, Tensor]:
+        """As it is trained with."""
+        return {name: tensor[0] for name, tensor in self._spoken(prompt).items()}
+
+    def _spoken(self, prompt: str) -> dict[str, Tensor]:
+        """As a pipeline hears it, [1, ...] each: where a base trains with zeros for no prompt, its pipeline may not."""
         raise NotImplementedError
 
     def encoders(self) -> dict[str, dict[str, Any]]:
@@ -165,6 +170,8 @@ class UnetFamily:
 
     def let_encoders_go(self, encode_prompt: Callable[[str], dict[str, Tensor]]) -> None:
         """Free the memory of all that encodes; see Family.let_encoders_go."""
+        with torch.no_grad():
+            self._nothing_said = self._spoken("")
         self.vae.let_encoder_go()
         self.prompts = Remembered(encode_prompt)
         for part in self.base.row.networks:
@@ -217,7 +224,8 @@ class UnetFamily:
         """The pipeline's arguments for these captions; see Family.spoken."""
         if self.has_encoders:
             return {"prompt": [as_taken(self.tokenizer, caption) for caption in captions]}
-        return self._embedded(self.prompts(captions), self.prompts([""] * len(captions)))
+        heard = [self.prompts([caption]) if caption else self._nothing_said for caption in captions]
+        return self._embedded(_beside(heard), self.prompts([""] * len(captions)))
 
     def _embedded(self, heard: Mapping[str, Tensor], empty: Mapping[str, Tensor]) -> dict[str, Any]:
         """The same, of captions that are encoded already, and what is guided away from."""
@@ -252,6 +260,10 @@ def _base_sampler(base: BaseFolder) -> Any:
 
     name = base.config("scheduler")["_class_name"]
     return getattr(diffusers, name).from_pretrained(base.path / "scheduler")
+
+
+def _beside(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _of(files: Mapping[str, str], *parts: str) -> dict[str, str]:

@@ -26,8 +26,8 @@ from everstep.launch.checks import complete
 from everstep.models.objective import loss as loss_of
 from everstep.train import session
 from everstep.train.loop import Loop
-from everstep.train.optim import learning_rate, set_learning_rate
 from everstep.train.progress import Reporter
+from everstep.train.rates import learning_rate, set_learning_rate
 from everstep.train.ready import Ready, open_data
 from everstep.train.stop import StopSignals
 from everstep.versions import Run

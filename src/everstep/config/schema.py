@@ -80,20 +80,22 @@ class Optim(Section):
     """Examples in one forward and backward pass."""
     accumulation_steps: Annotated[int, Field(ge=1, le=10**6)] = 1
     """Passes whose gradients make one optimizer step."""
+    optimizer: Literal["adamw", "adamw8bit", "adafactor", "prodigy"] = "adamw"
+    """What takes the steps; adamw8bit and prodigy need everstep[optimizers], and prodigy learning_rate 1."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
-    """Highest learning rate of the schedule."""
+    """Highest learning rate of the schedule; prodigy multiplies the rate it finds by this."""
     schedule: Literal["constant", "linear", "cosine", "polynomial"] = "constant"
     """How the learning rate falls from the end of warm-up to max_steps."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Optimizer steps over which the learning rate rises from zero."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """AdamW: decay of the first moment."""
+    """Decay of the first moment; adafactor has none."""
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """AdamW: decay of the second moment."""
+    """Decay of the second moment; adafactor has its own."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    """AdamW: decoupled weight decay."""
+    """Decoupled weight decay, of any optimizer."""
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
-    """AdamW: term in the denominator."""
+    """Term in the denominator; adafactor has its own."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Gradients are scaled down to this norm; null to leave them."""
     timestep_shift: Annotated[float, Field(gt=0, le=100)] = 1.0

@@ -23,6 +23,7 @@ FIXED = {
     "optim.start_from": "it says where step 0 came from",
     "optim.control": "it says what is trained",
     "optim.hint_start": "it says how step 0 began",
+    "optim.optimizer": "what one keeps from step to step is of no use to another",
     "data.held_out_pairs": "pairs held out so far would be trained on",
 }
 

@@ -12,6 +12,7 @@ from everstep.contracts import During
 from everstep.errors import UserError
 from everstep.evaluation.pictures.adherence import MODELS, check_scoring
 from everstep.launch.machine import refuse_unfit
+from everstep.launch.optimizers import check_optimizer
 from everstep.models.base import BaseFolder, locate
 from everstep.models.beginning import check_start
 from everstep.models.controls import new_shapes
@@ -25,6 +26,7 @@ from everstep.versions import Run, run_folder, split_spec
 def complete(config: Config, during: During = untold) -> tuple[Config, BaseFolder]:
     """Settings in which nothing is left open: absolute paths, the resolution. Raises: UserError."""
     refuse_unfit(config)
+    check_optimizer(config.optim)
     base = survey(locate(config.base.path, config.base.revision, during))
     resolution = config.data.resolution or base.native_resolution()
     base.latent_shape(resolution)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from everstep.arrival.cache import start_folder
 from everstep.config import Config, dump
+from everstep.config.schema import Optim
 from everstep.contracts import TensorFile
 from everstep.errors import DamageFound, UserError
 from everstep.keeping.arena import PlannedFile, plan_arena
@@ -18,12 +19,12 @@ from everstep.models.files import (
     CONTROLNET_CONFIG,
     HPARAMS,
     METADATA,
-    MOMENTS,
     OPTIMIZER,
     STATE,
     TENSOR_FILES,
     WEIGHTS,
 )
+from everstep.models.optimizers import kept_of_network
 from everstep.models.shapes import HINT_CHANNELS, Shape, controlnet_shapes
 from everstep.versions import Run, Version, run_folder, split_spec
 from everstep.versions.forecast import Footprint
@@ -47,7 +48,7 @@ def new_footprint(config: Config, base: BaseFolder) -> Footprint | None:
     shapes = _shapes(config, base)
     if shapes is None:
         return None
-    images = [TensorImage(file) for file in _tensor_files(shapes, has_average=config.optim.ema_decay > 0)]
+    images = [TensorImage(file) for file in _tensor_files(shapes, config.optim)]
     names = sum(len(name) + DIGEST_BYTES for image in images for name in image.places)
     small = {HPARAMS: len(dump(config)), DIGESTS: names, CONTROLNET_CONFIG: CONFIG_BYTES, STATE: STATE_BYTES}
     return Footprint({image.path: image.size_bytes for image in images} | small)
@@ -62,7 +63,7 @@ def arena_bytes(footprint: Footprint) -> dict[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A float32 tensor that does not exist yet: enough for a header."""
+    """A tensor that does not exist yet: enough for a header."""
 
     shape: Shape
     dtype: str = "F32"
@@ -71,15 +72,13 @@ class Planned:
         raise AssertionError("a planned tensor has no bytes")
 
 
-def _tensor_files(shapes: Mapping[str, Shape], has_average: bool) -> Iterator[TensorFile]:
+def _tensor_files(shapes: Mapping[str, Shape], optim: Optim) -> Iterator[TensorFile]:
     """Laid out as TrainState lays them out."""
     plain = {name: Planned(shape) for name, shape in shapes.items()}
-    moments = {
-        f"{name}.{key}": Planned(() if key == "step" else shape) for name, shape in shapes.items() for key in MOMENTS
-    }
+    kept = kept_of_network(optim.optimizer, shapes)
     yield TensorFile(WEIGHTS, plain, METADATA[WEIGHTS])
-    yield TensorFile(OPTIMIZER, moments, {})
-    if has_average:
+    yield TensorFile(OPTIMIZER, {name: Planned(one.shape, one.dtype) for name, one in kept.items()}, {})
+    if optim.ema_decay > 0:
         yield TensorFile(AVERAGED, plain, METADATA[AVERAGED])
 
 

@@ -19,6 +19,7 @@ from everstep.models.activations import WIDE_BYTES, Held, Pass, controlnet_holds
 from everstep.models.base import BaseFolder
 from everstep.models.brought import LLLITE_CLASS, class_of
 from everstep.models.controls import EMBEDDING, LITE, WIDTH, lllite_config, lllite_places, lllite_shapes_of
+from everstep.models.optimizers import kept_of_network
 from everstep.models.parts import network_shapes
 from everstep.models.shapes import Shape, controlnet_shapes, hint_channels, smaller
 from everstep.models.weights import TEXT_ENCODERS, find_weights, read_json, shapes_of
@@ -86,7 +87,7 @@ def step_memory(config: Config, base: BaseFolder, start: Path | None) -> StepMem
         device=device,
         base_bytes=sum(held.values()),
         weights_bytes=weights,
-        moments_bytes=2 * weights + WIDE_BYTES * len(shapes),
+        moments_bytes=sum(one.size_bytes for one in kept_of_network(config.optim.optimizer, shapes).values()),
         averaged_bytes=averaged,
         gradients_bytes=gradients,
         batch_bytes=batch,

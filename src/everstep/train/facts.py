@@ -14,6 +14,7 @@ from everstep.contracts import ParentRef
 from everstep.data import Split
 from everstep.models.family import Family
 from everstep.train.caching import Cache
+from everstep.train.moments import as_taken
 from everstep.train.ready import Ready
 from everstep.train.waiting import how_threads_wait
 
@@ -67,6 +68,7 @@ def _started_from(ready: Ready, origin: ParentRef | None) -> dict[str, Any] | No
         return {"run": origin.run, "version": origin.version}
     receipt = None if ready.version is not None else receipt_of_start(ready.config.optim.start_from, ready.base)
     if receipt is not None:
+        receipt = as_taken(receipt, ready.config.optim.optimizer)
         return {key: receipt[key] for key in ("source", "files", "layout", "family", "steps_before", "moments")}
     return None if ready.version is None else ready.version.manifest.get("started_from")
 

@@ -1,12 +1,14 @@
 """Moments that were brought with the weights to start from, put into the optimizer before its first step."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from everstep.errors import DamageFound, UserError
 from everstep.models.files import OPTIMIZER
+from everstep.models.optimizers import ADAMW
 from everstep.versions.tensorfile import read_file
 
 
@@ -29,3 +31,11 @@ def take_moments(optimizer: torch.optim.Optimizer, network: nn.Module, folder: P
             f"{path} cannot be used: {error}. Nothing was trained.\nWithout it, the moments begin anew: rm {path}"
         ) from None
     return True
+
+
+def as_taken(receipt: dict[str, Any], optimizer: str) -> dict[str, Any]:
+    """What is said of weights that were brought, for a training with this optimizer: only AdamW has AdamW's moments."""
+    if optimizer == ADAMW or not receipt["moments"]:
+        return receipt
+    left = f"AdamW's moments are left, since optim.optimizer is {optimizer}; its own state begins anew."
+    return {**receipt, "moments": left}

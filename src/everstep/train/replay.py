@@ -27,6 +27,7 @@ from everstep.train.bits import compare_bits
 from everstep.train.caching import framer_of
 from everstep.train.facts import revision
 from everstep.train.metrics import Measured
+from everstep.train.optim import kept_numbers, put_numbers
 from everstep.train.progress import Progress, Reporter
 from everstep.train.rate import Rate
 from everstep.train.ready import Ready, pairs_of
@@ -39,7 +40,12 @@ from everstep.train.state import TrainState
 from everstep.train.step import take_step
 from everstep.versions import Version, read_small
 
-COUNTERS = ("step", "images_seen", "loss_scaler")  # of state.json; what training does not use is not compared
+COUNTERS = (
+    "step",
+    "images_seen",
+    "loss_scaler",
+    "optimizer",
+)  # of state.json; what training does not use is not compared
 
 
 def replay(route: Route, reporter: Reporter) -> Replayed:
@@ -170,6 +176,7 @@ def _go_on(ready: Ready, family: Family, before: TrainState) -> TrainState:
         for file, tensors in state.tensors().items():
             for name, tensor in tensors.items():
                 tensor.copy_(theirs[file][name])
+    put_numbers(state.optimizer, kept_numbers(before.optimizer))
     state.step, state.images_seen = before.step, before.images_seen
     if state.scaler.is_enabled() and before.scaler.is_enabled():
         state.scaler.load_state_dict(before.scaler.state_dict())
@@ -200,7 +207,7 @@ def _compare_counters(state: TrainState, version: Version) -> Changes:
     if not version.resumable:
         return {}
     stored, again = json.loads(read_small(version, STATE)), json.loads(state.small_files()[STATE])
-    return {name: (stored.get(name), again[name]) for name in COUNTERS if stored.get(name) != again[name]}
+    return {name: (stored.get(name), again.get(name)) for name in COUNTERS if stored.get(name) != again.get(name)}
 
 
 def _compare_steps(measured: list[Measured], recorded: Mapping[int, dict[str, Any]]) -> tuple[StepDifference, ...]:

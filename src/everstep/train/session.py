@@ -30,6 +30,7 @@ from everstep.keeping.snapshots import open_snapshots
 from everstep.models.arithmetic import arithmetic
 from everstep.models.family import Family
 from everstep.models.files import HPARAMS, WEIGHTS
+from everstep.models.optimizers import ADAMW
 from everstep.models.registry import open_family
 from everstep.train.advice import advice
 from everstep.train.boards import Board, tensorboard, weights_and_biases
@@ -40,7 +41,7 @@ from everstep.train.facts import version_facts
 from everstep.train.judging import Judge
 from everstep.train.loop import Loop
 from everstep.train.metrics import Metrics
-from everstep.train.moments import take_moments
+from everstep.train.moments import as_taken, take_moments
 from everstep.train.optim import make_optimizer
 from everstep.train.progress import Reporter
 from everstep.train.ready import Ready, pairs_of
@@ -179,8 +180,9 @@ def state_of(ready: Ready, family: Family) -> tuple[TrainState, ParentRef | None
         optimizer=make_optimizer(controlnet, optim),
         scaler=torch.amp.GradScaler(compute.device.type, enabled=compute.needs_loss_scaling),
         ema=Ema(controlnet, optim.ema_decay) if optim.ema_decay else None,
+        kind=optim.optimizer,
     )
-    if ready.version is None and origin is None and optim.start_from is not None:
+    if ready.version is None and origin is None and optim.start_from is not None and optim.optimizer == ADAMW:
         take_moments(state.optimizer, controlnet, start_folder(optim.start_from, ready.base))
     seed_process(optim.seed)
     return state, origin
@@ -212,7 +214,7 @@ def _restore(
         if origin is not None:
             reporter.say(f"Weights from {origin.run} version_{origin.version}; optimizer and data start anew.")
         elif (brought := receipt_of_start(ready.config.optim.start_from, ready.base)) is not None:
-            reporter.say("\n".join(lines(brought)))
+            reporter.say("\n".join(lines(as_taken(brought, ready.config.optim.optimizer))))
         return
     try:
         with reporter.during(f"Reading {ready.version.name}, {size(ready.version.size_bytes)}"):

@@ -5,7 +5,7 @@ Knows which tensor goes into which file. Knows nothing of manifests, digests or 
 
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +16,10 @@ from torch import Tensor
 from everstep.keeping import generators
 from everstep.keeping.revision import Revision
 from everstep.keeping.snapshots import Snapshots
-from everstep.models.files import AVERAGED, CONTROLNET_CONFIG, METADATA, MOMENTS, OPTIMIZER, STATE, WEIGHTS
+from everstep.models.files import AVERAGED, CONTROLNET_CONFIG, METADATA, OPTIMIZER, STATE, WEIGHTS
+from everstep.models.optimizers import ADAMW
 from everstep.train.ema import Ema
+from everstep.train.optim import kept_numbers, kept_tensors, put_numbers
 from everstep.versions import Version, read_small
 from everstep.versions.torch import fill, fill_from_image
 from everstep.versions.verify import load_digests
@@ -37,6 +39,7 @@ class TrainState:
     revision: Revision = field(default_factory=Revision)
     metadata: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: METADATA)
     exempt: frozenset[str] = frozenset()  # every tensor here has to hold numbers
+    kind: str = ADAMW  # of the optimizer, as the settings name it
     _tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     _config: bytes = b""
 
@@ -50,7 +53,8 @@ class TrainState:
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """All live tensors, by file and name, the weights first. Found once: training changes them where they are."""
         if not self._tensors:
-            self._tensors = {WEIGHTS: self.controlnet.state_dict(), OPTIMIZER: dict(self._moments())}
+            kept = kept_tensors(self.kind, self.optimizer, self.controlnet)
+            self._tensors = {WEIGHTS: self.controlnet.state_dict(), OPTIMIZER: dict(kept)}
             if self.ema is not None:
                 self._tensors[AVERAGED] = self.ema.shadow
         return self._tensors
@@ -72,13 +76,10 @@ class TrainState:
             "threads": torch.get_num_threads(),
             "rng": generators.states(),
         }
+        if numbers := kept_numbers(self.optimizer):
+            facts["optimizer"] = numbers
         # Not indented: that would take more time at every snapshot than the copy of a small network.
         return {CONTROLNET_CONFIG: self._config, STATE: json.dumps(facts, sort_keys=True).encode()}
-
-    def _moments(self) -> Iterator[tuple[str, Tensor]]:
-        for name, parameter in self.controlnet.named_parameters():
-            for key in MOMENTS:
-                yield f"{name}.{key}", self.optimizer.state[parameter][key]
 
     def restore(self, version: Version, snapshots: Snapshots | None = None) -> None:
         """Put back everything a version holds, verifying every digest on the way.
@@ -93,6 +94,7 @@ class TrainState:
         self.restored = ["weights", "optimizer", *(["averaged weights"] if self.ema is not None else [])]
         facts = json.loads(read_small(version, STATE))
         self.step, self.images_seen = facts["step"], facts["images_seen"]
+        put_numbers(self.optimizer, facts.get("optimizer", {}))
         if self.scaler.is_enabled() and facts["loss_scaler"]:
             self.scaler.load_state_dict(facts["loss_scaler"])
             self.restored.append("loss scaler")

@@ -14,7 +14,7 @@ from everstep.contracts import Batch
 from everstep.models import objective
 from everstep.models.family import Family
 from everstep.train.metrics import Measured
-from everstep.train.optim import learning_rate, set_learning_rate
+from everstep.train.rates import learning_rate, set_learning_rate
 from everstep.train.state import TrainState
 
 

@@ -10,6 +10,7 @@ from everstep.contracts import Batch, ExampleSettings
 from everstep.data.examples import make_example
 from everstep.data.framing import Framer
 from everstep.data.patience import StopAsked
+from everstep.data.sequence import Order, SquareOrder
 
 POLL_S = 0.5
 LEAVE_S = 1.0  # what a thread gets to end; one that waits for a disk may never do
@@ -28,13 +29,17 @@ class BatchStream(Iterator[Batch]):
         workers: int = 2,
         batches_ahead: int = 4,
         is_stopped: Callable[[], bool] = lambda: False,
+        order: Order | None = None,
     ) -> None:
         """
         Args:
+            first_example: images that were seen before, if the order does not begin batches elsewhere.
+            order: of those that are trained on; None for squares.
             is_stopped: whether somebody asks to stop; asked now and then while a batch is waited for.
         """
-        self.framer, self._training, self.settings = framer, training, settings
-        self._batch_size, self._next_example = batch_size, first_example
+        self.framer, self.settings = framer, settings
+        self._order = order or SquareOrder(training, settings.seed, batch_size)
+        self._batch_size, self._next_example = batch_size, self._order.first(first_example)
         self._pool = ThreadPoolExecutor(workers, "everstep-data") if workers else None
         self._ahead: deque[Future[Batch]] = deque()
         self._batches_ahead, self._is_stopped = batches_ahead, is_stopped
@@ -67,8 +72,7 @@ class BatchStream(Iterator[Batch]):
         return first
 
     def _make(self, first: int) -> Batch:
-        numbers = range(first, first + self._batch_size)
-        examples = [make_example(self.framer, self._training, number, self.settings) for number in numbers]
+        examples = [make_example(self.framer, turn, self.settings) for turn in self._order.batch(first)]
         posterior = [e.posterior_noise_CHW for e in examples if e.posterior_noise_CHW is not None]
         return Batch(
             first_example=first,

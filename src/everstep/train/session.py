@@ -42,7 +42,7 @@ from everstep.train.metrics import Metrics
 from everstep.train.moments import take_moments
 from everstep.train.optim import make_optimizer
 from everstep.train.progress import Reporter
-from everstep.train.ready import Ready, pairs_of
+from everstep.train.ready import Ready, order_of, pairs_of
 from everstep.train.receipt import receipt
 from everstep.train.retiring import retiring
 from everstep.train.state import TrainState, seed_process
@@ -256,6 +256,7 @@ def batches_of(ready: Ready, source: PatientSource, family: Family, state: Train
         settings=example_settings(ready.config, family),
         workers=ready.config.data.workers,
         is_stopped=source.is_stopped,
+        order=order_of(ready.config, ready.source, ready.base, pairs),
     )
 
 

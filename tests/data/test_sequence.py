@@ -1,6 +1,7 @@
 """Which pairs come when: in buckets every batch is of one shape, and every pair has its turn in each epoch."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_none_comes_twice_in_a_batch_where_there_are_enough_and_thrice_in_an_epo
 def test_a_batch_follows_from_its_first_example_alone(
     given_: tuple[BucketOrder, tuple[int, ...], int], places: list[int]
 ) -> None:
-    made, training, batch_size = given_
+    made, _, batch_size = given_
     firsts = [made.first(place) for place in places]
     straight = {first: made.batch(first) for first in sorted(firsts)}
     assert [made.batch(first) for first in firsts] == [straight[first] for first in firsts]
@@ -97,7 +98,7 @@ def test_epochs_are_mixed_anew_and_by_seed_and_small_batches_come_between_others
     pairs = [[turn.pair for batch in plan for turn in batch] for plan in plans]
     assert pairs[0] != pairs[1] != pairs[2] != pairs[0]
     shapes = [batch[0].size for batch in plans[0]]
-    assert sum(a != b for a, b in zip(shapes, shapes[1:], strict=False)) > 4
+    assert sum(a != b for a, b in pairwise(shapes)) > 4
 
 
 def test_the_plan_never_changes() -> None:

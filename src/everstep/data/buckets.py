@@ -14,6 +14,7 @@ from everstep.contracts import Int64Array
 Size = tuple[int, int]  # width and height, in pixels
 
 MOST_OBLONG = 4  # the longer side, of the shorter: what is longer still is cropped
+USUAL_STEP = 64  # of pictures for Stable Diffusion
 STEPS_ACROSS = 16  # of the square's side; finer steps would only make more shapes with fewer pictures each
 
 
@@ -61,3 +62,17 @@ def _place(width: int, height: int, middles: Sequence[Size]) -> int:
         return width * width * middle[1] <= height * height * middle[0]
 
     return bisect_left(middles, True, key=reaches)
+
+
+def filled(shapes: Sequence[Size], which: Int64Array) -> list[tuple[Size, int]]:
+    """The shapes that there are pictures of, and of how many. Shapes: which as `nearest` finds it."""
+    counts = np.bincount(which, minlength=len(shapes)).tolist()
+    return [(shape, count) for shape, count in zip(shapes, counts, strict=True) if count]
+
+
+def in_words(filled: Sequence[tuple[Size, int]]) -> str:
+    """How many shapes there are, from the narrowest to the widest."""
+    (width, height), (widest, lowest) = filled[0][0], filled[-1][0]
+    if len(filled) == 1:
+        return f"Pictures are all trained in one shape, {width}x{height}."
+    return f"Pictures are trained in {len(filled)} shapes from {width}x{height} to {widest}x{lowest}."

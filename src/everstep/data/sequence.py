@@ -13,7 +13,7 @@ import numpy as np
 
 from everstep.contracts import Int64Array
 from everstep.data import order
-from everstep.data.buckets import Size, nearest
+from everstep.data.buckets import Size, filled, in_words, nearest
 
 PLANS_KEPT = 3  # of epochs; batches are prepared ahead, so that two are in use at once
 MOST_NAMED = 4
@@ -111,17 +111,14 @@ class BucketOrder:
         mixed = order.permutation(self._seed, epoch, len(self._training))
         by_shape = mixed[np.argsort(self._shape_of[mixed], kind="stable")]
         buckets = np.split(by_shape, np.cumsum(self.counts)[:-1])
-        filled = [np.resize(bucket, -(-len(bucket) // self._batch_size) * self._batch_size) for bucket in buckets]
-        batches = np.concatenate(filled).reshape(-1, self._batch_size)
+        full = [np.resize(bucket, -(-len(bucket) // self._batch_size) * self._batch_size) for bucket in buckets]
+        batches = np.concatenate(full).reshape(-1, self._batch_size)
         return batches[order.permutation(self._seed, epoch, len(batches), "batches")]
 
     def sentence(self) -> str:
         """How many shapes there are, and what of it is worth a second look."""
-        used = [(shape, int(count)) for shape, count in zip(self._shapes, self.counts, strict=True) if count]
-        (width, height), (widest, lowest) = used[0][0], used[-1][0]
-        said = f"Pictures are trained in {len(used)} shapes from {width}x{height} to {widest}x{lowest}."
-        if len(used) == 1:
-            said = f"Pictures are all trained in one shape, {width}x{height}."
+        used = filled(self._shapes, self._shape_of)
+        said = in_words(used)
         few = [(shape, count) for shape, count in used if count < self._batch_size]
         if few:
             named = ", ".join(f"{w}x{h} ({count})" for (w, h), count in few[:MOST_NAMED])

@@ -1,6 +1,8 @@
 """The training that the resume law is tried on, and all that the law speaks of."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 from everstep.records.steps import read_metrics
@@ -22,3 +24,22 @@ def outcome(run: Path) -> tuple[dict[str, object], list[dict[str, object]], dict
     assert verify(last) == []
     state = json.loads((last.path / "training/state.json").read_text())
     return json.loads((last.path / "digests.json").read_text()), read_metrics(run / "records"), state
+
+
+class KillAfter:
+    """Lets a process end itself by a signal right after a step: the moment is exact. Can be sent to another one."""
+
+    def __init__(self, step: int, number: signal.Signals) -> None:
+        self.step, self.number = step, number
+
+    def __call__(self) -> None:
+        from everstep.train.loop import Loop
+
+        original = Loop._step
+
+        def stepped(loop: Loop) -> None:
+            original(loop)
+            if loop.state.step == self.step:
+                os.kill(os.getpid(), self.number)
+
+        Loop._step = stepped  # type: ignore[method-assign]

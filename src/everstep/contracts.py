@@ -104,7 +104,7 @@ class PairSource(Protocol):
 class Framing:
     """How pictures of pairs are made into what is trained on.
 
-    Units: resolution is the side of the square, in pixels.
+    Units: resolution is the side of the square, in pixels, unless a shape is asked for.
     """
 
     resolution: int
@@ -116,7 +116,7 @@ class ExampleSettings:
     """All that an example depends on besides its number and its framed pair."""
 
     seed: int
-    latent_shape: tuple[int, int, int]
+    latent_shape: tuple[int, int, int]  # of the square: channels, height, width
     timestep_shift: float = 1.0
     prompt_dropout: float = 0.5
     posterior: bool = True  # whether the VAE draws latents from a posterior, which takes noise of its own
@@ -137,10 +137,12 @@ Embedding = Mapping[str, Float32Array]  # what is heard of a prompt, by name
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Examples first_example .. first_example + B - 1 of a run, each a pure function of (seed, its number).
+    """Examples first_example .. first_example + B - 1 of a run, each a pure function of (seed, its number); in buckets
+    of the batch size too.
 
     Shapes:
-        targets_BHWC, conditions_BHWC: uint8 RGB, 0..255, cropped and resized to the training resolution
+        targets_BHWC, conditions_BHWC: uint8 RGB, 0..255, cropped and resized to what is trained on: a square, or, in
+            buckets, the shape of the batch
         moments, text: what was encoded of targets and captions before; then there need be no targets
         noise_BCHW: float32, standard normal, in the shape of the latents
         posterior_noise_BCHW: float32, standard normal; draws the latents from the VAE's posterior, if it has one

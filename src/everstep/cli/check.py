@@ -9,9 +9,10 @@ from everstep.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
     from everstep.data import CheckReport
+    from everstep.data.buckets import Size
 
 
-def check_(data: Path, *, base: str | None = None, json: bool = False) -> int:
+def check_(data: Path, *, base: str | None = None, buckets: int | None = None, json: bool = False) -> int:
     """Check a folder of pairs before it is trained on: every image is decoded; exit 1 if a pair cannot be used.
 
     Parameters
@@ -20,6 +21,8 @@ def check_(data: Path, *, base: str | None = None, json: bool = False) -> int:
         Folder with metadata.jsonl or prompt.json.
     base
         The base that will be trained on: captions that its tokenizer cuts are found too.
+    buckets
+        Side of a square: say in which shapes of its area pictures would be trained with data.shape buckets.
     json
         Print as JSON, every finding included.
     """
@@ -31,18 +34,27 @@ def check_(data: Path, *, base: str | None = None, json: bool = False) -> int:
         raise UserError(f"{data} is the list itself. Give its folder: everstep check {data.parent}")
     if not data.is_dir():
         raise UserError(f"{data} is not a folder.")
+    shapes = None if buckets is None else _shapes(buckets, base)
     with beside("Looking at images", "images") as said:
         report = check(data, said)
     if base is not None:
         with beside("Counting captions that are cut"):
             report = _with_cut_captions(report, base)
     if json:
-        facts = {"pairs": report.total, "usable": len(report.usable), "fingerprint": report.fingerprint}
+        facts: dict[str, object] = {
+            "pairs": report.total,
+            "usable": len(report.usable),
+            "fingerprint": report.fingerprint,
+        }
+        if shapes is not None:
+            facts |= {"shapes": [{"size": size, "pairs": count} for size, count in _filled(report, shapes)]}
         print_json({**facts, "findings": [asdict(finding) for finding in report.findings]})
     else:
         print(f"{describe(report)}: {len(report.usable):,} of {report.total:,} pairs can be used.")
         if odd := counted(report.findings):
             print(f"Odd, but trained on: {odd}.")
+        if shapes is not None and report.usable:
+            print(_in_words(_filled(report, shapes)))
         print(listed(report.findings, limit=200) if report.findings else "Nothing wrong was found.")
     return ExitCode.FAULT_FOUND if report.errors else ExitCode.DONE
 
@@ -58,3 +70,31 @@ def _with_cut_captions(report: "CheckReport", base: str) -> "CheckReport":
     tokenizer = open_tokenizer(looked_at.path / "tokenizer", positions)
     found = (*report.findings, *cut_captions(tokenizer, report.usable))
     return replace(report, findings=tuple(sorted(found, key=lambda finding: (finding.line, finding.file))))
+
+
+def _shapes(resolution: int, base: str | None) -> "tuple[Size, ...]":
+    """Of a base, or of the usual step. Raises: UserError for a side that is no multiple of it."""
+    from everstep.data.buckets import USUAL_STEP, shapes_of
+    from everstep.models.base import locate
+    from everstep.models.survey import survey
+
+    step = USUAL_STEP if base is None else survey(locate(base)).step()
+    if resolution < step or resolution % step:
+        nearest = max(step, round(resolution / step) * step)
+        raise UserError(f"--buckets is {resolution}, but has to be a multiple of {step}; {nearest} is the nearest.")
+    return shapes_of(resolution, step)
+
+
+def _filled(report: "CheckReport", shapes: "tuple[Size, ...]") -> "list[tuple[Size, int]]":
+    """The shapes that pictures would have, and how many."""
+    from everstep.data.buckets import filled, nearest
+    from everstep.data.checking import sizes_of
+
+    return filled(shapes, nearest(sizes_of(report), shapes))
+
+
+def _in_words(filled: "list[tuple[Size, int]]") -> str:
+    from everstep.data.buckets import in_words
+
+    each = ", ".join(f"{width}x{height} {count:,}" for (width, height), count in filled)
+    return f"{in_words(filled)} Pictures of each: {each}."

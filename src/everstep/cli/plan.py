@@ -62,6 +62,7 @@ def _facts(found: Plan) -> dict[str, str]:
         "data": f"{found.data}; {found.training_pairs:,} to train on, {found.held_out_pairs:,} held out",
         "steps": f"{found.steps:,} of {found.images_per_step:,} images, {found.images_seen:,} images seen, "
         f"{found.epochs:.3g} epochs",
+        **({} if found.shapes is None else {"shapes": found.shapes}),
         "versions": "as time allows" if found.versions is None else f"{found.versions:,} to come",
         "disk": "what a version weighs cannot be told beforehand for this base",
     }

@@ -43,6 +43,8 @@ class Data(PathSection):
     """Folder with metadata.jsonl or prompt.json, or builtin:circles."""
     resolution: Annotated[int, Field(ge=8, le=4096)] | None = None
     """Side of the square that is trained on, in pixels; left out, the base's own size."""
+    shape: Literal["square", "buckets"] = "square"
+    """What pictures are cropped to: square, or, in buckets, the nearest of some shapes of its area, a batch alike."""
     bad_pairs: Literal["refuse", "skip"] = "refuse"
     """What a pair that cannot be used does: refuse to start, or skip it and say so in every version."""
     held_out_pairs: Annotated[int, Field(ge=0)] = 64

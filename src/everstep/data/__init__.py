@@ -8,18 +8,22 @@ from everstep.data.framing import FIRST, Framed, Framer
 from everstep.data.held_out import Split, split, split_as
 from everstep.data.loader import BatchStream
 from everstep.data.patience import PatientSource, StopAsked
+from everstep.data.sequence import BucketOrder, Order, SquareOrder
 from everstep.data.source import Source, describe, listed, open_source
 from everstep.data.transform import fit, frame
 
 __all__ = [
     "FIRST",
     "BatchStream",
+    "BucketOrder",
     "CheckReport",
     "Framed",
     "Framer",
+    "Order",
     "PatientSource",
     "Source",
     "Split",
+    "SquareOrder",
     "StopAsked",
     "check",
     "describe",

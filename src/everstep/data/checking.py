@@ -23,6 +23,7 @@ import numpy as np
 import xxhash
 
 from everstep import __version__
+from everstep.contracts import Int64Array
 from everstep.data.images import BLACK, decode_content, what_else
 from everstep.data.layouts.folder import Finding, Listed, Listing, read_listing
 from everstep.data.looks import look_of
@@ -47,6 +48,7 @@ class CheckReport:
     findings: tuple[Finding, ...]
     fingerprint: str
     sizes: tuple[tuple[int, int], ...]  # of the targets, each once
+    size_of: tuple[int, ...] = ()  # which of the sizes each usable pair's target has
     looks: bytes | None = None  # of the targets, end to end; None where the list was recalled as a whole
 
     @property
@@ -99,6 +101,11 @@ def contents_of(report: CheckReport) -> tuple[bytes, bytes]:
     return targets, b"".join(bytes.fromhex(facts[pair.condition].digest) for pair in report.usable)
 
 
+def sizes_of(report: CheckReport) -> Int64Array:
+    """Width and height of the usable pairs' targets, [N,2], in pixels."""
+    return np.array(report.sizes, dtype=np.int64).reshape(-1, 2)[np.array(report.size_of, dtype=np.int64)]
+
+
 def _judged(listing: Listing, facts: dict[str, ImageFacts], resolution: int | None) -> CheckReport:
     findings = list(listing.findings)
     usable = []
@@ -108,10 +115,12 @@ def _judged(listing: Listing, facts: dict[str, ImageFacts], resolution: int | No
         if not any(finding.severity == "error" for finding in found):
             usable.append(pair)
     findings += _repeated(usable, facts)
-    sizes = {(facts[pair.target].width, facts[pair.target].height) for pair in usable}
+    size_of = [(facts[pair.target].width, facts[pair.target].height) for pair in usable]
+    sizes = {size: number for number, size in enumerate(sorted(set(size_of)))}
     ordered = tuple(sorted(findings, key=lambda finding: (finding.line, finding.file)))
     looks = b"".join(facts[pair.target].look for pair in usable)
-    return CheckReport(listing, tuple(usable), ordered, _fingerprint(usable, facts), tuple(sorted(sizes)), looks)
+    numbers = tuple(sizes[size] for size in size_of)
+    return CheckReport(listing, tuple(usable), ordered, _fingerprint(usable, facts), tuple(sizes), numbers, looks)
 
 
 def _pair_findings(pair: Listed, facts: dict[str, ImageFacts], resolution: int | None) -> Iterable[Finding]:
@@ -208,6 +217,7 @@ def _to_recall(report: CheckReport) -> bytes:
         "findings": [astuple(finding) for finding in report.findings],
         "fingerprint": report.fingerprint,
         "sizes": report.sizes,
+        "size_of": report.size_of,
     }
     return zlib.compress(json.dumps(told).encode(), 1)
 
@@ -216,7 +226,7 @@ def _recalled(listing: Listing, known: bytes) -> CheckReport:
     told = json.loads(zlib.decompress(known))
     findings = tuple(Finding(*finding) for finding in told["findings"])
     sizes = tuple((width, height) for width, height in told["sizes"])
-    return CheckReport(listing, listing.pairs, findings, told["fingerprint"], sizes)
+    return CheckReport(listing, listing.pairs, findings, told["fingerprint"], sizes, tuple(told["size_of"]))
 
 
 # --- all files, and what is remembered of them -------------------------------------------------------------

@@ -45,18 +45,21 @@ class Framer:
         crop_at: tuple[float, float] = CENTRE,
         is_flipped: bool = False,
         example: int | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Framed:
         """
         Args:
             which: of several captions or conditions of the pair.
             example: number of the example that it is for; None for all that is the same at every look, as what is held
                 out.
+            size: width and height that it is trained at; None for the square.
 
         Raises: what the source raises where the pair cannot be read.
         """
         loaded, framing = self.source.load(pair, which), self.framing
-        target, condition = fit(loaded, framing.resolution, framing.condition_resize, crop_at, is_flipped)
-        found = frame(loaded.target.size, framing.resolution, crop_at, is_flipped)
+        trained = size or framing.resolution
+        target, condition = fit(loaded, trained, framing.condition_resize, crop_at, is_flipped)
+        found = frame(loaded.target.size, trained, crop_at, is_flipped)
         return Framed(target, condition, loaded.caption, found)
 
     def prepared(
@@ -66,9 +69,10 @@ class Framer:
         crop_at: tuple[float, float] = CENTRE,
         is_flipped: bool = False,
         example: int | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Prepared:
         """As for a batch. Raises: as above."""
-        framed = self(pair, which, crop_at, is_flipped, example)
+        framed = self(pair, which, crop_at, is_flipped, example, size)
         return Prepared(framed.target_HWC, framed.condition_HWC, framed.caption, framed.frame)
 
     def text(self, caption: str) -> Embedding | None:

@@ -13,23 +13,34 @@ from everstep.contracts import Float32Array, Int64Array, Which
 
 # Numbers are part of the format of a run: never reused, never renumbered.
 STREAMS_PER_EXAMPLE = 16
-STREAMS = {"order": 0, "noise": 1, "posterior": 2, "time": 3, "dropout": 4, "crop": 5, "flip": 6, "which": 7}
+STREAMS = {
+    "order": 0,
+    "noise": 1,
+    "posterior": 2,
+    "time": 3,
+    "dropout": 4,
+    "crop": 5,
+    "flip": 6,
+    "which": 7,
+    "batches": 9,
+}
 
 
 def generator(seed: int, number: int, stream: str) -> np.random.Generator:
-    """The generator of one stream of one example (or, for the order, of one epoch)."""
+    """The generator of one stream of one example (or, for order and batches, of one epoch)."""
     return np.random.Generator(np.random.Philox(key=[seed, number * STREAMS_PER_EXAMPLE + STREAMS[stream]]))
 
 
 def pair_of(seed: int, example: int, num_pairs: int) -> int:
     """Which of num_pairs pairs example number `example` is: a fresh permutation in each epoch."""
     epoch, position = divmod(example, num_pairs)
-    return int(_permutation(seed, epoch, num_pairs)[position])
+    return int(permutation(seed, epoch, num_pairs)[position])
 
 
 @lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, num_pairs: int) -> Int64Array:
-    return generator(seed, epoch, "order").permutation(num_pairs)
+def permutation(seed: int, epoch: int, count: int, stream: str = "order") -> Int64Array:
+    """An epoch's order of so many, each once."""
+    return generator(seed, epoch, stream).permutation(count)
 
 
 def noise(seed: int, example: int, shape: tuple[int, ...], stream: str = "noise") -> Float32Array:

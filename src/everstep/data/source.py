@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
-from everstep.contracts import Contents, Pair, Report, Which
-from everstep.data.checking import CheckReport, Progress, check, contents_of, looks_of
+from everstep.contracts import Contents, Int64Array, Pair, Report, Which
+from everstep.data.checking import CheckReport, Progress, check, contents_of, looks_of, sizes_of
 from everstep.data.counts import counted
 from everstep.data.framing import FIRST
 from everstep.data.images import BLACK, WHITE, read_rgb
@@ -43,6 +43,10 @@ class Source(Protocol):
         """What the targets look like, by pair number; None where they need not be told apart by it."""
         ...
 
+    def sizes(self) -> Int64Array:
+        """Width and height of the targets by pair number, [N,2], in pixels."""
+        ...
+
     def __len__(self) -> int: ...
     def name(self, pair: int) -> str: ...
     def load(self, pair: int, which: Which = ...) -> Pair: ...
@@ -65,6 +69,9 @@ class FolderSource:
         if self._looks is None:
             self._looks = looks_of(self._report)
         return Looks.of(self._looks, len(self))
+
+    def sizes(self) -> Int64Array:
+        return sizes_of(self._report)
 
     def __len__(self) -> int:
         return len(self._report.usable)
@@ -104,8 +111,12 @@ def open_source(
     bad_pairs: Literal["refuse", "skip"] = "refuse",
     report: Report | None = None,
     progress: Progress | None = None,
+    is_square: bool = True,
 ) -> Source:
     """Open and check the pairs at a path.
+
+    Args:
+        is_square: whether pictures whose shorter side is below the resolution are worth a warning.
 
     Raises: UserError listing every pair that cannot be used, unless they shall be skipped.
     """
@@ -118,7 +129,7 @@ def open_source(
         raise UserError(f"The data {path} is the list itself. Nothing was started. Give its folder: {folder.parent}")
     if not folder.is_dir():
         raise UserError(f"The data {path} is not a folder{_near(folder)}. Nothing was started.")
-    checked = check(folder, progress, resolution)
+    checked = check(folder, progress, resolution if is_square else None)
     if checked.errors and (bad_pairs == "refuse" or not checked.usable):
         raise UserError(refusal(checked))
     if report is not None and (odd := counted(checked.findings)):

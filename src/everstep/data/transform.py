@@ -1,4 +1,4 @@
-"""A pair as it is on disk, made into two squares of the training resolution, both with the same geometry."""
+"""A pair as it is on disk, made into two pictures of the size that is trained on, both with the same geometry."""
 
 from typing import Literal
 
@@ -8,48 +8,58 @@ from PIL import Image
 from everstep.contracts import Pair, Uint8Array
 
 CENTRE = (0.5, 0.5)
+Trained = int | tuple[int, int]  # side of a square, or width and height, in pixels
+Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
 
 
 def fit(
     pair: Pair,
-    resolution: int,
+    trained: Trained,
     condition_resize: Literal["bilinear", "nearest"] = "bilinear",
     crop_at: tuple[float, float] = CENTRE,
     is_flipped: bool = False,
 ) -> tuple[Uint8Array, Uint8Array]:
-    """Crop the largest square at `crop_at`, resize it, mirror it.
+    """Crop the largest box of the shape that is trained on at `crop_at`, resize it, mirror it.
 
-    Shapes: a pair of any size -> target, condition, each [H,W,3] uint8 with H = W = resolution.
+    Shapes: a pair of any size -> target, condition, each [H,W,3] uint8 with H and W as trained.
     """
-    box = _square(pair.target.size, crop_at)
-    target = _resized(pair.target, box, resolution, Image.Resampling.LANCZOS)
-    condition = _resized(pair.condition, box, resolution, FILTERS[condition_resize])
+    size = _size(trained)
+    box = _box(pair.target.size, size, crop_at)
+    target = _resized(pair.target, box, size, Image.Resampling.LANCZOS)
+    condition = _resized(pair.condition, box, size, FILTERS[condition_resize])
     if is_flipped:
         return np.ascontiguousarray(target[:, ::-1]), np.ascontiguousarray(condition[:, ::-1])
     return target, condition
 
 
 def frame(
-    size: tuple[int, int], resolution: int, crop_at: tuple[float, float] = CENTRE, is_flipped: bool = False
+    size: tuple[int, int], trained: Trained, crop_at: tuple[float, float] = CENTRE, is_flipped: bool = False
 ) -> tuple[int, int, int, int, int, int]:
-    """Where `fit` finds its square, as contracts.Batch has it; a mirrored square is of the mirrored picture."""
-    (width, height), side = size, min(size)
-    left, top, right, _ = _square(size, crop_at)
-    across = width - right if is_flipped else left
-    scale = resolution / side
-    return height, width, round(top * scale), round(across * scale), resolution, resolution
+    """Where `fit` finds its box, as contracts.Batch has it; a mirrored box is of the mirrored picture."""
+    (width, height), (across, down) = size, _size(trained)
+    left, top, right, bottom = _box(size, (across, down), crop_at)
+    beside = width - right if is_flipped else left
+    return height, width, round(top * (down / (bottom - top))), round(beside * (across / (right - left))), down, across
 
 
-def _square(size: tuple[int, int], crop_at: tuple[float, float]) -> tuple[int, int, int, int]:
-    width, height = size
-    side = min(size)
-    left, top = round((width - side) * crop_at[0]), round((height - side) * crop_at[1])
-    return left, top, left + side, top + side
+def _size(trained: Trained) -> tuple[int, int]:
+    return (trained, trained) if isinstance(trained, int) else trained
 
 
-def _resized(image: Image.Image, box: tuple[int, int, int, int], side: int, filter_: Image.Resampling) -> Uint8Array:
+def _box(size: tuple[int, int], shape: tuple[int, int], crop_at: tuple[float, float]) -> Box:
+    """The largest of a shape that lies in a picture of a size."""
+    (width, height), (across, down) = size, shape
+    if width * down >= height * across:
+        inside = min(width, max(1, round(height * across / down))), height
+    else:
+        inside = width, min(height, max(1, round(width * down / across)))
+    left, top = round((width - inside[0]) * crop_at[0]), round((height - inside[1]) * crop_at[1])
+    return left, top, left + inside[0], top + inside[1]
+
+
+def _resized(image: Image.Image, box: Box, size: tuple[int, int], filter_: Image.Resampling) -> Uint8Array:
     whole = (0, 0, *image.size)
-    if box == whole and image.size == (side, side):
+    if box == whole and image.size == size:
         return np.array(image)
-    return np.array(image.resize((side, side), filter_, box=box))
+    return np.array(image.resize(size, filter_, box=box))

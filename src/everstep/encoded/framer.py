@@ -11,13 +11,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from everstep.contracts import Contents, Embedding, Framing, Moments, PairSource, Report, Uint8Array, Which
-from everstep.data.framing import FIRST, Framer, Prepared
+from everstep.data.framing import FIRST, Framed, Framer, Prepared
 from everstep.data.transform import CENTRE
 from everstep.encoded.records import pack, pack_picture, unpack, unpack_picture
 from everstep.encoded.shelf import Recipe, Shelf, key_of
 from everstep.errors import DamageFound, DataUnreadable
 
 LATENTS, CONDITIONS, TEXT = "latents", "conditions", "text"
+Size = tuple[int, int] | None  # width and height; None for the square
 
 
 class Encoders(Protocol):
@@ -42,6 +43,16 @@ class Shelves:
         return iter((self.latents, self.conditions, self.text))
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One picture to be encoded, with one of its conditions."""
+
+    pair: int
+    condition: int
+    is_flipped: bool
+    size: Size
+
+
 def open_shelves(root: Path, framing: Framing, encoders: dict[str, dict[str, Any]], report: Report) -> Shelves:
     """
     Args:
@@ -59,13 +70,13 @@ def open_shelves(root: Path, framing: Framing, encoders: dict[str, dict[str, Any
     )
 
 
-def latents_key(contents: Contents, is_flipped: bool) -> bytes:
-    return key_of(contents.target, is_flipped)
+def latents_key(contents: Contents, is_flipped: bool, size: Size) -> bytes:
+    return key_of(contents.target, is_flipped, size)
 
 
-def condition_key(contents: Contents, condition: int, is_flipped: bool) -> bytes:
+def condition_key(contents: Contents, condition: int, is_flipped: bool, size: Size) -> bytes:
     """The target decides the crop."""
-    return key_of(contents.conditions[condition], contents.target, is_flipped)
+    return key_of(contents.conditions[condition], contents.target, is_flipped, size)
 
 
 def text_key(prompt: str) -> bytes:
@@ -90,15 +101,17 @@ class CachedFramer(Framer):
         crop_at: tuple[float, float] = CENTRE,
         is_flipped: bool = False,
         example: int | None = None,
+        size: Size = None,
     ) -> Prepared:
         """Raises: DataUnreadable where what was there is damaged or gone; else as a Framer."""
         assert crop_at == CENTRE, "other crops are not kept"
         contents = self.source.contents(pair)
         condition = int(which.condition * len(contents.conditions))
-        latents = self._get(self.shelves.latents, latents_key(contents, is_flipped))
-        outline = self._get(self.shelves.conditions, condition_key(contents, condition, is_flipped))
+        latents = self._get(self.shelves.latents, latents_key(contents, is_flipped, size))
+        outline = self._get(self.shelves.conditions, condition_key(contents, condition, is_flipped, size))
         if latents is None or outline is None:
-            latents, outline = self._make(pair, which, is_flipped, contents, condition)
+            job = Job(pair, condition, is_flipped, size)
+            latents, outline = self.keep([job], [self.framed(job)])[0]
         found = unpack(latents)
         return Prepared(
             target_HWC=None,
@@ -116,27 +129,26 @@ class CachedFramer(Framer):
             self.shelves.text.add(text_key(caption), record)
         return unpack(record)
 
-    def keep(
-        self, contents: Sequence[Contents], conditions: Sequence[int], flips: Sequence[bool], framed: Sequence[Any]
-    ) -> list[tuple[bytes, bytes]]:
-        """Encode framed pairs together and keep what they become; returns latents and condition of each."""
+    def keep(self, jobs: Sequence[Job], framed: Sequence[Framed]) -> list[tuple[bytes, bytes]]:
+        """Encode framed pairs of one size together and keep what they become; returns latents and condition of each."""
         made = self._makers().moments(np.stack([one.target_HWC for one in framed]))
         records = []
-        for one, told, condition, is_flipped, moments in zip(framed, contents, conditions, flips, made, strict=False):
+        for job, one, moments in zip(jobs, framed, made, strict=True):
+            contents = self.source.contents(job.pair)
             latents = pack({"frame": ("I64", np.array(one.frame, np.int64)), **moments})
             outline = pack_picture(one.condition_HWC)
-            self.shelves.latents.add(latents_key(told, is_flipped), latents)
-            self.shelves.conditions.add(condition_key(told, condition, is_flipped), outline)
+            self.shelves.latents.add(latents_key(contents, job.is_flipped, job.size), latents)
+            self.shelves.conditions.add(condition_key(contents, job.condition, job.is_flipped, job.size), outline)
             records.append((latents, outline))
         return records
 
-    # --- inside --------------------------------------------------------------------------------------------
+    def framed(self, job: Job) -> Framed:
+        """What is encoded of a pair."""
+        count = len(self.source.contents(job.pair).conditions)
+        which = Which(condition=(job.condition + 0.5) / count)
+        return self(job.pair, which, CENTRE, job.is_flipped, None, job.size)
 
-    def _make(
-        self, pair: int, which: Which, is_flipped: bool, contents: Contents, condition: int
-    ) -> tuple[bytes, bytes]:
-        framed = self(pair, which, CENTRE, is_flipped)
-        return self.keep([contents], [condition], [is_flipped], [framed])[0]
+    # --- inside --------------------------------------------------------------------------------------------
 
     def _makers(self) -> Encoders:
         if self.encoders is None:

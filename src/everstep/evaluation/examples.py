@@ -74,8 +74,7 @@ class Examples:
         """
         self._family = family
         self.design = design(len(held_out), examples, family.schedule.log_snr())
-        step = max(1, len(training) // len(held_out))
-        seen = (training[::step] or held_out)[: len(held_out)]
+        seen = seen_of(held_out, training)
         lenders = list(held_out) if len(held_out) > 1 else [*held_out, *training[:8]]
         self._held_out = _Squares(framer, held_out, lenders, settings)
         self._seen = _Squares(framer, seen, seen, settings)
@@ -180,6 +179,12 @@ class Examples:
             some = self._prepared(0)
             self._errors(controlnet, some.held_out, some.own_BHWC)
             self._is_warm = True
+
+
+def seen_of(held_out: Sequence[int], training: Sequence[int]) -> Sequence[int]:
+    """The training pairs that are looked at beside those held out: as many, evenly spread."""
+    step = max(1, len(training) // max(1, len(held_out)))
+    return (training[::step] or held_out)[: len(held_out)]
 
 
 def _passes(some: Ready) -> tuple[tuple[str, Task, Uint8Array, Tensor], ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from everstep.config import Config
 from everstep.contracts import During, Report
 from everstep.launch.checks import complete
-from everstep.train.ready import open_data
+from everstep.train.ready import open_data, order_of, pairs_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ def cache(config: Config, report: Report, during: During) -> Cached:
     asked = config.model_copy(update={"data": config.data.model_copy(update={"cache": "ahead"})})
     completed, base = complete(asked, during)
     source = open_data(completed, report, during)
+    pairs = pairs_of(completed, source, None)
+    order = order_of(completed, source, base, pairs)
     with during("Loading PyTorch"):
         from everstep.models.arithmetic import arithmetic
         from everstep.models.registry import open_family
@@ -36,7 +38,9 @@ def cache(config: Config, report: Report, during: During) -> Cached:
     with StopSignals(report) as signals:
         with during("Loading the base"):
             family = open_family(base, arithmetic(completed.compute), completed.compute)
-        _, found = framer_of(completed, family, source, report, during, lambda: signals.received is not None)
+        _, found = framer_of(
+            completed, family, source, order, pairs, report, during, lambda: signals.received is not None
+        )
     assert found is not None, "it was asked for"
     return Cached(
         folder=root_of(completed.data),

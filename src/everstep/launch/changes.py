@@ -27,6 +27,9 @@ FIXED = {
     "data.held_out_pairs": "pairs held out so far would be trained on",
 }
 
+# What an epoch in buckets is planned by, besides the seed and the pairs.
+PLANNED_BY = {"data.shape", "data.resolution", "optim.batch_size"}
+
 # What is assigned when other pairs are meant: the data may then differ from what the version was trained on.
 PAIRS = {"data", "data.path", "data.bad_pairs", "data.resolution"}
 
@@ -123,6 +126,17 @@ def describe(found: Changes) -> str:
     width = max(len(key) for key in found)
     lines = (f"  {key:<{width}}  {_plain(a)} -> {_plain(b)}" for key, (a, b) in found.items())
     return "\n".join(lines)
+
+
+def said_of_order(config: Config, found: Changes) -> str | None:
+    """What changes mean for which pairs come when: in buckets that follows from more than the seed."""
+    is_or_was = "buckets" in (config.data.shape, *found.get("data.shape", ()))
+    if not is_or_was or not found.keys() & PLANNED_BY:
+        return None
+    return (
+        "Which pairs come when is planned anew from here on, so of the epoch that is under way some may come twice and "
+        "some not at all; from the next one on each has its turn."
+    )
 
 
 def _plain(value: Any) -> str:

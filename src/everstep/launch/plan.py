@@ -14,7 +14,7 @@ from everstep.launch.inputs import Inputs, inputs_within, new_inputs
 from everstep.launch.space import Space, plan_space
 from everstep.launch.step_memory import StepMemory, step_memory
 from everstep.launch.undo import has_begun
-from everstep.train.ready import pairs_of
+from everstep.train.ready import order_of, pairs_of
 from everstep.versions import Run, Version
 
 
@@ -34,6 +34,7 @@ class Plan:
     epochs: float
     training_pairs: int
     held_out_pairs: int
+    shapes: str | None  # that pictures are trained in, in words; None where all are squares
     versions: int | None  # still to be made; None where the clock decides
     space: Space | None
     slots: int | None  # of the snapshots' memory; None where there is no room, or none is wanted
@@ -59,6 +60,7 @@ def plan(folder: Path, config: Config, report: Report) -> Plan:
     pairs = pairs_of(completed, source, version)
     if not pairs.training:
         raise UserError(f"{completed.data.path} leaves no pair to train on: {source.description}.")
+    order = order_of(completed, source, base, pairs)
     space = plan_space(folder, completed, base, version)
     per_step = completed.optim.images_per_step
     seen, step = (0, 0) if version is None else (version.images_seen, version.step)
@@ -79,9 +81,10 @@ def plan(folder: Path, config: Config, report: Report) -> Plan:
         steps=completed.optim.max_steps,
         images_per_step=per_step,
         images_seen=images,
-        epochs=images / len(pairs.training),
+        epochs=images / order.epoch_examples,
         training_pairs=len(pairs.training),
         held_out_pairs=len(pairs.held_out),
+        shapes=order.sentence(),
         versions=None if space is None else space.forecast.count,
         space=space,
         slots=slots,

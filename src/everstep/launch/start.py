@@ -20,14 +20,14 @@ from everstep.keeping.origin import Keeping, Origin
 from everstep.keeping.remnants import say_forgotten
 from everstep.keeping.settings import Settings
 from everstep.launch.about import about
-from everstep.launch.changes import Differing, accepts_other_data, agreed, changed, describe
+from everstep.launch.changes import Differing, accepts_other_data, agreed, changed, describe, said_of_order
 from everstep.launch.inputs import PLACES, Inputs, new_inputs
 from everstep.launch.processors import limit_threads
 from everstep.launch.space import plan_space
 from everstep.launch.undo import Undo, has_begun
 from everstep.places import as_word
 from everstep.train.progress import Reporter
-from everstep.train.ready import Ready, check_origin, pairs_of
+from everstep.train.ready import Ready, check_origin, order_of, pairs_of
 from everstep.train.retiring import retiring
 from everstep.train.waiting import Waiting
 from everstep.units import size
@@ -148,6 +148,8 @@ def _mended(start: Start, undo: Undo, held: ExitStack, reporter: Reporter) -> in
             run.replace_hparams(written)
         if said := pairs_of(config, source, None).sentence():
             reporter.say(said)
+    if said := order_of(config, source, inputs.base, pairs_of(config, source, version)).sentence():
+        reporter.say(said)
     ready = Ready(run, config, inputs.base, base_digest, source, version, parent)
     return _kept(ready, start.spec is not None, undo, reporter) if IS_POSSIBLE else _trainer(ready, reporter)
 
@@ -227,6 +229,8 @@ def _record(start: Start, version: Version, changes: Changes, reporter: Reporter
         )
     if asked:
         reporter.say(f"{run.name}: changed on purpose\n{describe(asked)}")
+    if said := said_of_order(start.config, changes):
+        reporter.say(said)
     if (written := dump(start.config)) != run.layout.hparams.read_text():
         run.replace_hparams(written)
 

@@ -85,13 +85,16 @@ class BaseFolder:
             )
         return side * self.vae_factor()
 
+    def step(self) -> int:
+        """What both sides of a picture, in pixels, have to be multiples of: the UNet halves its latents evenly."""
+        return int(self.vae_factor() * 2 ** (len(self.config("unet")["block_out_channels"]) - 1))
+
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """Channels, height and width of the latents of a square picture.
 
         Raises: UserError if the UNet cannot halve them evenly.
         """
-        unet = self.config("unet")
-        step = self.vae_factor() * 2 ** (len(unet["block_out_channels"]) - 1)
+        step = self.step()
         if resolution % step:
             nearest = max(step, round(resolution / step) * step)
             raise UserError(
@@ -99,7 +102,7 @@ class BaseFolder:
                 f"Nothing was started. --data.resolution {nearest} is the nearest."
             )
         side = resolution // self.vae_factor()
-        return int(unet["in_channels"]), side, side
+        return int(self.config("unet")["in_channels"]), side, side
 
     def loaded_files(self) -> list[Path]:
         """Everything that a training reads, in the order in which it is digested."""

@@ -3,7 +3,7 @@
 Uses the base's encoders. Knows nothing of the loop.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from torch import Tensor
 from everstep.config.policy import framing
 from everstep.config.schema import Config, Data
 from everstep.contracts import During, PairSource, Report
-from everstep.data import Framer
-from everstep.encoded.framer import CachedFramer, open_shelves, text_key
+from everstep.data import Framer, Split
+from everstep.data.sequence import Order
+from everstep.encoded.framer import CachedFramer, Job, Size, open_shelves, text_key
 from everstep.errors import DiskFull, NotCommitted, UserError
+from everstep.evaluation.examples import seen_of
 from everstep.models.family import Family
 from everstep.places import NO_ROOM, cache_folder, spelled
 from everstep.train.filling import ELSEWHERE, FamilyEncoders, fill, jobs_of, keys_of, prompts_of
@@ -55,6 +57,8 @@ def framer_of(
     config: Config,
     family: Family,
     source: PairSource,
+    order: Order,
+    pairs: Split,
     report: Report,
     during: During,
     is_stopped: Callable[[], bool] = lambda: False,
@@ -76,8 +80,9 @@ def framer_of(
         with during("Opening the cache"):
             shelves = open_shelves(folder, how, family.encoders(), report)
             framer = CachedFramer(source, how, shelves, FamilyEncoders(family))
-        made = fill(framer, family, config, report, during, is_stopped) if is_ahead else 0
-        cache = Cache(framer, made, _root(framer, config))
+            jobs = jobs_of(source, _looked_at(order, pairs), config.data.flip_probability)
+        made = fill(framer, family, jobs, config.data, report, during, is_stopped) if is_ahead else 0
+        cache = Cache(framer, made, _root(framer, jobs))
     except OSError as error:
         raise _no_place(folder, error) from None
     if is_ahead:
@@ -92,11 +97,15 @@ def _embedding(framer: CachedFramer, family: Family, prompt: str) -> dict[str, T
     return {name: torch.from_numpy(array.copy()).to(compute.device, compute.dtype) for name, array in kept.items()}
 
 
-def _root(framer: CachedFramer, config: Config) -> str | None:
-    pairs = range(len(framer.source))
-    jobs = jobs_of(framer.source, pairs, config.data.flip_probability)
+def _looked_at(order: Order, pairs: Split) -> Iterable[tuple[int, Size]]:
+    """All pairs with the sizes that they are looked at in: scores look at squares."""
+    squares = (*pairs.held_out, *seen_of(pairs.held_out, pairs.training))
+    return dict.fromkeys([*order.trained(), *((pair, None) for pair in squares)])
+
+
+def _root(framer: CachedFramer, jobs: Sequence[Job]) -> str | None:
     latents, conditions = keys_of(framer, jobs)
-    texts = [text_key(prompt) for prompt in prompts_of(framer.source, pairs)]
+    texts = [text_key(prompt) for prompt in prompts_of(framer.source, range(len(framer.source)))]
     of_shelves = zip(framer.shelves, (latents, conditions, texts), strict=True)
     roots = [shelf.root(keys) for shelf, keys in of_shelves]
     return None if None in roots else f"xxh3-128:{xxhash.xxh3_128_hexdigest(repr(roots).encode())}"

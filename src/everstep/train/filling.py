@@ -4,10 +4,11 @@ Uses the base's encoders. Whatever was made until a kill is there at the next st
 """
 
 import contextlib
+import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from everstep.config.schema import Config, Data
-from everstep.contracts import During, PairSource, Report, Uint8Array, Which
+from everstep.config.schema import Data
+from everstep.contracts import During, PairSource, Report, Uint8Array
 from everstep.data import Framed
-from everstep.encoded.framer import CachedFramer, condition_key, latents_key, text_key
+from everstep.encoded.framer import CachedFramer, Job, Size, condition_key, latents_key, text_key
 from everstep.encoded.records import pack
 from everstep.errors import EverstepError, ExitCode, UserError
 from everstep.models.family import Family
@@ -78,21 +79,16 @@ def _kept(tensor: Tensor) -> tuple[str, Any]:
 # --- what there is to do --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One picture to be encoded, with one of its conditions."""
+def jobs_of(source: PairSource, wanted: Iterable[tuple[int, Size]], flip_probability: float) -> list[Job]:
+    """All that a training may ask for.
 
-    pair: int
-    condition: int
-    is_flipped: bool
-
-
-def jobs_of(source: PairSource, pairs: Sequence[int], flip_probability: float) -> list[Job]:
-    """All that a training may ask for: what is held out is never mirrored, but may be trained on by another run."""
+    Args:
+        wanted: pairs with the sizes that they are looked at in.
+    """
     flips = [False, True] if flip_probability > 0 else [False]
     return [
-        Job(pair, condition, is_flipped)
-        for pair in pairs
+        Job(pair, condition, is_flipped, size)
+        for pair, size in wanted
         for condition in range(len(source.contents(pair).conditions))
         for is_flipped in flips
     ]
@@ -105,9 +101,9 @@ def prompts_of(source: PairSource, pairs: Sequence[int]) -> list[str]:
 
 def keys_of(framer: CachedFramer, jobs: Sequence[Job]) -> tuple[list[bytes], list[bytes]]:
     told = [framer.source.contents(job.pair) for job in jobs]
-    latents = [latents_key(contents, job.is_flipped) for contents, job in zip(told, jobs, strict=True)]
+    latents = [latents_key(contents, job.is_flipped, job.size) for contents, job in zip(told, jobs, strict=True)]
     pairs = zip(told, jobs, strict=True)
-    return latents, [condition_key(contents, job.condition, job.is_flipped) for contents, job in pairs]
+    return latents, [condition_key(contents, job.condition, job.is_flipped, job.size) for contents, job in pairs]
 
 
 # --- filling ----------------------------------------------------------------------------------------------
@@ -130,11 +126,10 @@ class Need:
         )
 
 
-def need_of(framer: CachedFramer, config: Config) -> Need:
-    """What is missing. Encodes one picture and one prompt to weigh them. Raises: UserError; OSError."""
+def need_of(framer: CachedFramer, jobs: Sequence[Job]) -> Need:
+    """What is missing. Encodes some pictures and a prompt to weigh them. Raises: UserError; OSError."""
     source, shelves = framer.source, framer.shelves
-    pairs = range(len(source))
-    jobs, prompts = jobs_of(source, pairs, config.data.flip_probability), prompts_of(source, pairs)
+    prompts = prompts_of(source, range(len(source)))
     latents, conditions = keys_of(framer, jobs)
     places = sorted({*shelves.latents.missing(latents), *shelves.conditions.missing(conditions)})
     texts = [text_key(prompt) for prompt in prompts]
@@ -153,13 +148,16 @@ def need_of(framer: CachedFramer, config: Config) -> Need:
 
 def _weigh(framer: CachedFramer, jobs: Sequence[Job]) -> int:
     """Bytes of these, which are kept at once."""
-    return sum(len(latents) + len(outline) for job in jobs for latents, outline in _encode(framer, [job]))
+    return sum(
+        len(latents) + len(outline) for job in jobs for latents, outline in framer.keep([job], [framer.framed(job)])
+    )
 
 
 def fill(
     framer: CachedFramer,
     family: Family,
-    config: Config,
+    jobs: Sequence[Job],
+    data: Data,
     report: Report,
     during: During,
     is_stopped: Callable[[], bool],
@@ -172,13 +170,13 @@ def fill(
         for shelf in framer.shelves:
             shelf.look_again()
         with during("Looking for what is cached"):
-            need = need_of(framer, config)
+            need = need_of(framer, jobs)
         if need.jobs or need.prompts:
             folder = framer.shelves.latents.folder.parent
             _check_room(need, folder)
             report(need.sentence(folder))
             try:
-                _fill_pictures(framer, family, need.jobs, config.data, during, is_stopped)
+                _fill_pictures(framer, family, need.jobs, data, during, is_stopped)
                 _fill_prompts(framer, need.prompts, during, is_stopped)
             except BaseException:
                 for shelf in framer.shelves:
@@ -206,7 +204,7 @@ def _fill_pictures(
         with during("Caching pictures", "pictures") as said:
             done = 0
             for group, framed in _read_ahead(framer, jobs, together, max(data.workers, os.cpu_count() or 1)):
-                _keep(framer, group, framed)
+                framer.keep(group, framed)
                 done += len(group)
                 said(done, len(jobs))
                 if is_stopped():
@@ -217,6 +215,13 @@ def _fill_pictures(
         framer.encoders = one_by_one
 
 
+def _groups(jobs: Sequence[Job], together: int) -> Iterator[list[Job]]:
+    """Of one size each."""
+    for _, alike in itertools.groupby(sorted(jobs, key=lambda job: job.size or (0, 0)), key=lambda job: job.size):
+        while group := list(itertools.islice(alike, together)):
+            yield group
+
+
 def _read_ahead(
     framer: CachedFramer, jobs: list[Job], together: int, workers: int
 ) -> Iterator[tuple[list[Job], list[Framed]]]:
@@ -224,9 +229,8 @@ def _read_ahead(
     ahead: deque[tuple[list[Job], list[Future[Framed]]]] = deque()
     pool = ThreadPoolExecutor(workers, "everstep-cache")
     try:
-        for first in range(0, len(jobs), together):
-            group = jobs[first : first + together]
-            ahead.append((group, [pool.submit(_framed, framer, job) for job in group]))
+        for group in _groups(jobs, together):
+            ahead.append((group, [pool.submit(framer.framed, job) for job in group]))
             if len(ahead) > AHEAD:
                 ready, futures = ahead.popleft()
                 yield ready, [future.result() for future in futures]
@@ -234,20 +238,6 @@ def _read_ahead(
             yield ready, [future.result() for future in futures]
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _framed(framer: CachedFramer, job: Job) -> Framed:
-    count = len(framer.source.contents(job.pair).conditions)
-    return framer(job.pair, Which(condition=(job.condition + 0.5) / count), is_flipped=job.is_flipped)
-
-
-def _encode(framer: CachedFramer, jobs: list[Job]) -> list[tuple[bytes, bytes]]:
-    return _keep(framer, jobs, [_framed(framer, job) for job in jobs])
-
-
-def _keep(framer: CachedFramer, jobs: list[Job], framed: list[Framed]) -> list[tuple[bytes, bytes]]:
-    told = [framer.source.contents(job.pair) for job in jobs]
-    return framer.keep(told, [job.condition for job in jobs], [job.is_flipped for job in jobs], framed)
 
 
 def _fill_prompts(framer: CachedFramer, prompts: list[str], during: During, is_stopped: Callable[[], bool]) -> None:

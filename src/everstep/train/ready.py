@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from everstep.config import Config
 from everstep.contracts import Changes, Counted, During, ParentRef, Report
-from everstep.data import Source, Split, open_source, split, split_as
+from everstep.data import BucketOrder, Order, Source, Split, SquareOrder, open_source, split, split_as
+from everstep.data.buckets import shapes_of
 from everstep.errors import UserError
 from everstep.models.base import BaseFolder, differing_files
 from everstep.places import as_word
@@ -33,7 +34,14 @@ def open_data(config: Config, report: Report, during: During = untold) -> Source
     """Open and check the pairs. Raises: UserError listing every pair that cannot be used."""
     data = config.data
     with during("Checking the pairs", "pictures") as said:
-        return open_source(data.path, data.resolution, data.bad_pairs, report=report, progress=said)
+        return open_source(
+            data.path,
+            data.resolution,
+            data.bad_pairs,
+            report=report,
+            progress=said,
+            is_square=data.shape == "square",
+        )
 
 
 def check_origin(version: Version, base: BaseFolder, source: Source, accepts_data: bool) -> Changes:
@@ -71,3 +79,13 @@ def pairs_of(config: Config, source: Source, version: Version | None) -> Split:
     if version is None:
         return split(source, config.data.held_out_pairs, looks=source.looks())
     return split_as(source, config.data.held_out_pairs, version.manifest["data"])
+
+
+def order_of(config: Config, source: Source, base: BaseFolder, pairs: Split) -> Order:
+    """Which pairs come when, and in which shape; of settings with nothing left open."""
+    data, optim = config.data, config.optim
+    if data.shape == "square":
+        return SquareOrder(pairs.training, optim.seed, optim.batch_size)
+    assert data.resolution is not None, "the base's own, once it is known"
+    shapes = shapes_of(data.resolution, base.step())
+    return BucketOrder(pairs.training, source.sizes(), shapes, optim.seed, optim.batch_size)

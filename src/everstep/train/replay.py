@@ -30,7 +30,7 @@ from everstep.train.metrics import Measured
 from everstep.train.optim import kept_numbers, put_numbers
 from everstep.train.progress import Progress, Reporter
 from everstep.train.rate import Rate
-from everstep.train.ready import Ready, pairs_of
+from everstep.train.ready import Ready, order_of, pairs_of
 from everstep.train.receipt import other_arithmetic, other_libraries
 from everstep.train.replay_records import recorded_steps
 from everstep.train.replay_route import Leg, Route
@@ -186,9 +186,11 @@ def _go_on(ready: Ready, family: Family, before: TrainState) -> TrainState:
 def _train(leg: Leg, family: Family, state: TrainState, course: _Course) -> list[Measured]:
     ready, measured = leg.ready, list[Measured]()
     source = PatientSource(ready.source, course.reporter.say)
-    framer, _ = framer_of(ready.config, family, source, course.reporter.say, course.reporter.during, may_fill=False)
     pairs = pairs_of(ready.config, ready.source, ready.version)
-    batches = batches_of(ready, framer, source.is_stopped, family, state, pairs)
+    order = order_of(ready.config, ready.source, ready.base, pairs)
+    said, during = course.reporter.say, course.reporter.during
+    framer, _ = framer_of(ready.config, family, source, order, pairs, said, during, may_fill=False)
+    batches = batches_of(ready, framer, order, source.is_stopped, family, state, pairs)
     forward = family.compiled(state.controlnet)
     try:
         while state.step < leg.until.step:

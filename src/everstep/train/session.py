@@ -18,6 +18,7 @@ from everstep.config import dump
 from everstep.config.schema import Optim
 from everstep.contracts import ExampleSettings, ParentRef, Reason
 from everstep.data import BatchStream, Framer, PatientSource, Split
+from everstep.data.sequence import Order
 from everstep.errors import DamageFound, DataUnreadable, ExitCode, NotCommitted, NotFinite, UserError
 from everstep.evaluation.allowance import Allowance
 from everstep.evaluation.scorer import Scorer, example_settings
@@ -44,7 +45,7 @@ from everstep.train.metrics import Metrics
 from everstep.train.moments import as_taken, take_moments
 from everstep.train.optim import make_optimizer
 from everstep.train.progress import Reporter
-from everstep.train.ready import Ready, pairs_of
+from everstep.train.ready import Ready, order_of, pairs_of
 from everstep.train.receipt import receipt
 from everstep.train.retiring import retiring
 from everstep.train.state import TrainState, seed_process
@@ -88,12 +89,13 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
             link.listen()
         return signals.received is not None
 
-    framer, cache = framer_of(ready.config, family, source, reporter.say, reporter.during, is_stopped)
+    pairs = pairs_of(ready.config, ready.source, ready.version)
+    order = order_of(ready.config, ready.source, ready.base, pairs)
+    framer, cache = framer_of(ready.config, family, source, order, pairs, reporter.say, reporter.during, is_stopped)
     with reporter.during("Building the ControlNet"):
         state, origin = state_of(ready, family)
         if ready.version is None:
             _refuse_sick_start(ready, state)
-    pairs = pairs_of(ready.config, ready.source, ready.version)
     making = _making(ready, version_facts(ready, family, state.controlnet, pairs, origin, cache), reporter)
     saver = Saver(making, state, ready.version, ready.parent or origin, link)
     if link is not None:
@@ -105,7 +107,7 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
     boards, scales_losses = _boards(ready, reporter), state.scaler.is_enabled()
     metrics = Metrics(ready.run.layout.records, state.step, reporter.say, scales_losses, boards)
     closing.callback(metrics.close)
-    batches = batches_of(ready, framer, source.is_stopped, family, state, pairs)
+    batches = batches_of(ready, framer, order, source.is_stopped, family, state, pairs)
     closing.callback(batches.close)
     closing.callback(source.close)  # before the batches', whose threads may wait for it
     scorer = _scorer(ready, family, framer, pairs, batches.settings, reporter)
@@ -258,7 +260,13 @@ def _is_asked_to_stop(ready: Ready) -> bool:
 
 
 def batches_of(
-    ready: Ready, framer: Framer, is_stopped: Callable[[], bool], family: Family, state: TrainState, pairs: Split
+    ready: Ready,
+    framer: Framer,
+    order: Order,
+    is_stopped: Callable[[], bool],
+    family: Family,
+    state: TrainState,
+    pairs: Split,
 ) -> BatchStream:
     """Batches from the example on that the state has come to."""
     return BatchStream(
@@ -269,6 +277,7 @@ def batches_of(
         settings=example_settings(ready.config, family),
         workers=ready.config.data.workers,
         is_stopped=is_stopped,
+        order=order,
     )
 
 

@@ -26,8 +26,7 @@ def take_step(optim: Optim, family: Family, forward: Any, state: TrainState, bat
     """
     rate = learning_rate(state.step, optim)
     set_learning_rate(state.optimizer, rate)
-    first_example = state.images_seen
-    loss = _accumulate(optim, family, forward, state, batches)
+    first_example, loss = _accumulate(optim, family, forward, state, batches)
     norm, scales = None, _loss_scale(state)
     if optim.max_grad_norm is not None:
         state.scaler.unscale_(state.optimizer)
@@ -50,11 +49,16 @@ def _loss_scale(state: TrainState) -> list[Tensor]:
     return [] if scale is None else [scale.reshape(()).clone()]
 
 
-def _accumulate(optim: Optim, family: Family, forward: Any, state: TrainState, batches: Iterator[Batch]) -> Tensor:
-    """Forward and backward of all passes of a step; returns their mean loss, still on the device."""
+def _accumulate(
+    optim: Optim, family: Family, forward: Any, state: TrainState, batches: Iterator[Batch]
+) -> tuple[int, Tensor]:
+    """Forward and backward of all passes of a step; returns its first example, and their mean loss on the device."""
     losses: list[Tensor] = []
+    first_examples: list[int] = []
     for _ in range(optim.accumulation_steps):
-        loss = objective.loss(family, forward, next(batches), optim.min_snr_gamma)
+        batch = next(batches)
+        first_examples.append(batch.first_example)
+        loss = objective.loss(family, forward, batch, optim.min_snr_gamma)
         state.scaler.scale(loss / optim.accumulation_steps).backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
-    return torch.stack(losses).mean()
+    return first_examples[0], torch.stack(losses).mean()

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import xxhash
 from PIL import Image
 
-from everstep.contracts import Contents, Pair, Which
+from everstep.contracts import Contents, Int64Array, Pair, Which
 from everstep.data.framing import FIRST
 from everstep.data.layouts.folder import Listed
 
@@ -163,6 +163,9 @@ class CircleSource:
     def looks(self) -> None:
         """Each is drawn by itself."""
         return None
+
+    def sizes(self) -> Int64Array:
+        return np.full((NUM_CIRCLES, 2), self.resolution, dtype=np.int64)
 
     def __len__(self) -> int:
         return NUM_CIRCLES

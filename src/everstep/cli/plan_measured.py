@@ -186,8 +186,8 @@ def _cache(cost: CacheCost, images: int) -> str:
 
 
 def _failed(found: Measured) -> str:
-    why = "memory ran out" if found.is_out_of_memory else "it failed"
-    return f"{why} {found.failed_in}: {(found.failed or '').rstrip('.')}. A training would end there too"
+    """in a step: memory ran out (CUDA out of memory ...). A training would most likely end there too."""
+    return f"{found.failed_in}: {(found.failed or '').rstrip('.')}. A training would most likely end there too"
 
 
 def _fitting(told: Told) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from everstep.config import Config
 from everstep.contracts import Counted, During, ParentRef
-from everstep.errors import EverstepError, UserError
+from everstep.errors import EverstepError, ExitCode, UserError
 from everstep.keeping.channel import Channel, Gone
 from everstep.keeping.child import Child, fork
 from everstep.launch.apart import run_apart
@@ -45,11 +45,20 @@ DOING = {
 }
 
 
+class Stopped(EverstepError):
+    """A signal ended the measuring."""
+
+    exit_code = ExitCode.STOPPED
+
+    def __init__(self) -> None:
+        super().__init__("Stopped measuring; nothing of it is left.")
+
+
 def measure(opened: Opened, during: During) -> Measured:
     """Train a few steps apart from everything, evaluate, write a version, and remove all of it again.
 
-    Raises: UserError where the training refuses to begin, as `train` would. Crash: a hidden folder, which the next
-        plan removes; the process that measures ends with this one.
+    Raises: UserError where the training refuses to begin, as `train` would; Stopped.
+    Crash: a hidden folder, which the next plan removes; the process that measures ends with this one.
     """
     found = Measured()
     with ExitStack() as held, _interruptible():
@@ -115,8 +124,8 @@ def _ended(child: Child) -> int:
 
 def _death(code: int) -> str:
     if code == -signal.SIGKILL:
-        return "it was killed, which the system does where memory is out"
-    return f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"it ended with code {code}"
+        return "killed, as the system does where memory runs out"
+    return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 
 class _Shown:
@@ -161,8 +170,7 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("Stopped measuring; nothing of it is left.", file=sys.stderr)
-        raise
+        raise Stopped from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -174,9 +182,7 @@ def _interruptible() -> Iterator[None]:
 def _measure(opened: Opened, run: Run, channel: Channel, parent: int) -> int:
     """Returns 0 if everything was measured."""
     _end_with(parent)
-    with (run.layout.records / "said.txt").open("w") as file:  # what libraries say of a training that is none
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    _say_into(run.layout.records / "said.txt")
     config = opened.inputs.config
     limit_threads(config.compute.threads)
     try:
@@ -195,8 +201,10 @@ def _measure(opened: Opened, run: Run, channel: Channel, parent: int) -> int:
         from everstep.evaluation.pictures.draw import is_out_of_memory
 
         traceback.print_exc()
-        why = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        channel.send("failed", why=why, is_out_of_memory=is_out_of_memory(error))
+        is_out, what = is_out_of_memory(error), type(error).__name__
+        said = next(iter(str(error).strip().splitlines()), "")
+        why = f"memory ran out ({said or what})" if is_out else f"{what}: {said}" if said else what
+        channel.send("failed", why=why, is_out_of_memory=is_out)
         return 1
 
 
@@ -208,6 +216,13 @@ def _ready(opened: Opened, run: Run, channel: Channel) -> Ready:
     digest = base_digest_of(base, version, lambda done, total: channel.send("count", done=done, total=total))
     channel.send("end")
     return Ready(run, config, base, digest, opened.inputs.source, version, parent)
+
+
+def _say_into(path: Path) -> None:
+    """What libraries say, and traces, are of a training that is none."""
+    sys.stdout = sys.stderr = path.open("w")  # to the end of this process
+    for descriptor in (1, 2):
+        os.dup2(sys.stderr.fileno(), descriptor)
 
 
 def _end_with(parent: int) -> None:

@@ -59,7 +59,7 @@ class Told:
         if room is None:
             return []
         of = self.config, opened.inputs.base, opened.start, room
-        measured = short_of(*of) if self.found.is_out_of_memory else self.found.peaks_bytes.get("step")
+        measured = short_of(*of) if self.found.is_out_of_memory else self.peak_bytes or None
         return switches(*of, measured)
 
     def cache(self) -> CacheCost | None:

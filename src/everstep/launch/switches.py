@@ -13,6 +13,7 @@ from everstep.config import Config
 from everstep.errors import EverstepError
 from everstep.launch.step_memory import device_of, item_bytes, step_memory
 from everstep.models.base import BaseFolder
+from everstep.models.controls import new_shapes
 
 SHOWN = 3
 SLACK = 0.05  # where memory ran out, nobody knows how much was missing: at least this share
@@ -42,7 +43,11 @@ def switches(
         return []
     more_bytes = 0 if measured_bytes is None else measured_bytes - now.peak_bytes
     found, kinds = list[Switch](), set[tuple[str, ...]]()
-    for changes in _in_order(config, base, start):
+    order = list(_in_order(config, base, start))
+    least = step_memory(_with(config, order[-1]), base, start) if order else None
+    if least is None or least.peak_bytes + more_bytes > room_bytes:
+        return []
+    for changes in order:
         kind = tuple(changes)
         if any(set(smaller) <= set(kind) for smaller in kinds):  # less of the same was enough
             continue
@@ -80,10 +85,18 @@ def _ladder(config: Config, base: BaseFolder, start: Path | None) -> Iterator[Se
     yield [{}, *_smaller_batches(optim.batch_size, optim.accumulation_steps)]  # as many images in a step
     if item_bytes(config.compute, device_of(config.compute)) > 2:
         yield [{}, {"compute.precision": "bf16"}]
-    sizes = [size for size in SMALLER if size in base.row.sizes and optim.control == "full"]
-    if sizes and start is None:
-        yield [{}, *({"optim.control": size} for size in sizes)]
+    if start is None and optim.control == "full":
+        yield [{}, *({"optim.control": size} for size in SMALLER if _has_place(size, base))]
     yield [{}, *({"data.resolution": side} for side in _smaller_sides(config.data.resolution or 0, base))]
+
+
+def _has_place(control: str, base: BaseFolder) -> bool:
+    if control not in base.row.sizes:
+        return False
+    try:
+        return new_shapes(base, control) is not None
+    except EverstepError:
+        return False
 
 
 def _smaller_batches(batch: int, accumulation: int) -> Iterator[Changes]:

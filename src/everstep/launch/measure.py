@@ -21,6 +21,7 @@ from everstep.contracts import Counted, During, ParentRef
 from everstep.errors import EverstepError, ExitCode, UserError
 from everstep.keeping.channel import Channel, Gone
 from everstep.keeping.child import Child, fork
+from everstep.keeping.keeper import IS_POSSIBLE
 from everstep.launch.apart import run_apart
 from everstep.launch.plan import Opened
 from everstep.launch.processors import limit_threads
@@ -61,6 +62,9 @@ def measure(opened: Opened, during: During) -> Measured:
     Crash: a hidden folder, which the next plan removes; the process that measures ends with this one.
     """
     found = Measured()
+    if not IS_POSSIBLE:
+        found.left_out.append("nothing was measured: that needs Linux")
+        return found
     with ExitStack() as held, _interruptible():
         if opened.version is not None:
             held.enter_context(reading(opened.version.path))

@@ -153,13 +153,14 @@ def test_memory_that_runs_out_is_told_with_the_switches_that_help(
     found = told["measured"]
     assert isinstance(found, dict)
     assert (found["failed_in"], found["is_out_of_memory"], found["steps"]) == ("in a step", True, None)
-    assert "memory ran out" in found["failed"]
+    assert found["failed"] == "memory ran out"
+    assert "can't allocate memory" in found["error"]
     assert (told["fits"], told["fits_disk"], told["fits_memory"]) == (False, True, False)
     first, *_ = told["switches"]  # type: ignore[misc]
     assert "--compute.gradient-checkpointing" in first["words"] or "--optim.batch-size" in first["words"]
     shown = everstep("plan", *wide)
     assert shown.code == 1
-    assert "in a step: memory ran out" in shown.out
+    assert "failed     in a step: memory ran out. A training" in shown.out
     assert f"fits with  {first['words']}: " in shown.out
     assert left(workplace) == []
 
@@ -170,7 +171,7 @@ def test_a_switch_is_taken_as_it_is_told(
     need = planned(everstep, *wide, "--quick")["memory"]["peak_bytes"]  # type: ignore[index]
     monkeypatch.setattr("everstep.launch.plan.available_bytes", lambda: round(need * 0.9))
     told = planned(everstep, *wide, code=1)
-    assert "out of its memory" in told["measured"]["left_out"][0]  # type: ignore[index]
+    assert "more memory than this machine has" in told["measured"]["left_out"][0]  # type: ignore[index]
     assert told["switches"]
     for switch in told["switches"]:  # type: ignore[attr-defined]
         again = planned(everstep, *wide, *switch["words"].split(), "--quick")

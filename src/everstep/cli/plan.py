@@ -69,7 +69,7 @@ def _measured(found: Plan, opened: Opened) -> Measured:
     if found.space is not None and not found.space.fits:
         return Measured(left_out=["nothing was measured: a version does not fit on the disk"])
     if found.lacking_bytes:
-        return Measured(left_out=["nothing was measured: it would press this machine out of its memory"])
+        return Measured(left_out=["nothing was measured: it would take more memory than this machine has to spare"])
     return measure(opened, beside)
 
 

@@ -1,5 +1,6 @@
 """What `everstep plan` measured, in words and as JSON."""
 
+import resource
 from dataclasses import asdict
 from typing import Any
 
@@ -32,7 +33,12 @@ class Told:
     def room_bytes(self) -> int | None:
         """What there is for the training: of the GPU where it computes on one."""
         built = self.found.built
-        return self.plan.available_bytes if built is None or built.room_bytes is None else built.room_bytes
+        if built is not None and built.room_bytes is not None:
+            return built.room_bytes
+        limits = [resource.getrlimit(limit)[0] for limit in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+        known = [limit for limit in limits if limit != resource.RLIM_INFINITY]
+        known += [] if self.plan.available_bytes is None else [self.plan.available_bytes]
+        return min(known, default=None)
 
     @property
     def peak_bytes(self) -> int:
@@ -186,7 +192,7 @@ def _cache(cost: CacheCost, images: int) -> str:
 
 
 def _failed(found: Measured) -> str:
-    """in a step: memory ran out (CUDA out of memory ...). A training would most likely end there too."""
+    """in a step: memory ran out. A training would most likely end there too."""
     return f"{found.failed_in}: {(found.failed or '').rstrip('.')}. A training would most likely end there too"
 
 
@@ -230,6 +236,7 @@ def row(told: Told) -> dict[str, Any]:
         "cache": None if cache is None else asdict(cache),
         "left_out": found.left_out,
         "failed": found.failed,
+        "error": found.error,
         "failed_in": found.failed_in,
         "is_out_of_memory": found.is_out_of_memory,
     }

@@ -105,7 +105,8 @@ def _heard(opened: Opened, run: Run, found: Measured, during: During) -> None:
                 elif kind == "refused":
                     refusal = message["why"]
                 elif kind == "failed":
-                    found.failed, found.is_out_of_memory = message["why"], message["is_out_of_memory"]
+                    found.failed, found.error = message["why"], message["error"]
+                    found.is_out_of_memory = message["is_out_of_memory"]
                 else:
                     shown.hear(kind, message)
     finally:
@@ -205,10 +206,9 @@ def _measure(opened: Opened, run: Run, channel: Channel, parent: int) -> int:
         from everstep.evaluation.pictures.draw import is_out_of_memory
 
         traceback.print_exc()
-        is_out, what = is_out_of_memory(error), type(error).__name__
-        said = next(iter(str(error).strip().splitlines()), "")
-        why = f"memory ran out ({said or what})" if is_out else f"{what}: {said}" if said else what
-        channel.send("failed", why=why, is_out_of_memory=is_out)
+        is_out = is_out_of_memory(error)
+        said = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}".removesuffix(": ")
+        channel.send("failed", why="memory ran out" if is_out else said, error=said, is_out_of_memory=is_out)
         return 1
 
 

@@ -109,6 +109,7 @@ class Measured:
     Args:
         left_out: what was not measured, and why.
         failed: how the measuring ended, where it did not come to its end; None otherwise.
+        error: the same in the words of whatever failed.
         failed_in: what was being done then.
         is_out_of_memory: whether that was for want of memory.
     """
@@ -121,6 +122,7 @@ class Measured:
     fed: list[Fed] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     failed: str | None = None
+    error: str | None = None
     failed_in: str | None = None
     is_out_of_memory: bool = False
 

@@ -114,6 +114,23 @@ def test_a_cache_is_told_from_what_was_encoded(everstep: Everstep, words: tuple[
     assert 0 < cache["share_of_step"] <= 1
 
 
+def test_what_would_take_too_long_is_left_out_or_told_from_its_beginning(
+    everstep: Everstep, words: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("EVALUATION_S", "LONG_STEP_S"):
+        monkeypatch.setattr(measuring, name, 0.0)
+    found = planned(everstep, *words)["measured"]
+    assert isinstance(found, dict)
+    steps, sheet, gain = found["left_out"]
+    assert (steps.startswith("the first step took "), found["steps"]["counted"]) == (True, 0)
+    assert sheet.startswith("the contact sheet, which would take about ")
+    assert gain.startswith("control gain was not measured to its end")
+    assert (found["evaluated"]["is_gain_whole"], found["evaluated"]["gain_s"] > 0) == (False, True)
+    assert found["finish"]["step_s"] >= found["steps"]["first_s"]
+    # Two pictures in two denoising steps with guidance, each of which is two forwards, of which training takes 2.5.
+    assert found["evaluated"]["pictures_s"] == pytest.approx(2 * 2 * 2 * found["steps"]["first_s"] / 4 / 2.5)
+
+
 def test_it_is_told_in_words(everstep: Everstep, words: tuple[object, ...]) -> None:
     ended = everstep("plan", *words)
     assert ended.code == 0, ended.out

@@ -12,16 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from everstep.cli.plan_measured import loader_sentence
 from everstep.contracts import Pair, Which
 from everstep.data.framing import FIRST
 from everstep.data.source import FolderSource
 from everstep.errors import UserError
 from everstep.launch.apart import run_apart
-from everstep.launch.finishing import Feeding
 from everstep.models.base import locate
 from everstep.train import measuring
-from everstep.train.measured import Fed
 from everstep.versions import Run
 from everstep.versions.layout import is_planned
 from program import Ended, Program
@@ -337,21 +334,3 @@ def test_a_loader_that_is_slow_is_told_with_the_workers_that_are_enough_or_that_
     assert rates[2] > rates[1]  # they wait side by side
     assert loader["enough_workers"] is None
     assert told["finish"]["step_s"] == pytest.approx(4 / rates[1])
-
-
-def test_the_loaders_sentence() -> None:
-    enough, most = Fed(4, 71.2), Fed(8, 40.4)
-    assert loader_sentence(Feeding(46.0, 38.0, 2, enough, enough)) == (
-        "the loader gives 38 images/s with data.workers 2, the step takes 46: data.workers 4 gives 71"
-    )
-    assert "no number of workers is enough, the most is 40 with data.workers 8" in loader_sentence(
-        Feeding(46.0, 38.0, 2, None, most)
-    )
-    assert loader_sentence(Feeding(4.6, 38.0, 2, Fed(2, 38.0), Fed(2, 38.0))).endswith("takes 4.6: it keeps up")
-
-
-@pytest.mark.parametrize(
-    ("workers", "cores", "counts"), [(2, 2, [2, 4]), (0, 2, [0, 1, 2, 4]), (3, 8, [3, 4, 8, 16]), (64, 4, [64])]
-)
-def test_more_workers_are_tried_than_are_set(workers: int, cores: int, counts: list[int]) -> None:
-    assert measuring.worker_counts(workers, cores) == counts

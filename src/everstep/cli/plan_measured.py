@@ -153,7 +153,7 @@ def loader_sentence(feeding: Feeding) -> str:
     given, wanted = _rate(feeding.given), _rate(feeding.wanted)
     said = f"the loader gives {given} images/s with data.workers {feeding.workers}, the step takes {wanted}"
     if not feeding.is_slow:
-        return f"{said}: it keeps up"
+        return f"{said}: it keeps up" + ("" if feeding.workers else ", but in turn with it; workers would meanwhile")
     if feeding.enough is not None:
         return f"{said}: data.workers {feeding.enough.workers} gives {_rate(feeding.enough.images_per_second)}"
     assert feeding.best is not None
@@ -184,7 +184,7 @@ def _cache(cost: CacheCost, images: int) -> str:
     Args:
         images: that are still to be trained on.
     """
-    more = ", more than this training has to look at" if images < cost.pictures else ""
+    more = f"; this training looks at only {images:,}" if images < cost.pictures else ""
     return (
         f"{cost.pictures:,} pictures and their captions, encoded once, are {size(cost.size_bytes)} and take about "
         f"{_seconds(cost.seconds)}{more}; encoding anew is {100 * cost.share_of_step:.0f} % of each step"

@@ -90,7 +90,8 @@ def test_only_the_files_of_the_table_name_torch(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["--help", "list a", "plan circles", "status a", "show a@0", "verify a", "train --help", "resume --help"]
+    "verb",
+    ["--help", "list a", "plan circles --quick", "status a", "show a@0", "verify a", "train --help", "resume --help"],
 )
 def test_verbs_that_only_look_do_not_load_torch(verb: str, tmp_path: Path) -> None:
     Run.create(tmp_path / "runs" / "a", dump(resolve(None, {})))

@@ -84,7 +84,7 @@ STEPS = (
 def test_a_step_takes_the_memory_that_was_told(case: Case, large_base: BaseOf, place: Path) -> None:
     """The most that the trainer has up to its second step, and of that the steps alone; no memory for snapshots."""
     line = ("--run", "a", *case.words(large_base(case.whole)), "--optim.max-steps", 3)
-    told = json.loads(everstep(place, "plan", *line, "--json").out)["memory"]
+    told = json.loads(everstep(place, "plan", *line, "--quick", "--json").out)["memory"]
     with training(place, *line, slots=()) as watched:
         watched.wait_for(lambda: step_of(place) >= 0)
         loading_bytes, watched.most_bytes = watched.most_bytes, 0

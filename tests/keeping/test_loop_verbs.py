@@ -227,5 +227,5 @@ def test_other_parts_than_before_are_one_sentence(tmp_path: Path, ended: Path) -
 
 
 def test_a_command_may_start_another_everstep(tmp_path: Path) -> None:
-    ended = keep(tmp_path, "--", *EVERSTEP, "plan", "circles", "--set", "optim.max_steps=10")
+    ended = keep(tmp_path, "--", *EVERSTEP, "plan", "circles", "--quick", "--set", "optim.max_steps=10")
     assert ended.returncode == 0, ended.stderr

@@ -357,7 +357,7 @@ def test_what_a_kill_left_goes_with_the_next(
     number: int, sd15: Path, pairs_folder: Path, tmp_path: Path, start: Callable[..., Program]
 ) -> None:
     path = one_file(sd15, tmp_path / "one.safetensors")
-    words = ("plan", "--base", path, "--data", pairs_folder, "--data.resolution", 16)
+    words = ("plan", "--quick", "--base", path, "--data", pairs_folder, "--data.resolution", 16)
     killed = start(*words, prepare=Killed(sd15, number))
     assert killed.wait(60) == -signal.SIGKILL, killed.output
     assert [name[:5] for name in left_there()] == [".new-"]
@@ -370,7 +370,7 @@ def test_two_starts_at_once_unpack_it_once(
     start: Callable[..., Program], sd15: Path, pairs_folder: Path, tmp_path: Path
 ) -> None:
     path = one_file(sd15, tmp_path / "one.safetensors")
-    words = ("plan", "--base", path, "--data", pairs_folder, "--data.resolution", 16)
+    words = ("plan", "--quick", "--base", path, "--data", pairs_folder, "--data.resolution", 16)
     both = [start(*words, prepare=Knows(sd15)) for _ in range(2)]
     assert [program.wait(60) for program in both] == [0, 0], [program.output for program in both]
     assert left_there() == [unpack(sd15, path).name]

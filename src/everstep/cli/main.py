@@ -21,7 +21,7 @@ VERBS = {
     "train": "Start a training, or go on with it: the same line starts and restarts.",
     "resume": "Go on with a run, with changes on purpose where --set says so.",
     "keep": "Start a program of your own under a keeper: everstep keep -- python loop.py.",
-    "plan": "What a training would be and take on the disk, without starting it.",
+    "plan": "What a training would be, and what it takes, measured without starting it.",
     "status": "Whether a run is alive, where it is, and what would be lost now.",
     "list": "The versions of a run.",
     "show": "One version whole: how it was made, and what is in it.",

@@ -5,15 +5,22 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from everstep.cli.printing import print_facts, print_json
+from everstep.cli.plan_measured import Told
+from everstep.cli.plan_measured import facts as measured_facts
+from everstep.cli.plan_measured import row as measured_row
+from everstep.cli.printing import beside, lines, print_json
 from everstep.cli.train import default_name
 from everstep.config import Config, resolve
 from everstep.errors import ExitCode, UserError
 from everstep.keeping.memory import SLOTS
-from everstep.launch.plan import Plan, plan
+from everstep.launch.measure import measure
+from everstep.launch.plan import Opened, Plan, plan
 from everstep.launch.space import Space
+from everstep.train.measured import Measured
 from everstep.units import size
 from everstep.versions import run_folder
+
+WIDTH = len("snapshots")  # of the names: what is measured stands under what was told before
 
 
 def plan_(
@@ -22,9 +29,10 @@ def plan_(
     run: str | None = None,
     set: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     settings: Annotated[Config | None, Parameter(name="*")] = None,
+    quick: Annotated[bool, Parameter(negative=())] = False,
     json: bool = False,
 ) -> int:
-    """What a training would be and take on the disk, without starting it; exit 1 if its first versions do not fit.
+    """What a training would be, and what it takes, measured at its real settings; exit 1 if it does not fit.
 
     Parameters
     ----------
@@ -34,20 +42,46 @@ def plan_(
         Name of the run, a folder in runs/; left out, the name of the data. One that is there is counted in.
     set
         key=value, any setting by its dotted name; may be given several times.
+    quick
+        Only what can be told in a second: nothing is loaded, trained or written.
     json
-        Print as JSON.
+        Print as JSON, with what was measured unless --quick.
     """
     overlay = {} if settings is None else settings.model_dump(mode="json", exclude_unset=True)
     resolved = resolve(config, overlay, set)
     notes: list[str] = []
-    found = plan(run_folder(default_name(resolved) if run is None else run), resolved, notes.append)
+    found, opened = plan(run_folder(default_name(resolved) if run is None else run), resolved, notes.append)
+    if not json:
+        print("\n".join(notes + lines(_facts(found), WIDTH)), flush=True)
+    measured = None if quick else _measured(found, opened)
+    told = Told(found, opened, measured)
     if json:
-        print_json(_row(found))
-    else:
-        for note in notes:
-            print(note)
-        print_facts(_facts(found))
-    return ExitCode.DONE if found.space is None or found.space.fits else ExitCode.FAULT_FOUND
+        print_json({**_row(found), **_verdict(told), "measured": None if measured is None else measured_row(told)})
+    elif shown := measured_facts(told):
+        print("\n".join(lines(shown, WIDTH)))
+    return ExitCode.DONE if told.runs else ExitCode.FAULT_FOUND
+
+
+def _measured(found: Plan, opened: Opened) -> Measured:
+    """Or why it was not."""
+    if found.steps_left == 0:
+        return Measured(left_out=["nothing was measured: the training is complete"])
+    if found.space is not None and not found.space.fits:
+        return Measured(left_out=["nothing was measured: a version does not fit on the disk"])
+    if found.lacking_bytes:
+        return Measured(left_out=["nothing was measured: it would take more memory than this machine has to spare"])
+    return measure(opened, beside)
+
+
+def _verdict(told: Told) -> dict[str, Any]:
+    fits_disk = None if told.plan.space is None else told.plan.space.fits
+    known = [fits for fits in (fits_disk, told.fits_memory) if fits is not None]
+    return {
+        "fits": all(known) if known else None,
+        "fits_disk": fits_disk,
+        "fits_memory": told.fits_memory,
+        "switches": [asdict(switch) for switch in told.switches],
+    }
 
 
 def _facts(found: Plan) -> dict[str, str]:
@@ -121,7 +155,7 @@ def _row(found: Plan) -> dict[str, Any]:
     row["lacking_bytes"] = found.lacking_bytes
     space = found.space
     if space is None:
-        return {**row, "fits": None}
+        return row
     return {
         **row,
         "version_bytes": space.footprint.whole_bytes,
@@ -132,5 +166,4 @@ def _row(found: Plan) -> dict[str, Any]:
         "next_two_bytes": space.forecast.next_two_bytes,
         "free_bytes": space.free_bytes,
         "full_after_versions": None if (at := space.forecast.fills_at(space.free_bytes)) is None else at - 1,
-        "fits": space.fits,
     }

@@ -81,6 +81,14 @@ def _print_folded(columns: Sequence[str], rows: Sequence[Sequence[str]], right: 
 
 def print_facts(facts: Mapping[str, str]) -> None:
     """Names and values, one line each."""
-    width = max(len(name) for name in facts)
-    for name, value in facts.items():
-        print(f"{name:<{width}}  {value}")
+    print("\n".join(lines(facts)))
+
+
+def lines(facts: Mapping[str, str], width: int = 0) -> list[str]:
+    """Names and values.
+
+    Args:
+        width: of the names, in letters, at least.
+    """
+    width = max(width, *map(len, facts))
+    return [f"{name:<{width}}  {value}" for name, value in facts.items()]

@@ -31,6 +31,11 @@ class Allowance:
         return self._start_s + self.share * trained_s - self._spent.total_s
 
     @property
+    def spent_s(self) -> float:
+        """By all measurements so far."""
+        return self._spent.total_s
+
+    @property
     def is_enough(self) -> bool:
         """Whether a measurement can be begun."""
         return self.left_s >= (self.needed_s or 0.0)

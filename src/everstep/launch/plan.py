@@ -29,6 +29,7 @@ class Plan:
     goes_on_from: str | None  # a version that is there already
     refused: str | None  # a run that is there with other settings, so that `train` would refuse this line
     steps: int
+    steps_left: int
     images_per_step: int
     images_seen: int
     epochs: float
@@ -48,7 +49,22 @@ class Plan:
         return 0 if self.available_bytes is None else max(0, _beside(self.memory) - self.available_bytes)
 
 
-def plan(folder: Path, config: Config, report: Report) -> Plan:
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a plan is of, opened and checked: enough to build the training.
+
+    Args:
+        folder: of the run, as it would be named.
+        start: the folder of the ControlNet that it begins with, if it does not begin from the base.
+    """
+
+    folder: Path
+    inputs: Inputs
+    version: Version | None  # to go on from
+    start: Path | None
+
+
+def plan(folder: Path, config: Config, report: Report) -> tuple[Plan, Opened]:
     """Check everything that a start checks, and tell what it would be. Raises: UserError. Writes nothing."""
     run = Run.open(folder) if Run.exists(folder) else None
     inputs, is_other = _met(run, config, report)
@@ -71,7 +87,7 @@ def plan(folder: Path, config: Config, report: Report) -> Plan:
     memory = step_memory(completed, base, start)
     left = None if available is None else available - _beside(memory)
     slots = next((count for count in SLOTS if needed and (left is None or needed[count] <= left)), None)
-    return Plan(
+    found = Plan(
         run=str(folder),
         base=completed.base.path,
         data=source.description,
@@ -79,6 +95,7 @@ def plan(folder: Path, config: Config, report: Report) -> Plan:
         goes_on_from=None if version is None else version.name,
         refused=None if refused is None else str(refused),
         steps=completed.optim.max_steps,
+        steps_left=max(0, completed.optim.max_steps - step),
         images_per_step=per_step,
         images_seen=images,
         epochs=images / order.epoch_examples,
@@ -92,6 +109,7 @@ def plan(folder: Path, config: Config, report: Report) -> Plan:
         available_bytes=available,
         memory=memory,
     )
+    return found, Opened(folder, inputs, version, start)
 
 
 def _beside(memory: StepMemory | None) -> int:

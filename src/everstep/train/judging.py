@@ -45,7 +45,7 @@ class Judge(Observer):
     """Measures the live state at each version of one training, and knows what the line of versions says."""
 
     def __init__(self, run: Run, scorer: Scorer, reporter: Reporter, state: TrainState, metrics: Metrics) -> None:
-        self._run, self._scorer, self._reporter = run, scorer, reporter
+        self._run, self.scorer, self._reporter = run, scorer, reporter
         self._state, self._metrics = state, metrics
         self._judged: dict[Claim, Judged] = {}
         self._notes = Notes(run.layout, reporter.say)
@@ -69,7 +69,7 @@ class Judge(Observer):
 
     def _say_put_off(self, claim: Claim, version: Version, found: Found) -> None:
         """Why a version has no control gain: once, and of the last version, since nothing comes after it."""
-        allowance = self._scorer.allowance
+        allowance = self.scorer.allowance
         if not found.is_put_off or allowance is None:
             return
         if claim.reason in COMPLETE:
@@ -88,7 +88,7 @@ class Judge(Observer):
         """Draw and score the state as it is now; with the averaged weights where there are any."""
         weights = contextlib.nullcontext() if state.ema is None else state.ema.swapped_in()
         with weights:
-            found = self._scorer(state.controlnet)
+            found = self.scorer(state.controlnet)
         for name, why in found.failed.items():
             self._reporter.say(f"Step {state.step:,}: {NAMES[name]} failed ({why}); training goes on.")
         return Judged(state.step, found, state.ema is not None, loss)
@@ -97,8 +97,8 @@ class Judge(Observer):
         """Put what was measured into the run's records, under the version's number."""
         found, before = judged.found, self.verdict.state
         try:
-            self.verdict, page = file_found(self._run, version, self._scorer, found, judged.averaged, judged.loss)
-            patience = self._scorer.config.scoring.patience
+            self.verdict, page = file_found(self._run, version, self.scorer, found, judged.averaged, judged.loss)
+            patience = self.scorer.config.scoring.patience
             self.is_worn_out = patience is not None and is_worn_out(points(self._run), patience)
             if metrics is not None:
                 metrics.scores(as_scored(version, found).curves, version.step)

@@ -77,6 +77,17 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
 
     Raises: DamageFound if the version to go on from is not what was committed; the keeper is told which.
     """
+    loop = assemble(ready, reporter, signals, closing, link)
+    if ready.version is None:
+        with reporter.during("Writing version_0"):
+            loop.saver.save(Reason.START)
+    return loop
+
+
+def assemble(
+    ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitStack, link: Link | None = None
+) -> Loop:
+    """The same, but for version_0: what `everstep plan` measures. Raises: as build."""
     with reporter.during("Loading the base"):
         family = open_family(ready.base, arithmetic(ready.config.compute), ready.config.compute)
     with reporter.during("Counting captions that are cut"):
@@ -113,9 +124,6 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
     scorer = _scorer(ready, family, framer, pairs, batches.settings, reporter)
     judge = Judge(ready.run, scorer, reporter, state, metrics)
     saver.making, saver.observers = replace(making, check=metrics.flush), (judge,)
-    if ready.version is None:
-        with reporter.during("Writing version_0"):
-            saver.save(Reason.START)
     return Loop(ready.config, family, state, batches, saver, judge, metrics, reporter, signals)
 
 

@@ -16,6 +16,7 @@ DIGESTS = "digests.json"  # of every tensor; apart from the manifest, which a li
 VERSION_NAME = re.compile(r"version_(0|[1-9]\d*)")
 NUMBERED = re.compile(r"version_(0|[1-9]\d*)(?:[.-].*)?")
 UNMADE_NAME = re.compile(r"\.(.+)\.[0-9a-f]{8}\.new")
+PLANNED_NAME = re.compile(r"\..+\.[0-9a-f]{8}\.plan")
 STAGING_NAME = re.compile(r"\.version_(?:0|[1-9]\d*)\.[0-9a-f]{8}\.part")
 
 
@@ -151,6 +152,16 @@ def is_unmade(name: str, run_name: str | None = None) -> bool:
     """Whether a folder of this name is a run, or that run, that is still being made, or was cut off."""
     match = UNMADE_NAME.fullmatch(name)
     return match is not None and run_name in (None, match[1])
+
+
+def new_planned(parent: Path, run_name: str) -> Path:
+    """A folder for a run that is made only to be measured; it lies in there under its own name."""
+    return parent / f".{run_name}.{secrets.token_hex(4)}.plan"
+
+
+def is_planned(name: str) -> bool:
+    """Whether a folder of this name was made for measuring: nothing in it is anybody's."""
+    return PLANNED_NAME.fullmatch(name) is not None
 
 
 def is_staging(name: str) -> bool:

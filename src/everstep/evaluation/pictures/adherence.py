@@ -141,7 +141,7 @@ def _circle_iou(drawn: Drawn) -> list[float]:
 def _canny_f1(drawn: Drawn) -> list[float]:
     """The condition is itself a map of edges: bright pixels are edges."""
     from everstep.evaluation.pictures.agreement import edges_f1
-    from everstep.evaluation.pictures.extractors import canny
+    from everstep.models.extractors import canny
 
     return edges_f1(canny(drawn.pictures), _grey(drawn.conditions)[:, 0] > 0.5)
 
@@ -149,7 +149,7 @@ def _canny_f1(drawn: Drawn) -> list[float]:
 def _open_lines(kind: str, extractor: str, device: "torch.device") -> Each:
     """The extractor's lines must be bright where the condition's are."""
     from everstep.evaluation.pictures.agreement import ms_ssim
-    from everstep.evaluation.pictures.extractors import open_extractor
+    from everstep.models.extractors import open_extractor
 
     extract = open_extractor("lineart" if kind == "lineart" else "softedge", extractor, device)
     return lambda drawn: ms_ssim(extract(drawn.pictures).clamp(0, 1), _grey(drawn.conditions).to(device))
@@ -158,7 +158,7 @@ def _open_lines(kind: str, extractor: str, device: "torch.device") -> Each:
 def _open_depth(extractor: str, device: "torch.device") -> Each:
     """What is near must be bright in both, or dark in both; a scale or shift does not count."""
     from everstep.evaluation.pictures.agreement import depth_rmse
-    from everstep.evaluation.pictures.extractors import open_extractor
+    from everstep.models.extractors import open_extractor
 
     extract = open_extractor("depth", extractor, device)
     return lambda drawn: depth_rmse(extract(drawn.pictures), _grey(drawn.conditions).to(device))
@@ -167,7 +167,7 @@ def _open_depth(extractor: str, device: "torch.device") -> Each:
 def _open_segmentation(extractor: str, device: "torch.device") -> Each:
     """Classes of the drawn picture against classes of the target, both by the extractor: no palette is needed."""
     from everstep.evaluation.pictures.agreement import segmentation_miou
-    from everstep.evaluation.pictures.extractors import open_extractor
+    from everstep.models.extractors import open_extractor
 
     extract = open_extractor("segmentation", extractor, device)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from everstep.contracts import Uint8Array
 from everstep.errors import UserError
-from everstep.evaluation.pictures.exported import EXPORT, ExportedNetwork, pixels
+from everstep.models.exported import EXPORT, ExportedNetwork, pixels
 from everstep.places import spelled
 
 Kind = Literal["lineart", "softedge", "depth", "segmentation"]

@@ -1,9 +1,10 @@
 """Conditions made from pictures: every kind as a pure function of the picture and, where it draws, of a generator.
 
 Pictures and conditions are [H,W,3] uint8 RGB. Each is made at the size that is trained on, as programs that draw make
-it at the size of the drawing. What is random is a function of the example, or of the pair's name where pairs are judged.
+it at the size of the drawing. What is random follows from the example, or from the pair's name where pairs are judged.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -203,5 +204,5 @@ def _scaled(length_px: float, picture_HWC: Uint8Array) -> float:
 
 def _between(draws: Draws, low: float, high: float) -> float:
     """Each doubling alike often."""
-    return float(low * (high / low) ** draws.random())
-
+    share: float = draws.random()
+    return float(low * math.exp(share * math.log(high / low)))

@@ -13,7 +13,17 @@ from everstep.contracts import Float32Array, Int64Array, Which
 
 # Numbers are part of the format of a run: never reused, never renumbered.
 STREAMS_PER_EXAMPLE = 16
-STREAMS = {"order": 0, "noise": 1, "posterior": 2, "time": 3, "dropout": 4, "crop": 5, "flip": 6, "which": 7}
+STREAMS = {
+    "order": 0,
+    "noise": 1,
+    "posterior": 2,
+    "time": 3,
+    "dropout": 4,
+    "crop": 5,
+    "flip": 6,
+    "which": 7,
+    "condition": 8,
+}
 
 
 def generator(seed: int, number: int, stream: str) -> np.random.Generator:

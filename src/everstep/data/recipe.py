@@ -5,6 +5,7 @@ Knows what each kind needs, and how it is told from another. How it is made, `co
 
 import difflib
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -155,7 +156,7 @@ def _read_function(condition: str, place: str, function: str, model: str | None,
                 "itself. Nothing was started. Leave one of them out."
             )
     path = spelled(place)
-    if not path.is_file():
+    if not os.path.isfile(path):  # false too for what can be no name
         raise UserError(
             f"data.condition is {condition}, but there is no file {place}. Nothing was started. If it was moved, "
             f"--set data.condition=NEW.py:{function} says where it is."

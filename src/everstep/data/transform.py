@@ -8,13 +8,17 @@ from PIL import Image
 from everstep.contracts import Pair, Uint8Array
 
 CENTRE = (0.5, 0.5)
-FILTERS = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
+FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "nearest": Image.Resampling.NEAREST,
+    "area": Image.Resampling.BOX,
+}
 
 
 def fit(
     pair: Pair,
     resolution: int,
-    condition_resize: Literal["bilinear", "nearest"] = "bilinear",
+    condition_resize: Literal["bilinear", "nearest", "area"] = "bilinear",
     crop_at: tuple[float, float] = CENTRE,
     is_flipped: bool = False,
 ) -> tuple[Uint8Array, Uint8Array]:
@@ -22,12 +26,19 @@ def fit(
 
     Shapes: a pair of any size -> target, condition, each [H,W,3] uint8 with H = W = resolution.
     """
+    assert pair.condition is not None, "a pair whose condition is made has none to be cropped"
+    target = fit_target(pair.target, resolution, crop_at, is_flipped)
     box = _square(pair.target.size, crop_at)
-    target = _resized(pair.target, box, resolution, Image.Resampling.LANCZOS)
     condition = _resized(pair.condition, box, resolution, FILTERS[condition_resize])
-    if is_flipped:
-        return np.ascontiguousarray(target[:, ::-1]), np.ascontiguousarray(condition[:, ::-1])
-    return target, condition
+    return target, np.ascontiguousarray(condition[:, ::-1]) if is_flipped else condition
+
+
+def fit_target(
+    image: Image.Image, resolution: int, crop_at: tuple[float, float] = CENTRE, is_flipped: bool = False
+) -> Uint8Array:
+    """The target alone, as `fit` makes it."""
+    target = _resized(image, _square(image.size, crop_at), resolution, Image.Resampling.LANCZOS)
+    return np.ascontiguousarray(target[:, ::-1]) if is_flipped else target
 
 
 def frame(

@@ -26,8 +26,9 @@ FIXED = {
     "data.held_out_pairs": "pairs held out so far would be trained on",
 }
 
+CONDITIONS = {"data.condition", "data.condition_model", "data.condition_random"}
 # What is assigned when other pairs are meant: the data may then differ from what the version was trained on.
-PAIRS = {"data", "data.path", "data.bad_pairs", "data.resolution"}
+PAIRS = {"data", "data.path", "data.bad_pairs", "data.resolution"} | CONDITIONS
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,13 @@ from everstep.arrival.finding import is_hub_id
 from everstep.config import Config
 from everstep.config.load import validate
 from everstep.contracts import During
+from everstep.data.recipe import Recipe
 from everstep.errors import UserError
 from everstep.evaluation.pictures.adherence import MODELS, check_scoring
 from everstep.launch.machine import refuse_unfit
 from everstep.models.base import BaseFolder, locate
 from everstep.models.beginning import check_start
+from everstep.models.conditions import recipe_of
 from everstep.models.controls import new_shapes
 from everstep.models.survey import survey
 from everstep.places import absolute, as_text, spelled
@@ -24,6 +26,7 @@ from everstep.versions import Run, run_folder, split_spec
 def complete(config: Config, during: During = untold) -> tuple[Config, BaseFolder]:
     """Settings in which nothing is left open: absolute paths, the resolution. Raises: UserError."""
     refuse_unfit(config)
+    recipe = recipe_of(config.data)
     base = survey(locate(config.base.path, config.base.revision, during))
     resolution = config.data.resolution or base.native_resolution()
     base.latent_shape(resolution)
@@ -34,6 +37,8 @@ def complete(config: Config, during: During = untold) -> tuple[Config, BaseFolde
     settings["base"]["path"] = base.name
     settings["data"]["path"] = _absolute(config.data.path)
     settings["data"]["resolution"] = resolution
+    if recipe is not None and recipe.path is not None:
+        settings["data"] |= _places(recipe)
     for key in MODELS:
         if settings["scoring"][key] is not None:
             settings["scoring"][key] = _absolute(settings["scoring"][key])
@@ -55,6 +60,13 @@ def _check_control(config: Config, base: BaseFolder) -> None:
             f"optim.control is {control}, but --from brings a ControlNet of its own, of whatever size it is. "
             "Nothing was started.\nLeave one of them out."
         )
+
+
+def _places(recipe: Recipe) -> dict[str, str]:
+    place = _absolute(str(recipe.path))
+    if recipe.kind == "function":
+        return {"condition": f"{place}:{recipe.function}"}
+    return {"condition_model": place}
 
 
 def _absolute(path: str) -> str:

@@ -14,7 +14,6 @@ import torch
 from everstep.arrival.cache import receipt_of_start, start_folder
 from everstep.arrival.receipt import lines
 from everstep.config import dump
-from everstep.config.policy import framing
 from everstep.config.schema import Optim
 from everstep.contracts import ExampleSettings, ParentRef, Reason
 from everstep.data import BatchStream, Framer, PatientSource, Split
@@ -28,6 +27,7 @@ from everstep.keeping.saver import Saver
 from everstep.keeping.settings import Settings
 from everstep.keeping.snapshots import open_snapshots
 from everstep.models.arithmetic import arithmetic
+from everstep.models.conditions import open_framer
 from everstep.models.family import Family
 from everstep.models.files import HPARAMS, WEIGHTS
 from everstep.models.registry import open_family
@@ -249,7 +249,7 @@ def _is_asked_to_stop(ready: Ready) -> bool:
 def batches_of(ready: Ready, source: PatientSource, family: Family, state: TrainState, pairs: Split) -> BatchStream:
     """Batches from the example on that the state has come to."""
     return BatchStream(
-        Framer(source, framing(ready.config.data)),
+        open_framer(ready.config, source, family.arithmetic.device),
         pairs.training,
         first_example=state.images_seen,
         batch_size=ready.config.optim.batch_size,

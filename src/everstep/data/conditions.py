@@ -199,10 +199,11 @@ def _blurred(image: Image.Image, deviation_px: float) -> Image.Image:
 
 
 def _scaled(length_px: float, picture_HWC: Uint8Array) -> float:
-    return length_px * min(picture_HWC.shape[:2]) / SIDE_PX
+    side_px: int = min(picture_HWC.shape[:2])
+    return length_px * side_px / SIDE_PX
 
 
 def _between(draws: Draws, low: float, high: float) -> float:
     """Each doubling alike often."""
     share: float = draws.random()
-    return float(low * math.exp(share * math.log(high / low)))
+    return low * math.exp(share * math.log(high / low))

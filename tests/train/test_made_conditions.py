@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_resume_law import KillAfter
 
 from everstep.versions import Run
-from law import SETTINGS, outcome
+from law import SETTINGS, KillAfter, outcome
 from program import Ended, Program
 
 Everstep = Callable[..., Ended]

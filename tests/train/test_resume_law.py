@@ -1,6 +1,5 @@
 """N steps straight are the same as k steps, an end of any kind, and N - k steps: bit for bit."""
 
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -8,32 +7,8 @@ from pathlib import Path
 import pytest
 
 from everstep.versions import Run, read_requests
-from law import SETTINGS, STEPS, outcome
+from law import SETTINGS, STEPS, KillAfter, outcome
 from program import Ended, Program
-
-
-def kill_after(step: int, number: signal.Signals) -> None:
-    """Let the process end itself by a signal right after a step: the moment is exact."""
-    from everstep.train.loop import Loop
-
-    original = Loop._step
-
-    def stepped(self: Loop) -> None:
-        original(self)
-        if self.state.step == step:
-            os.kill(os.getpid(), number)
-
-    Loop._step = stepped  # type: ignore[method-assign]
-
-
-class KillAfter:
-    """Can be sent to another process."""
-
-    def __init__(self, step: int, number: signal.Signals) -> None:
-        self.step, self.number = step, number
-
-    def __call__(self) -> None:
-        kill_after(self.step, self.number)
 
 
 @pytest.mark.fault("{number} at steps 7, 19 and 31")

@@ -4,7 +4,6 @@ It is tried in a process of its own, which may load and compute what it likes: t
 """
 
 import hashlib
-import importlib.util
 import inspect
 import io
 import subprocess
@@ -12,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -94,15 +94,14 @@ def _draws() -> Draws:
 def _function_of(path: Path, name: str) -> Callable[..., Uint8Array]:
     # A name of its own for each file, so that two called alike do not meet; what lies beside it can be imported.
     named = f"everstep_condition_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(named, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(named)
+    module.__file__ = str(path)
     sys.modules[named] = module  # dataclasses and pickles of the file look there
     if (beside := str(path.parent)) not in sys.path:
         sys.path.append(beside)
     try:
-        spec.loader.exec_module(module)
+        # Never from bytecode that lies about, which may be that of lines of a second before.
+        exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
     except Exception as error:
         raise UserError(f"cannot be loaded: its file {_raised(error)}") from None
     function = getattr(module, name, None)

@@ -15,7 +15,7 @@ from typing import Any
 import xxhash
 
 from everstep.errors import UserError
-from everstep.places import spelled
+from everstep.places import shortened, spelled
 
 FILE = "file"  # of data.condition: the condition is a picture of the pair
 # Part of the identity of data: raised for a kind when what it makes of a picture becomes another.
@@ -93,8 +93,8 @@ def read_recipe(condition: str, model: str | None, is_random: bool) -> Recipe | 
         near = difflib.get_close_matches(condition.lower(), [*ALGORITHMS, FILE, "gray"], n=1)
         meant = f" Did you mean {near[0].replace('gray', 'grey')}?" if near else ""
         raise UserError(
-            f"data.condition is {condition}, but can be {FILE}, {', '.join(ALGORITHMS)}, or a function of your own as "
-            f"FILE.py:FUNCTION.{meant} Nothing was started."
+            f"data.condition is {shortened(condition)}, but can be {FILE}, {', '.join(ALGORITHMS)}, or a function of your "
+            f"own as FILE.py:FUNCTION.{meant} Nothing was started."
         )
     if is_random and condition not in RANDOM:
         why = "its masks always are" if condition == "inpaint" else "it has no number to draw"
@@ -155,10 +155,10 @@ def _read_function(condition: str, place: str, function: str, model: str | None,
                 f"data.{key} is set, but data.condition is {condition}: a function loads and draws what it needs by "
                 "itself. Nothing was started. Leave one of them out."
             )
-    path = spelled(place)
+    path, shown = spelled(place), shortened(condition)
     if not os.path.isfile(path):  # false too for what can be no name
         raise UserError(
-            f"data.condition is {condition}, but there is no file {place}. Nothing was started. If it was moved, "
+            f"data.condition is {shown}, but there is no such file. Nothing was started. If it was moved, "
             f"--set data.condition=NEW.py:{function} says where it is."
         )
     if not function.isidentifier():

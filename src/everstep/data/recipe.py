@@ -93,8 +93,8 @@ def read_recipe(condition: str, model: str | None, is_random: bool) -> Recipe | 
         near = difflib.get_close_matches(condition.lower(), [*ALGORITHMS, FILE, "gray"], n=1)
         meant = f" Did you mean {near[0].replace('gray', 'grey')}?" if near else ""
         raise UserError(
-            f"data.condition is {shortened(condition)}, but can be {FILE}, {', '.join(ALGORITHMS)}, or a function of your "
-            f"own as FILE.py:FUNCTION.{meant} Nothing was started."
+            f"data.condition is {shortened(condition)}, but can be {FILE}, {', '.join(ALGORITHMS)}, or a function of "
+            f"your own as FILE.py:FUNCTION.{meant} Nothing was started."
         )
     if is_random and condition not in RANDOM:
         why = "its masks always are" if condition == "inpaint" else "it has no number to draw"

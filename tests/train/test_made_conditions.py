@@ -60,6 +60,7 @@ def run(alone: Path, tiny_base: Path, everstep: Everstep, workplace: Path) -> Ru
         "train",
         *("--run", "a", "--base", tiny_base, "--data", alone, *FEW),
         *("--data.condition", "own.py:noisy", "--optim.max-steps", 2),
+        *("--optim.learning-rate", 3e-2, "--optim.hint-start", "random"),  # so that the condition soon shows
     )
     assert ended.code == 0, ended.out
     return Run.open(workplace / "runs/a")

@@ -18,7 +18,8 @@ from everstep.models.conditions import open_pairs
 from everstep.versions import Version
 
 PAIRS = 8  # shown where the run itself shows none
-DRAWN_WITH = {f"sampling.{name}" for name in Sampling.model_fields if name != "pairs"} | {"data.condition_resize"}
+CONDITIONS = {f"data.condition{more}" for more in ("", "_model", "_random", "_resize")}
+DRAWN_WITH = {f"sampling.{name}" for name in Sampling.model_fields if name != "pairs"} | CONDITIONS
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ def test_a_function_that_was_moved_is_the_same_in_another_place(run: Run, everst
     moved = shutil.move(workplace / "own.py", workplace / "lib/mine.py")
     refused = everstep("resume", "a", "--set", "optim.max_steps=4")
     assert refused.code == 2
-    assert "there is no file" in refused.out
+    assert "there is no such file" in refused.out
     ended = everstep("resume", "a", "--set", f"data.condition={moved}:noisy", "--set", "optim.max_steps=4")
     assert ended.code == 0, ended.out
     assert "a: the same function is in another place now" in ended.out

@@ -1,6 +1,8 @@
 """The training that the resume law is tried on, and all that the law speaks of."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 from everstep.records.steps import read_metrics
@@ -22,3 +24,27 @@ def outcome(run: Path) -> tuple[dict[str, object], list[dict[str, object]], dict
     assert verify(last) == []
     state = json.loads((last.path / "training/state.json").read_text())
     return json.loads((last.path / "digests.json").read_text()), read_metrics(run / "records"), state
+
+
+def kill_after(step: int, number: signal.Signals) -> None:
+    """Let the process end itself by a signal right after a step: the moment is exact."""
+    from everstep.train.loop import Loop
+
+    original = Loop._step
+
+    def stepped(self: Loop) -> None:
+        original(self)
+        if self.state.step == step:
+            os.kill(os.getpid(), number)
+
+    Loop._step = stepped  # type: ignore[method-assign]
+
+
+class KillAfter:
+    """Can be sent to another process."""
+
+    def __init__(self, step: int, number: signal.Signals) -> None:
+        self.step, self.number = step, number
+
+    def __call__(self) -> None:
+        kill_after(self.step, self.number)

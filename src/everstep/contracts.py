@@ -54,10 +54,13 @@ COMPLETE = (Reason.FINAL, Reason.EARLY)  # of the last version of a training tha
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One training example as it is on disk: both images RGB and of the same size, before crop and resize."""
+    """One training example as it is on disk: both images RGB and of the same size, before crop and resize.
+
+    condition: None where none is read, since it is made from the target once that is cropped and resized.
+    """
 
     target: "Image.Image"
-    condition: "Image.Image"
+    condition: "Image.Image | None"
     caption: str
 
 
@@ -108,7 +111,7 @@ class Framing:
     """
 
     resolution: int
-    condition_resize: Literal["bilinear", "nearest"] = "bilinear"
+    condition_resize: Literal["bilinear", "nearest", "area"] = "bilinear"
 
 
 @dataclass(frozen=True, slots=True)

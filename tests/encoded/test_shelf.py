@@ -13,10 +13,10 @@ from hypothesis import strategies as some
 
 from everstep.encoded.records import pack, pack_picture, unpack, unpack_picture
 from everstep.encoded.shard import read_shard, shards_in, write_shard
-from everstep.encoded.shelf import DAMAGED, Recipe, Shelf, key_of
+from everstep.encoded.shelf import DAMAGED, MadeBy, Shelf, key_of
 from everstep.errors import DamageFound
 
-RECIPE = Recipe("latents", {"files": {"vae/model": "xxh3-128:00"}, "side": 64})
+RECIPE = MadeBy("latents", {"files": {"vae/model": "xxh3-128:00"}, "side": 64})
 
 
 def shelf_in(folder: Path, said: list[str] | None = None, shard_bytes: int = 1000) -> Shelf:

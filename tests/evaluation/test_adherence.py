@@ -180,7 +180,7 @@ def test_depth_rmse_is_the_difference_of_the_stretched_maps(tmp_path):
 
 
 def test_a_depth_model_of_transformers_agrees_with_its_own_map_only(tmp_path):
-    from everstep.evaluation.pictures.extractors import open_extractor
+    from everstep.models.extractors import open_extractor
 
     folder = str(networks.write_dpt(tmp_path / "dpt"))
     score = open_adherence("depth", folder, CPU)

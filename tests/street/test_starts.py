@@ -123,6 +123,9 @@ ROWS = [
     Row("from_no_controlnet", lambda street: street.train("--from", street.right_pairs)),
     Row("device_that_is_not_there", line("--compute.device", "cuda:7")),
     Row("device_that_is_none", line("--compute.device", "gpu")),
+    # the others are in test_conditions.py
+    Row("condition_that_draws_nothing", line("--data.condition", "grey", "--data.condition-random")),
+    Row("condition_is_never_resized", line("--data.condition", "canny", "--data.condition-resize", "area")),
 ]
 VARIABLES = [
     Row("variable_with_a_slip", line()),

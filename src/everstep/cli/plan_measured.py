@@ -186,7 +186,7 @@ def _cache(cost: CacheCost, images: int) -> str:
     """
     more = f"; this training looks at only {images:,}" if images < cost.pictures else ""
     return (
-        f"{cost.pictures:,} pictures and their captions, encoded once (data.cache), are {size(cost.size_bytes)} and take "
+        f"{cost.pictures:,} pictures and their captions, encoded once (data.cache): {size(cost.size_bytes)}, "
         f"about {_seconds(cost.seconds)}{more}; encoding anew is {100 * cost.share_of_step:.0f} % of each step"
     )
 

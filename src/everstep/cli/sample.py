@@ -16,6 +16,7 @@ def sample_(
     out: Path | None = None,
     seed: int | None = None,
     averaged: bool = True,
+    make_condition: bool = False,
 ) -> int:
     """Draw a picture with a version.
 
@@ -33,6 +34,8 @@ def sample_(
         Seed of the noise; left out, the run's.
     averaged
         Draw with the averaged weights where the version has them.
+    make_condition
+        Take --condition for a picture, and make the condition from it as the run does (data.condition).
     """
     _, found = open_version(version)
     if not condition.is_file():
@@ -42,7 +45,7 @@ def sample_(
     with beside(f"Drawing with {found.name}"):
         from everstep.evaluation.pictures.single import draw_with_version
 
-        picture = draw_with_version(found, condition, prompt, seed, averaged)
+        picture = draw_with_version(found, condition, prompt, seed, averaged, make_condition)
     picture.save(target)
     print(f"{found.name} drew {target} ({picture.width}x{picture.height})")
     return 0

@@ -55,8 +55,18 @@ class Data(PathSection):
     """Which square of a picture is trained on; both pictures of a pair get the same."""
     flip_probability: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of examples that are mirrored left to right, both pictures alike."""
-    condition_resize: Literal["bilinear", "nearest"] = "bilinear"
-    """How condition images are resized; nearest for label maps whose colours are classes."""
+    condition: str = "file"
+    """file, a picture of each pair; or made from the target: canny, softedge, lineart, depth, grey, blur, tile,
+    inpaint, or a function of your own, FILE.py:FUNCTION."""
+    condition_model: str | None = None
+    """Model that makes it: an exported program (.pt2), for depth also a transformers folder; softedge and lineart can
+    do without."""
+    condition_random: bool = False
+    """Draw the thresholds of canny, the width of blur or the factor of tile for each example; held-out pairs have
+    fixed ones."""
+    condition_resize: Literal["bilinear", "nearest", "area"] = "bilinear"
+    """How condition images are resized; nearest for label maps whose colours are classes and for edges, area for
+    photographs."""
     cache: Literal["off", "ahead", "along"] = "off"
     """Encode each picture and prompt once and keep it: all before training begins, along with it, or not at all."""
     cache_folder: str | None = None

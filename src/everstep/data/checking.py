@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 from importlib.metadata import version as installed
 from json.encoder import encode_basestring_ascii as quoted
@@ -50,6 +50,7 @@ class CheckReport:
     sizes: tuple[tuple[int, int], ...]  # of the targets, each once
     size_of: tuple[int, ...] = ()  # which of the sizes each usable pair's target has
     looks: bytes | None = None  # of the targets, end to end; None where the list was recalled as a whole
+    needs_conditions: bool = True  # where not, those that are listed are not looked at
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -61,9 +62,27 @@ class CheckReport:
         return len(self.usable) + len({finding.line for finding in self.errors})
 
 
-def check(folder: Path, progress: Progress | None = None, resolution: int | None = None) -> CheckReport:
-    """Read the list, decode every image, and find what is wrong. Raises: UserError if there is no list."""
-    listing = read_listing(folder)
+def check(
+    folder: Path, progress: Progress | None = None, resolution: int | None = None, needs_conditions: bool = True
+) -> CheckReport:
+    """Read the list, decode every image, and find what is wrong. Raises: UserError if there is no list.
+
+    Args:
+        needs_conditions: whether the condition is a picture of the pair; where not, targets alone are looked at.
+    """
+    listing = read_listing(folder, needs_conditions)
+    if not needs_conditions:
+        return replace(_checked(_alone(listing), progress, resolution), listing=listing, needs_conditions=False)
+    return _checked(listing, progress, resolution)
+
+
+def _alone(listing: Listing) -> Listing:
+    """Without conditions."""
+    return replace(listing, pairs=tuple(replace(pair, condition="") for pair in listing.pairs))
+
+
+def _checked(listing: Listing, progress: Progress | None, resolution: int | None) -> CheckReport:
+    folder = listing.folder
     pace = _Pace(progress)
     began_ns = time.time_ns()
     with Memory() as memory:
@@ -94,11 +113,13 @@ def looks_of(report: CheckReport) -> bytes:
 def contents_of(report: CheckReport) -> tuple[bytes, bytes]:
     """Digests of the usable pairs' targets and of their conditions, 16 bytes each, end to end; from memory."""
     folder, began_ns, place_of = report.listing.folder, time.time_ns(), _places(report.listing.folder)
-    paths = {path for pair in report.usable for path in (pair.target, pair.condition)}
+    paths = {path for pair in report.usable for path in (pair.target, pair.condition) if path}
     with Memory() as memory:
         facts = examine(folder, {path: stamp_of(place_of(path)) for path in paths}, memory, began_ns)
     targets = b"".join(bytes.fromhex(facts[pair.target].digest) for pair in report.usable)
-    return targets, b"".join(bytes.fromhex(facts[pair.condition].digest) for pair in report.usable)
+    return targets, b"".join(
+        bytes.fromhex(facts[pair.condition].digest) if pair.condition else bytes(16) for pair in report.usable
+    )
 
 
 def sizes_of(report: CheckReport) -> Int64Array:
@@ -124,21 +145,21 @@ def _judged(listing: Listing, facts: dict[str, ImageFacts], resolution: int | No
 
 
 def _pair_findings(pair: Listed, facts: dict[str, ImageFacts], resolution: int | None) -> Iterable[Finding]:
-    target, condition = facts[pair.target], facts[pair.condition]
+    target, condition = facts[pair.target], facts[pair.condition] if pair.condition else None
     for path, image in ((pair.target, target), (pair.condition, condition)):
-        if image.fault:
+        if image is not None and image.fault:
             yield Finding(pair.line, path, image.fault)
-    if target.fault or condition.fault:
+    if target.fault or (condition is not None and condition.fault):
         return
-    if (target.width, target.height) != (condition.width, condition.height):
+    if condition is not None and (target.width, target.height) != (condition.width, condition.height):
         theirs = f"{condition.width}x{condition.height}"
         what = f"is {target.width}x{target.height}, but its condition {pair.condition} is {theirs}"
         yield Finding(pair.line, pair.target, what)
     if not pair.caption.strip():
         yield Finding(pair.line, pair.target, "has an empty caption", "warning", "empty")
-    if target.digest == condition.digest:
+    if condition is not None and target.digest == condition.digest:
         yield Finding(pair.line, pair.target, "is the same file as its condition", "warning", "same_file")
-    if condition.spread < FLAT_SPREAD:
+    if condition is not None and condition.spread < FLAT_SPREAD:
         what = "is nearly one colour: a condition that says nothing"
         yield Finding(pair.line, pair.condition, what, "warning", "flat")
     if resolution is not None and min(target.width, target.height) < resolution:
@@ -150,10 +171,15 @@ def _repeated(usable: Iterable[Listed], facts: dict[str, ImageFacts]) -> list[Fi
     lines: dict[tuple[str, str], int] = {}
     findings = []
     for pair in usable:
-        first = lines.setdefault((facts[pair.target].digest, facts[pair.condition].digest), pair.line)
+        first = lines.setdefault((facts[pair.target].digest, _condition_digest(pair, facts)), pair.line)
         if first != pair.line:
             findings.append(Finding(pair.line, pair.target, f"is the same pair as line {first}", "warning", "repeated"))
     return findings
+
+
+def _condition_digest(pair: Listed, facts: dict[str, ImageFacts]) -> str:
+    found = facts.get(pair.condition)
+    return "" if found is None else found.digest  # where conditions are made, none is looked at
 
 
 def _fingerprint(usable: Iterable[Listed], facts: dict[str, ImageFacts]) -> str:
@@ -163,7 +189,7 @@ def _fingerprint(usable: Iterable[Listed], facts: dict[str, ImageFacts]) -> str:
             pair.target,
             facts[pair.target].digest,
             pair.condition,
-            facts[pair.condition].digest,
+            _condition_digest(pair, facts),
             pair.caption,
         )
         total.update(f"[{', '.join(map(quoted, parts))}]".encode())  # as json.dumps writes it, in a third of the time
@@ -179,7 +205,7 @@ def _stamps(folder: Path, listing: Listing, pace: "_Pace") -> Stamps:
     place_of = _places(folder)
     for pair in listing.pairs:
         for path in (pair.target, pair.condition):
-            if path not in stamps:
+            if path and path not in stamps:
                 stamps[path] = stamp_of(place_of(path))
         pace(0, 2 * len(listing.pairs))
     return stamps
@@ -201,7 +227,7 @@ def _identity(listing: Listing, stamps: Stamps, resolution: int | None) -> bytes
     for pair in listing.pairs:
         total.update(f"{pair.line}{quoted(pair.target)}{quoted(pair.condition)}{quoted(pair.caption)}".encode())
         total.update(stamps[pair.target] or b"-")
-        total.update(stamps[pair.condition] or b"-")
+        total.update(stamps[pair.condition] or b"-" if pair.condition else b"")
     return total.digest()
 
 

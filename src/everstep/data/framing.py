@@ -6,7 +6,8 @@ Everything that looks at pairs looks at them through this, so that all see the s
 from dataclasses import dataclass
 
 from everstep.contracts import Embedding, Framing, Moments, PairSource, Uint8Array, Which
-from everstep.data.transform import CENTRE, fit, frame
+from everstep.data.conditions import Maker
+from everstep.data.transform import CENTRE, fit, fit_target, frame
 
 FIRST = Which()
 
@@ -35,8 +36,12 @@ class Prepared:
 class Framer:
     """Pairs of a source, framed. Any threads may ask at once."""
 
-    def __init__(self, source: PairSource, framing: Framing) -> None:
-        self.source, self.framing = source, framing
+    def __init__(self, source: PairSource, framing: Framing, maker: Maker | None = None) -> None:
+        """
+        Args:
+            maker: of conditions; left out, they are pictures of the pairs.
+        """
+        self.source, self.framing, self.maker = source, framing, maker
 
     def __call__(
         self,
@@ -54,11 +59,15 @@ class Framer:
                 out.
             size: width and height that it is trained at; None for the square.
 
-        Raises: what the source raises where the pair cannot be read.
+        Raises: what the source raises where the pair cannot be read; DataUnreadable where no condition can be made.
         """
         loaded, framing = self.source.load(pair, which), self.framing
         trained = size or framing.resolution
-        target, condition = fit(loaded, trained, framing.condition_resize, crop_at, is_flipped)
+        if self.maker is None:
+            target, condition = fit(loaded, trained, framing.condition_resize, crop_at, is_flipped)
+        else:
+            target = fit_target(loaded.target, trained, crop_at, is_flipped)
+            condition = self.maker(target, self.source.name(pair), example)
         found = frame(loaded.target.size, trained, crop_at, is_flipped)
         return Framed(target, condition, loaded.caption, found)
 

@@ -22,6 +22,7 @@ STREAMS = {
     "crop": 5,
     "flip": 6,
     "which": 7,
+    "condition": 8,
     "batches": 9,
 }
 

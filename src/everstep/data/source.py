@@ -12,8 +12,9 @@ from everstep.data.counts import counted
 from everstep.data.framing import FIRST
 from everstep.data.images import BLACK, WHITE, read_rgb
 from everstep.data.layouts.circles import CircleSource
-from everstep.data.layouts.folder import LAYOUTS, Listed
+from everstep.data.layouts.folder import LAYOUTS, NO_CONDITION, Listed
 from everstep.data.looks import Looks
+from everstep.data.recipe import Recipe
 from everstep.errors import UserError
 from everstep.places import as_word, spelled
 
@@ -23,6 +24,11 @@ DIGEST_BYTES = 16
 
 class Source(Protocol):
     """A PairSource that can also say what it is and what it left out."""
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """Of conditions that are made; None where they are pictures."""
+        ...
 
     @property
     def description(self) -> str:
@@ -57,6 +63,8 @@ class Source(Protocol):
 class FolderSource:
     """The usable pairs of a checked folder, in the order of its list."""
 
+    recipe = None
+
     def __init__(self, report: CheckReport) -> None:
         self._report, self._folder = report, report.listing.folder
         self._looks: bytes | None = None  # asked for twice in a start
@@ -81,12 +89,14 @@ class FolderSource:
 
     def load(self, pair: int, which: Which = FIRST) -> Pair:
         listed = self._report.usable[pair]
+        needs_condition = self._report.needs_conditions
         try:
             target = read_rgb(self._folder / listed.target, WHITE)
-            condition = read_rgb(self._folder / listed.condition, BLACK)
+            condition = read_rgb(self._folder / listed.condition, BLACK) if needs_condition else None
         except Exception as error:
+            either = f" or {listed.condition}" if needs_condition else ""
             raise UserError(
-                f"{self._folder / listed.target} or {listed.condition} could be read when it was checked, but not "
+                f"{self._folder / listed.target}{either} could be read when it was checked, but not "
                 f"now ({error}). Versions are whole; everstep check {as_word(self._folder)} looks again."
             ) from error
         return Pair(target, condition, listed.caption)
@@ -105,6 +115,39 @@ class FolderSource:
         return contents_of(self._report)
 
 
+class MadeSource:
+    """A source whose conditions are made: how they are is part of what the data are."""
+
+    def __init__(self, source: Source, recipe: Recipe) -> None:
+        self._source, self.recipe = source, recipe
+        self.description = f"{source.description}; {recipe.description}"
+        self.skipped, self.captioned = source.skipped, source.captioned
+
+    def looks(self) -> Looks | None:
+        return self._source.looks()
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def name(self, pair: int) -> str:
+        return self._source.name(pair)
+
+    def load(self, pair: int, which: Which = FIRST) -> Pair:
+        return self._source.load(pair, which)
+
+    def contents(self, pair: int) -> Contents:
+        """The target decides its condition."""
+        contents = self._source.contents(pair)
+        return Contents(contents.target, ("",), contents.captions)
+
+    def sizes(self) -> Int64Array:
+        return self._source.sizes()
+
+    def fingerprint(self) -> str:
+        """Reads the model, or the function's file, once."""
+        return self.recipe.fingerprint(self._source.fingerprint())
+
+
 def open_source(
     path: str,
     resolution: int | None,
@@ -112,11 +155,30 @@ def open_source(
     report: Report | None = None,
     progress: Progress | None = None,
     is_square: bool = True,
+    recipe: Recipe | None = None,
 ) -> Source:
     """Open and check the pairs at a path.
 
     Args:
         is_square: whether pictures whose shorter side is below the resolution are worth a warning.
+        recipe: of conditions that are made; left out, each pair needs a picture of its own.
+
+    Raises: UserError listing every pair that cannot be used, unless they shall be skipped.
+    """
+    opened = _open(path, resolution, bad_pairs, report, progress, is_square, needs_conditions=recipe is None)
+    return opened if recipe is None else MadeSource(opened, recipe)
+
+
+def _open(
+    path: str,
+    resolution: int | None,
+    bad_pairs: Literal["refuse", "skip"],
+    report: Report | None,
+    progress: Progress | None,
+    is_square: bool,
+    needs_conditions: bool,
+) -> Source:
+    """As `open_source`.
 
     Raises: UserError listing every pair that cannot be used, unless they shall be skipped.
     """
@@ -129,7 +191,7 @@ def open_source(
         raise UserError(f"The data {path} is the list itself. Nothing was started. Give its folder: {folder.parent}")
     if not folder.is_dir():
         raise UserError(f"The data {path} is not a folder{_near(folder)}. Nothing was started.")
-    checked = check(folder, progress, resolution if is_square else None)
+    checked = check(folder, progress, resolution if is_square else None, needs_conditions)
     if checked.errors and (bad_pairs == "refuse" or not checked.usable):
         raise UserError(refusal(checked))
     if report is not None and (odd := counted(checked.findings)):
@@ -137,7 +199,30 @@ def open_source(
     if checked.errors and report is not None:
         report(f"Left out {checked.total - len(checked.usable)} of {checked.total:,} pairs that cannot be used:")
         report(listed(checked.errors))
+    if report is not None and (said := passed_over(checked)):
+        report(said)
     return FolderSource(checked)
+
+
+def passed_over(report: CheckReport) -> str | None:
+    """What is said where conditions are made and there are pictures of them too."""
+    count = sum(bool(pair.condition) for pair in report.listing.pairs) if not report.needs_conditions else 0
+    if not count:
+        return None
+    return (
+        f"{count:,} of {report.total:,} pairs have a condition picture, which is not looked at, since conditions are "
+        "made; --data.condition file trains on it."
+    )
+
+
+def lacking(report: CheckReport) -> str | None:
+    """What is said where no line of the list names a condition."""
+    if not report.errors or any(finding.kind != NO_CONDITION for finding in report.errors) or report.usable:
+        return None
+    return (
+        "No pair has a picture of its condition. --data.condition makes it from the picture: canny, softedge, lineart, "
+        "depth, grey, blur, tile, inpaint, or FILE.py:FUNCTION."
+    )
 
 
 def describe(report: CheckReport) -> str:
@@ -153,6 +238,8 @@ def refusal(report: CheckReport) -> str:
     """Why training does not start, with every pair that is to blame and the two ways on."""
     folder = report.listing.folder
     bad = report.total - len(report.usable)
+    if (said := lacking(report)) is not None:
+        return f"{folder / report.listing.layout}: {said} Training has not started."
     return (
         f"{bad:,} of {report.total:,} pairs in {folder / report.listing.layout} cannot be used:\n"
         f"{listed(report.errors)}\n"

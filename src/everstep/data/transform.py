@@ -10,13 +10,17 @@ from everstep.contracts import Pair, Uint8Array
 CENTRE = (0.5, 0.5)
 Trained = int | tuple[int, int]  # side of a square, or width and height, in pixels
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
-FILTERS = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
+FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "nearest": Image.Resampling.NEAREST,
+    "area": Image.Resampling.BOX,
+}
 
 
 def fit(
     pair: Pair,
     trained: Trained,
-    condition_resize: Literal["bilinear", "nearest"] = "bilinear",
+    condition_resize: Literal["bilinear", "nearest", "area"] = "bilinear",
     crop_at: tuple[float, float] = CENTRE,
     is_flipped: bool = False,
 ) -> tuple[Uint8Array, Uint8Array]:
@@ -24,13 +28,20 @@ def fit(
 
     Shapes: a pair of any size -> target, condition, each [H,W,3] uint8 with H and W as trained.
     """
+    assert pair.condition is not None, "a pair whose condition is made has none to be cropped"
     size = _size(trained)
-    box = _box(pair.target.size, size, crop_at)
-    target = _resized(pair.target, box, size, Image.Resampling.LANCZOS)
-    condition = _resized(pair.condition, box, size, FILTERS[condition_resize])
-    if is_flipped:
-        return np.ascontiguousarray(target[:, ::-1]), np.ascontiguousarray(condition[:, ::-1])
-    return target, condition
+    target = fit_target(pair.target, trained, crop_at, is_flipped)
+    condition = _resized(pair.condition, _box(pair.target.size, size, crop_at), size, FILTERS[condition_resize])
+    return target, np.ascontiguousarray(condition[:, ::-1]) if is_flipped else condition
+
+
+def fit_target(
+    image: Image.Image, trained: Trained, crop_at: tuple[float, float] = CENTRE, is_flipped: bool = False
+) -> Uint8Array:
+    """The target alone, as `fit` makes it."""
+    size = _size(trained)
+    target = _resized(image, _box(image.size, size, crop_at), size, Image.Resampling.LANCZOS)
+    return np.ascontiguousarray(target[:, ::-1]) if is_flipped else target
 
 
 def frame(

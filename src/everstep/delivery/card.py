@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from everstep.config.load import flatten
+from everstep.data.recipe import FILE
 from everstep.exchange.architecture import TITLES
 from everstep.exchange.readers import READERS
 from everstep.records.scores import latest_verdict
 from everstep.versions import Run, Version
 
 SHEET = "samples.png"
-SETTINGS = re.compile(r"optim\.(?!start_from).*|data\.(resolution|condition_resize)|compute\.precision")
+SETTINGS = re.compile(
+    r"optim\.(?!start_from).*|data\.(resolution|condition|condition_random|condition_resize)|compute\.precision"
+)
 LICENCE_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 TITLE = re.compile(r"[^\w .,()-]")  # what would be markup in a page
@@ -86,6 +89,10 @@ def _measured(run: Run, version: Version) -> Iterator[str]:
 
 def _settings(version: Version) -> dict[str, str]:
     flat: dict[str, Any] = flatten(version.manifest.get("config", {}))
+    flat["data.condition"] = str(flat.get("data.condition", FILE)).rpartition("/")[2]  # nobody's folders
+    if flat["data.condition"] == FILE:
+        del flat["data.condition"]
+        flat.pop("data.condition_random", None)
     return {key: str(value) for key, value in flat.items() if SETTINGS.fullmatch(key) and value is not None}
 
 

@@ -11,10 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from everstep.contracts import Contents, Embedding, Framing, Moments, PairSource, Report, Uint8Array, Which
+from everstep.data.conditions import Maker
 from everstep.data.framing import FIRST, Framed, Framer, Prepared
+from everstep.data.recipe import Recipe
 from everstep.data.transform import CENTRE
 from everstep.encoded.records import pack, pack_picture, unpack, unpack_picture
-from everstep.encoded.shelf import Recipe, Shelf, key_of
+from everstep.encoded.shelf import MadeBy, Shelf, key_of
 from everstep.errors import DamageFound, DataUnreadable
 
 LATENTS, CONDITIONS, TEXT = "latents", "conditions", "text"
@@ -53,20 +55,22 @@ class Job:
     size: Size
 
 
-def open_shelves(root: Path, framing: Framing, encoders: dict[str, dict[str, Any]], report: Report) -> Shelves:
+def open_shelves(
+    root: Path, framing: Framing, recipe: Recipe | None, encoders: dict[str, dict[str, Any]], report: Report
+) -> Shelves:
     """
     Args:
+        recipe: of conditions that are made.
         encoders: what decides the outcome of encoding; see Family.encoders.
 
     Raises: OSError.
     """
+    conditions = {"resize": framing.condition_resize} if recipe is None else {"made": recipe.identity}
     shown = {"side": framing.resolution, "resize": "lanczos"}
     return Shelves(
-        latents=Shelf(root, Recipe(LATENTS, {**encoders["latents"], **shown}), report),
-        conditions=Shelf(
-            root, Recipe(CONDITIONS, {"side": framing.resolution, "resize": framing.condition_resize}), report
-        ),
-        text=Shelf(root, Recipe(TEXT, encoders["text"]), report),
+        latents=Shelf(root, MadeBy(LATENTS, {**encoders["latents"], **shown}), report),
+        conditions=Shelf(root, MadeBy(CONDITIONS, {"side": framing.resolution, **conditions}), report),
+        text=Shelf(root, MadeBy(TEXT, encoders["text"]), report),
     )
 
 
@@ -86,12 +90,20 @@ def text_key(prompt: str) -> bytes:
 class CachedFramer(Framer):
     """See above. Any threads may ask at once."""
 
-    def __init__(self, source: PairSource, framing: Framing, shelves: Shelves, encoders: Encoders | None) -> None:
+    def __init__(
+        self,
+        source: PairSource,
+        framing: Framing,
+        maker: Maker | None,
+        shelves: Shelves,
+        encoders: Encoders | None,
+    ) -> None:
         """
         Args:
             encoders: to make what is not there; None where all is, and encoders have left memory.
         """
-        super().__init__(source, framing)
+        super().__init__(source, framing, maker)
+        self.keeps_conditions = maker is None or not maker.is_drawn
         self.shelves, self.encoders = shelves, encoders
 
     def prepared(
@@ -109,13 +121,17 @@ class CachedFramer(Framer):
         condition = int(which.condition * len(contents.conditions))
         latents = self._get(self.shelves.latents, latents_key(contents, is_flipped, size))
         outline = self._get(self.shelves.conditions, condition_key(contents, condition, is_flipped, size))
-        if latents is None or outline is None:
+        if latents is None or (outline is None and self.keeps_conditions):
             job = Job(pair, condition, is_flipped, size)
             latents, outline = self.keep([job], [self.framed(job)])[0]
+        if outline is None or not self.keeps_conditions:  # of each example another
+            condition_HWC = self(pair, which, crop_at, is_flipped, example, size).condition_HWC
+        else:
+            condition_HWC = unpack_picture(outline)
         found = unpack(latents)
         return Prepared(
             target_HWC=None,
-            condition_HWC=unpack_picture(outline),
+            condition_HWC=condition_HWC,
             caption=contents.captions[int(which.caption * len(contents.captions))],
             frame=tuple(found["frame"].tolist()),
             moments=Moments(found["mean"], found.get("deviation")),
@@ -138,7 +154,8 @@ class CachedFramer(Framer):
             latents = pack({"frame": ("I64", np.array(one.frame, np.int64)), **moments})
             outline = pack_picture(one.condition_HWC)
             self.shelves.latents.add(latents_key(contents, job.is_flipped, job.size), latents)
-            self.shelves.conditions.add(condition_key(contents, job.condition, job.is_flipped, job.size), outline)
+            if self.keeps_conditions:
+                self.shelves.conditions.add(condition_key(contents, job.condition, job.is_flipped, job.size), outline)
             records.append((latents, outline))
         return records
 

@@ -32,7 +32,7 @@ STALE_S = 24 * 3600.0  # an unfinished file of another host is nobody's after a 
 
 
 @dataclass(frozen=True)
-class Recipe:
+class MadeBy:
     """What records of a shelf were made by: all that decides them besides what their keys are of."""
 
     kind: str
@@ -55,7 +55,7 @@ def key_of(*parts: object) -> bytes:
 class Shelf:
     """One recipe's records. Any threads may ask and add at once."""
 
-    def __init__(self, root: Path, recipe: Recipe, report: Report, shard_bytes: int = SHARD_BYTES) -> None:
+    def __init__(self, root: Path, recipe: MadeBy, report: Report, shard_bytes: int = SHARD_BYTES) -> None:
         """Opens what is there; shards that are damaged are set aside and said. Raises: OSError."""
         self.recipe, self.folder, self._report, self._shard_bytes = (
             recipe,

@@ -26,6 +26,16 @@ def gone(run: Path, key: str, place: str) -> UserError:
     )
 
 
+def _made_elsewhere(config: Config) -> list[str]:
+    """Settings that name the function or the model which makes conditions, where that is not there any more.
+
+    Whether what is there now is the same, the fingerprint of the data tells.
+    """
+    function, _, _ = config.data.condition.rpartition(":")
+    places = {"condition": function, "condition_model": config.data.condition_model or ""}
+    return [key for key, place in places.items() if place and is_gone(place)]
+
+
 def as_they_are(config: Config, version: Version) -> Config:
     """A version's settings; what is not where it was then is where the run's own settings say that it is now.
 
@@ -33,7 +43,7 @@ def as_they_are(config: Config, version: Version) -> Config:
     """
     places = {"base": config.base.path, "data": config.data.path}
     moved = [key for key, place in places.items() if is_gone(place)]
-    if not moved:
+    if not moved and not _made_elsewhere(config):
         return config
     run = version.path.parent
     now = read_hparams(RunLayout(run).hparams)
@@ -42,6 +52,7 @@ def as_they_are(config: Config, version: Version) -> Config:
             raise gone(run, key, place)
     base = now.base if "base" in moved else config.base
     data = config.data.model_copy(update={"path": now.data.path}) if "data" in moved else config.data
+    data = data.model_copy(update={key: getattr(now.data, key) for key in _made_elsewhere(config)})
     was = version.manifest["base"]["digest"]
     if "base" in moved and locate(base.path, base.revision).digest(was) != was:
         raise UserError(f"The base in {base.path} is not the one that {version.name} was trained on.")

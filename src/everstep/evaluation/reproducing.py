@@ -7,15 +7,14 @@ import torch
 from PIL import Image
 
 from everstep.config import Config
-from everstep.config.policy import framing
 from everstep.config.schema import Compute, Sampling
-from everstep.data import Framer, open_source
 from everstep.errors import UserError
 from everstep.evaluation.loading import config_of, open_base
 from everstep.evaluation.moved import as_they_are
 from everstep.evaluation.pictures.draw import Together, draw, shown_pairs
 from everstep.evaluation.pictures.sheet import contact_sheet
 from everstep.evaluation.sheets import picture_digest
+from everstep.models.conditions import open_framer, open_pairs
 from everstep.models.family import Family
 from everstep.models.files import AVERAGED, WEIGHTS
 from everstep.records.sheets import SheetFacts, read_sheet
@@ -45,8 +44,8 @@ def reproduce(run: Run, version: Version) -> Reproduced:
             f"The sheet of {version.name} was drawn with averaged weights, which went when it was made slim."
         )
     config = as_they_are(config_of(version), version)
-    source = open_source(config.data.path, config.data.resolution, config.data.bad_pairs)
-    shown = shown_pairs(Framer(source, framing(config.data)), facts.pairs)
+    source = open_pairs(config.data)
+    shown = shown_pairs(open_framer(config, source), facts.pairs)
     if [item.caption for item in shown] != facts.captions:
         raise UserError(f"The pairs in {config.data.path} are not those that {version.name} was drawn from.")
     if facts.device == "cpu":

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from everstep.config import Config
-from everstep.config.policy import framing
-from everstep.data import Framer, open_source, split_as
+from everstep.data import split_as
 from everstep.errors import UserError
 from everstep.evaluation.filing import as_scored, file_found, in_words
 from everstep.evaluation.loading import config_of, open_base, weights_drawn_with
 from everstep.evaluation.moved import as_they_are
 from everstep.evaluation.scorer import Scorer, example_settings
+from everstep.models.conditions import open_framer, open_pairs
 from everstep.models.files import AVERAGED
 from everstep.records.scores import Scored, read_scores
 from everstep.records.verdict import Verdict
@@ -70,7 +70,7 @@ def rescore(run: Run, versions: Sequence[Version], num_pictures: int | None = No
 def open_scorer(config: Config, version: Version, num_pictures: int | None = None) -> Scorer:
     """Base and held-out pairs of a version. Raises: UserError if the pairs are not those that it was trained on."""
     config = as_they_are(config, version)
-    source = open_source(config.data.path, config.data.resolution, config.data.bad_pairs)
+    source = open_pairs(config.data)
     if source.fingerprint() != version.manifest["data"]["fingerprint"]:
         raise UserError(
             f"The pairs in {config.data.path} have changed since {version.name} was made: scores would not compare. "
@@ -78,7 +78,7 @@ def open_scorer(config: Config, version: Version, num_pictures: int | None = Non
         )
     family = open_base(config)
     pairs = split_as(source, config.data.held_out_pairs, version.manifest["data"])
-    framer, settings = Framer(source, framing(config.data)), example_settings(config, family)
+    framer, settings = open_framer(config, source, family.arithmetic.device), example_settings(config, family)
     scorer = Scorer(family, config, framer, pairs, settings, num_pictures)
     if num_pictures is not None:
         scorer.refuse_too_few()

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from everstep.config.schema import Config
 from everstep.contracts import During, ExampleSettings, Float32Array, Uint8Array
 from everstep.data import Framer, Split
@@ -17,7 +15,7 @@ from everstep.errors import UserError
 from everstep.evaluation.allowance import Allowance, Exceeded
 from everstep.evaluation.examples import Denoised, Examples
 from everstep.evaluation.gain import num_examples
-from everstep.evaluation.pictures.adherence import kind_for, open_adherence
+from everstep.evaluation.pictures.adherence import adherence_of
 from everstep.evaluation.pictures.draw import Shown, free, rounded
 from everstep.evaluation.pictures.faults import picture_fault
 from everstep.evaluation.pictures.measures import Drawn, Interval, Measure
@@ -76,7 +74,7 @@ class Scorer:
         """
         self._held_out, self._asked = len(pairs.held_out), num_pictures
         self.family, self.config, self._during, self.allowance = family, config, during, allowance
-        self._adherence = _adherence(config, family.arithmetic.device)
+        self._adherence = adherence_of(config, family.arithmetic.device)
         self._qualities = open_quality(config.scoring.clip, config.scoring.fid, family.arithmetic.device)
         most = config.sampling.pairs if num_pictures is None else num_pictures
         if pictures_allowance is not None and most and self._measures:
@@ -210,11 +208,6 @@ def _drawn(pictures: Sequence[Uint8Array], numbers: Sequence[int], shown: Sequen
         pairs=numbers,
         targets=[item.target_HWC for item in shown],
     )
-
-
-def _adherence(config: Config, device: torch.device) -> Measure | None:
-    kind = kind_for(config.scoring.adherence, config.data.path)
-    return None if kind is None else open_adherence(kind, config.scoring.extractor, device)
 
 
 def _examples(

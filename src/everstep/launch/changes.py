@@ -30,8 +30,9 @@ FIXED = {
 # What an epoch in buckets is planned by, besides the seed and the pairs.
 PLANNED_BY = {"data.shape", "data.resolution", "optim.batch_size"}
 
+CONDITIONS = {"data.condition", "data.condition_model", "data.condition_random"}
 # What is assigned when other pairs are meant: the data may then differ from what the version was trained on.
-PAIRS = {"data", "data.path", "data.bad_pairs", "data.resolution"}
+PAIRS = {"data", "data.path", "data.bad_pairs", "data.resolution"} | CONDITIONS
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,14 @@ from everstep.config import Config
 from everstep.config.load import validate
 from everstep.config.schema import Data
 from everstep.contracts import During
+from everstep.data.recipe import Recipe
 from everstep.errors import UserError
 from everstep.evaluation.pictures.adherence import MODELS, check_scoring
 from everstep.launch.machine import refuse_unfit
 from everstep.launch.optimizers import check_optimizer
 from everstep.models.base import BaseFolder, locate
 from everstep.models.beginning import check_start
+from everstep.models.conditions import recipe_of
 from everstep.models.controls import new_shapes
 from everstep.models.survey import survey
 from everstep.places import absolute, as_text, spelled
@@ -27,6 +29,7 @@ def complete(config: Config, during: During = untold) -> tuple[Config, BaseFolde
     """Settings in which nothing is left open: absolute paths, the resolution. Raises: UserError."""
     refuse_unfit(config)
     check_optimizer(config.optim)
+    recipe = recipe_of(config.data)
     base = survey(locate(config.base.path, config.base.revision, during))
     resolution = config.data.resolution or base.native_resolution()
     base.latent_shape(resolution)
@@ -40,6 +43,8 @@ def complete(config: Config, during: During = untold) -> tuple[Config, BaseFolde
     settings["data"]["resolution"] = resolution
     if config.data.cache_folder is not None:
         settings["data"]["cache_folder"] = _absolute(config.data.cache_folder)
+    if recipe is not None and recipe.path is not None:
+        settings["data"] |= _places(recipe)
     for key in MODELS:
         if settings["scoring"][key] is not None:
             settings["scoring"][key] = _absolute(settings["scoring"][key])
@@ -71,6 +76,13 @@ def _check_cache(data: Data) -> None:
             "and nothing could be kept. Nothing was started.\n"
             "--data.crop centre takes always the same, --data.cache off keeps none."
         )
+
+
+def _places(recipe: Recipe) -> dict[str, str]:
+    place = _absolute(str(recipe.path))
+    if recipe.kind == "function":
+        return {"condition": f"{place}:{recipe.function}"}
+    return {"condition_model": place}
 
 
 def _absolute(path: str) -> str:

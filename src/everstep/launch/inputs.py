@@ -25,11 +25,12 @@ from everstep.units import size
 from everstep.versions import Run, Version, run_folder, split_spec
 from everstep.versions.layout import version_number
 
+OF_DATA = ("data.path", "data.condition", "data.condition_model")
 # Settings that say only where something is: with the same content there, they may change within a run.
-PLACES = ("base.path", "base.revision", "data.path", "optim.start_from")
+PLACES = ("base.path", "base.revision", *OF_DATA, "optim.start_from")
 
 PATHS = (
-    *("base.path", "data.path", "optim.start_from", "keeper.ram_dir"),
+    *("base.path", "data.path", "data.condition_model", "optim.start_from", "keeper.ram_dir"),
     *("scoring.extractor", "scoring.clip", "scoring.fid"),
 )
 MOST_SHOWN = 80
@@ -58,7 +59,7 @@ class Inputs:
         """Whether another place holds what the version was made from."""
         if key in ("base.path", "base.revision"):
             return bool(self.base_digest(version) == version.manifest["base"]["digest"])
-        if key == "data.path":
+        if key in OF_DATA:
             return bool(self.source.fingerprint() == version.manifest["data"]["fingerprint"])
         return key == "optim.start_from" and _is_same_start(self.config.optim.start_from, version)
 

@@ -39,6 +39,8 @@ TRIES = 5
 MOVED = {
     "base.path": "the same base is",
     "data.path": "the same pairs are",
+    "data.condition": "the same function is",
+    "data.condition_model": "the same model is",
     "optim.start_from": "the version that it started from is",
 }
 

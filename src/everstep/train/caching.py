@@ -20,6 +20,7 @@ from everstep.data.sequence import Order
 from everstep.encoded.framer import CachedFramer, Job, Size, open_shelves, text_key
 from everstep.errors import DiskFull, NotCommitted, UserError
 from everstep.evaluation.examples import seen_of
+from everstep.models.conditions import open_maker
 from everstep.models.family import Family
 from everstep.places import NO_ROOM, cache_folder, spelled
 from everstep.train.filling import ELSEWHERE, FamilyEncoders, fill, jobs_of, keys_of, prompts_of
@@ -73,13 +74,15 @@ def framer_of(
     Raises: UserError, DiskFull where the cache cannot be kept.
     """
     how, is_ahead = framing(config.data), may_fill and config.data.cache == "ahead"
+    maker = open_maker(config, family.arithmetic.device)
     if config.data.cache == "off":
-        return Framer(source, how), None
+        return Framer(source, how, maker), None
     folder = root_of(config.data)
+    recipe = None if maker is None else maker.recipe
     try:
         with during("Opening the cache"):
-            shelves = open_shelves(folder, how, family.encoders(), report)
-            framer = CachedFramer(source, how, shelves, FamilyEncoders(family))
+            shelves = open_shelves(folder, how, recipe, family.encoders(), report)
+            framer = CachedFramer(source, how, maker, shelves, FamilyEncoders(family))
             jobs = jobs_of(source, _looked_at(order, pairs), config.data.flip_probability)
         made = fill(framer, family, jobs, config.data, report, during, is_stopped) if is_ahead else 0
         cache = Cache(framer, made, _root(framer, jobs))

@@ -15,7 +15,7 @@ from everstep.data import Split
 from everstep.models.family import Family
 from everstep.train.caching import Cache
 from everstep.train.moments import as_taken
-from everstep.train.ready import Ready
+from everstep.train.ready import Ready, condition_of
 from everstep.train.waiting import how_threads_wait
 
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
@@ -39,6 +39,7 @@ def version_facts(
             "path": ready.config.data.path,
             "description": ready.source.description,
             "fingerprint": ready.source.fingerprint(),
+            **({} if (made := condition_of(ready.source)) is None else {"condition": made}),
             "training_pairs": len(pairs.training),
             "held_out": [ready.source.name(number) for number in pairs.held_out],
             **({} if pairs.by is None else {"held_out_by": pairs.by}),

@@ -5,13 +5,15 @@ Never imports torch.
 
 import shlex
 from dataclasses import dataclass
+from typing import Any
 
 from everstep.config import Config
 from everstep.contracts import Changes, Counted, During, ParentRef, Report
-from everstep.data import BucketOrder, Order, Source, Split, SquareOrder, open_source, split, split_as
+from everstep.data import BucketOrder, Order, Source, Split, SquareOrder, split, split_as
 from everstep.data.buckets import shapes_of
 from everstep.errors import UserError
 from everstep.models.base import BaseFolder, differing_files
+from everstep.models.conditions import open_pairs, try_recipe
 from everstep.places import as_word
 from everstep.telling import untold
 from everstep.versions import Run, Version
@@ -32,16 +34,11 @@ class Ready:
 
 def open_data(config: Config, report: Report, during: During = untold) -> Source:
     """Open and check the pairs. Raises: UserError listing every pair that cannot be used."""
-    data = config.data
     with during("Checking the pairs", "pictures") as said:
-        return open_source(
-            data.path,
-            data.resolution,
-            data.bad_pairs,
-            report=report,
-            progress=said,
-            is_square=data.shape == "square",
-        )
+        source = open_pairs(config.data, report, said)
+    with during("Trying the function that makes conditions"):
+        try_recipe(config, source)
+    return source
 
 
 def check_origin(version: Version, base: BaseFolder, source: Source, accepts_data: bool) -> Changes:
@@ -52,11 +49,38 @@ def check_origin(version: Version, base: BaseFolder, source: Source, accepts_dat
         return {}
     if accepts_data:
         return {"data.fingerprint": (was, now)}
+    _refuse_other_conditions(version, source)
     path = shlex.quote(version.manifest["data"]["path"])
     raise UserError(
         f"The pairs in {path} have changed since {version.name} was made. Nothing was changed.\n"
         f"To go on with them as they are now: everstep resume {as_word(version.path.parent)} --set data.path={path}"
     )
+
+
+def _refuse_other_conditions(version: Version, source: Source) -> None:
+    """Raises: UserError where the conditions are made otherwise than the version's were; of pairs, others tell."""
+    was, now = version.manifest["data"].get("condition"), condition_of(source)
+    if was == now:
+        return
+    run, recipe = as_word(version.path.parent), source.recipe
+    what, key = "The way in which conditions are made has", "condition"
+    place = "file" if recipe is None else recipe.kind
+    if recipe is not None and recipe.path is not None:
+        is_function = recipe.kind == "function"
+        key, place = (
+            ("condition", f"{recipe.path}:{recipe.function}") if is_function else ("condition_model", str(recipe.path))
+        )
+        if was is not None and was["kind"] == recipe.kind:
+            what = f"The condition {'function' if is_function else 'model'} in {recipe.path} has"
+    raise UserError(
+        f"{what} changed since {version.name} was made. Nothing was changed.\n"
+        f"To go on with it as it is now: everstep resume {run} --set {shlex.quote(f'data.{key}={place}')}"
+    )
+
+
+def condition_of(source: Source) -> dict[str, Any] | None:
+    """What the manifest says of how conditions are made; None where they are pictures."""
+    return None if source.recipe is None else source.recipe.identity
 
 
 def base_digest_of(base: BaseFolder, version: Version | None, said: Counted = lambda done, total: None) -> str:

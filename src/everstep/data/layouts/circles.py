@@ -154,6 +154,8 @@ def _centres(side_px: int) -> Cover:
 class CircleSource:
     """builtin:circles; nothing on disk, every pair a function of its number."""
 
+    recipe = None
+
     def __init__(self, resolution: int) -> None:
         self.skipped: dict[str, str] = {}
         self.captioned: tuple[Listed, ...] = ()

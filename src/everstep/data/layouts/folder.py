@@ -23,6 +23,7 @@ LAYOUTS = {
 }
 KINDS = {list: "a list", dict: "an object", bool: "a truth value", int: "a number", float: "a number"}
 OTHER_LISTS = ("metadata.csv", "metadata.parquet", "metadata.json", "train.jsonl", "dataset.json", "prompts.json")
+NO_CONDITION = "no_condition"  # kind of the finding where a line names none
 EXAMPLE = '{"file_name": "a.png", "conditioning_image": "a_edges.png", "text": "a cat"}'
 
 
@@ -44,7 +45,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One pair of the list, paths relative to the folder, or absolute."""
+    """One pair of the list, paths relative to the folder, or absolute; no condition, "", where none is needed."""
 
     line: int
     target: str
@@ -62,8 +63,12 @@ class Listing:
     findings: tuple[Finding, ...]
 
 
-def read_listing(folder: Path) -> Listing:
-    """Read the folder's list. Raises: UserError if there is none, or more than one."""
+def read_listing(folder: Path, needs_conditions: bool = True) -> Listing:
+    """Read the folder's list. Raises: UserError if there is none, or more than one.
+
+    Args:
+        needs_conditions: whether a pair without one is a fault; where not, one that is listed is kept all the same.
+    """
     found = [name for name in LAYOUTS if (folder / name).exists()]
     if len(found) != 1:
         raise UserError(_no_list(folder, bool(found)))
@@ -72,7 +77,7 @@ def read_listing(folder: Path) -> Listing:
     pairs: list[Listed] = []
     findings: list[Finding] = []
     for entry in read_entries(folder / layout):
-        parsed = _parse(entry, LAYOUTS[layout], names)
+        parsed = _parse(entry, LAYOUTS[layout], names, needs_conditions)
         if isinstance(parsed, Finding):
             findings.append(parsed)
             continue
@@ -97,7 +102,7 @@ def _no_list(folder: Path, has_both: bool) -> str:
 
 
 def _parse(
-    entry: Entry, keys: tuple[tuple[str, ...], ...], names: Names
+    entry: Entry, keys: tuple[tuple[str, ...], ...], names: Names, needs_conditions: bool
 ) -> tuple[Listed, tuple[Finding, ...]] | Finding:
     if entry.fault:
         return Finding(entry.line, "", entry.fault)
@@ -107,14 +112,19 @@ def _parse(
     for known in keys:
         name = next((name for name in known if name in entry.value), None)
         value = None if name is None else entry.value[name]
+        is_condition = known == keys[1]
+        if value is None and is_condition and not needs_conditions:
+            value = ""
         if not isinstance(value, str):
-            return Finding(entry.line, "", _no_text(name, value, entry.value, keys, known))
+            kind = NO_CONDITION if is_condition and name is None else ""
+            return Finding(entry.line, "", _no_text(name, value, entry.value, keys, known), kind=kind)
         values.append(value)
     target, condition, caption = values
-    for path in (target, condition):
+    for path in (target, condition) if needs_conditions else (target,):
         if wrong := _no_name(path):
             return Finding(entry.line, printable(path), wrong)
-    pair = Listed(entry.line, names.find(target), names.find(condition), whole_letters(caption))
+    found = names.find(condition) if needs_conditions else condition
+    pair = Listed(entry.line, names.find(target), found, whole_letters(caption))
     odd = oddity(caption)
     return pair, () if odd is None else (Finding(entry.line, pair.target, odd[1], "warning", odd[0]),)
 

@@ -10,14 +10,16 @@ from typing import Any
 from everstep.config import Config
 from everstep.config.load import known_part, validate
 from everstep.config.schema import Sampling
-from everstep.data import Source, open_source
+from everstep.data import Source
 from everstep.errors import UserError
 from everstep.evaluation.comparison.differences import settings_that_differ
 from everstep.evaluation.moved import as_they_are
+from everstep.models.conditions import open_pairs
 from everstep.versions import Version
 
 PAIRS = 8  # shown where the run itself shows none
-DRAWN_WITH = {f"sampling.{name}" for name in Sampling.model_fields if name != "pairs"} | {"data.condition_resize"}
+CONDITIONS = {f"data.condition{more}" for more in ("", "_model", "_random", "_resize")}
+DRAWN_WITH = {f"sampling.{name}" for name in Sampling.model_fields if name != "pairs"} | CONDITIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ def common_ground(versions: Sequence[Version], names: Sequence[str]) -> Common:
         paths = [config.data.path for config in configs]
         _same(names, paths, "data", paths)
     first = as_they_are(configs[0], versions[0])
-    source = open_source(first.data.path, first.data.resolution, first.data.bad_pairs)
+    source = open_pairs(first.data)
     notes = [*_about_data(fingerprints, source, names), *_about_sampling(versions, names)]
     return Common(first, source, _numbers(versions, names, source, first.sampling.pairs or PAIRS), tuple(notes))
 

@@ -7,15 +7,14 @@ from typing import Any
 
 from PIL import Image
 
-from everstep.config.policy import framing
 from everstep.contracts import Uint8Array
-from everstep.data import Framer
 from everstep.evaluation.comparison.ground import Common
 from everstep.evaluation.comparison.page import PictureRow, Sheet
 from everstep.evaluation.comparison.tables import Side, comparison_page, picture_rows
 from everstep.evaluation.loading import open_base, weights_drawn_with
 from everstep.evaluation.pictures.draw import Shown, draw, shown_pairs
 from everstep.evaluation.pictures.sheet import CELL_PX, sheet
+from everstep.models.conditions import open_framer
 from everstep.models.family import Family
 from everstep.models.files import AVERAGED, CONTROLNET_CONFIG
 from everstep.versions import Version, read_small
@@ -35,7 +34,7 @@ class Row:
 
 def shown_in(common: Common) -> list[Shown]:
     """The pairs that are drawn."""
-    return shown_pairs(Framer(common.source, framing(common.config.data)), common.numbers)
+    return shown_pairs(open_framer(common.config, common.source), common.numbers)
 
 
 def draw_all(versions: Sequence[Version], common: Common, shown: Sequence[Shown]) -> Iterator[Row]:

@@ -13,7 +13,9 @@ from PIL import Image
 
 from everstep.config.schema import Config
 from everstep.contracts import Uint8Array
+from everstep.data.conditions import KINDS as KINDS_MADE
 from everstep.data.layouts import circles
+from everstep.data.recipe import FILE
 from everstep.errors import UserError
 from everstep.evaluation.pictures.measures import FEWEST_OF_A_SET, Drawn, Measure, mean_of
 from everstep.places import spelled
@@ -48,13 +50,19 @@ EXTRACTED = tuple(name for name, kind in KINDS.items() if kind.has_extractor and
 MODELS = ("extractor", "clip", "fid")  # settings that are paths
 
 
-def kind_for(setting: str, data_path: str) -> str | None:
-    """The kind that scoring.adherence asks for, None for none: auto is circles for the built-in data, else off.
+def kind_for(setting: str, data_path: str, condition: str = FILE) -> str | None:
+    """The kind that scoring.adherence asks for, None for none: auto is circles for the built-in data, elsewhere the
+    kind of condition that is made, where the libraries that measure it are there, else off.
+
+    Args:
+        condition: what data.condition is.
 
     Raises: UserError if it asks for circles where the data has none.
     """
     if setting == "auto":
-        return "circles" if data_path == CIRCLES else None
+        if data_path == CIRCLES:
+            return "circles"
+        return condition if condition in KINDS and not _missing(KINDS[condition]) else None
     if setting == "circles" and data_path != CIRCLES:
         raise UserError(
             f"scoring.adherence is circles, which only {CIRCLES} has, but data.path is {data_path}. "
@@ -66,9 +74,9 @@ def kind_for(setting: str, data_path: str) -> str | None:
 def check_scoring(config: Config) -> None:
     """What can be told of the settings before anything is loaded. Raises: UserError."""
     scoring = config.scoring
-    kind = kind_for(scoring.adherence, config.data.path)
+    kind = kind_for(scoring.adherence, config.data.path, config.data.condition)
     if kind is not None:
-        _check(kind, KINDS[kind], scoring.extractor)
+        _check(kind, KINDS[kind], extractor_of(config, kind), _is_made(config, kind))
     elif scoring.extractor is not None:
         raise UserError(
             f"scoring.extractor is {scoring.extractor}, but scoring.adherence is {scoring.adherence}, which uses none "
@@ -95,29 +103,55 @@ def check_most_pictures(config: Config) -> None:
         )
 
 
-def open_adherence(kind: str, extractor: str | None, device: "torch.device") -> Measure:
-    """Load what a kind needs. Raises: UserError if a library or the extractor is missing, or is not needed."""
+def extractor_of(config: Config, kind: str) -> str | None:
+    """The model that takes conditions of this kind: where none is named, the one by which they are made."""
+    named = config.scoring.extractor
+    return config.data.condition_model if named is None and _is_made(config, kind) else named
+
+
+def adherence_of(config: Config, device: "torch.device") -> Measure | None:
+    """What the settings ask for; None for none. Raises: as `open_adherence`."""
+    kind = kind_for(config.scoring.adherence, config.data.path, config.data.condition)
+    if kind is None:
+        return None
+    return open_adherence(kind, extractor_of(config, kind), device, _is_made(config, kind))
+
+
+def _is_made(config: Config, kind: str) -> bool:
+    return config.data.condition == kind
+
+
+def open_adherence(kind: str, extractor: str | None, device: "torch.device", is_made: bool = False) -> Measure:
+    """Load what a kind needs. Raises: UserError if a library or the extractor is missing, or is not needed.
+
+    Args:
+        is_made: whether the conditions are made, for which lines need no extractor: they are made again without.
+    """
     wanted = KINDS[kind]
-    _check(kind, wanted, extractor)
+    _check(kind, wanted, extractor, is_made)
     each: dict[str, Callable[[], Each]] = {
         "circles": lambda: _circle_iou,
         "canny": lambda: _canny_f1,
-        "lineart": lambda: _open_lines("lineart", str(extractor), device),
-        "softedge": lambda: _open_lines("softedge", str(extractor), device),
+        "lineart": lambda: _open_lines("lineart", extractor, device),
+        "softedge": lambda: _open_lines("softedge", extractor, device),
         "depth": lambda: _open_depth(str(extractor), device),
         "segmentation": lambda: _open_segmentation(str(extractor), device),
     }
     return Measure(wanted.score, mean_of(each[kind]()))
 
 
-def _check(kind: str, wanted: Kind, extractor: str | None) -> None:
-    missing = [library for library in wanted.libraries if find_spec(library) is None]
+def _missing(kind: Kind) -> list[str]:
+    return [library for library in kind.libraries if find_spec(library) is None]
+
+
+def _check(kind: str, wanted: Kind, extractor: str | None, is_made: bool) -> None:
+    missing = _missing(wanted)
     if missing:
         raise UserError(
             f"scoring.adherence is {kind}, which needs {' and '.join(missing)}, not installed here. "
             "Nothing was started. pip install 'everstep[scores]'"
         )
-    if wanted.has_extractor and extractor is None:
+    if wanted.has_extractor and extractor is None and not is_made:
         folder = "a folder in transformers layout or " if kind in ("depth", "segmentation") else ""
         raise UserError(
             f"scoring.adherence is {kind}, but scoring.extractor is not set. Nothing was started. "
@@ -141,16 +175,19 @@ def _circle_iou(drawn: Drawn) -> list[float]:
 def _canny_f1(drawn: Drawn) -> list[float]:
     """The condition is itself a map of edges: bright pixels are edges."""
     from everstep.evaluation.pictures.agreement import edges_f1
-    from everstep.evaluation.pictures.extractors import canny
+    from everstep.models.extractors import canny
 
     return edges_f1(canny(drawn.pictures), _grey(drawn.conditions)[:, 0] > 0.5)
 
 
-def _open_lines(kind: str, extractor: str, device: "torch.device") -> Each:
-    """The extractor's lines must be bright where the condition's are."""
+def _open_lines(kind: str, extractor: str | None, device: "torch.device") -> Each:
+    """The extractor's lines must be bright where the condition's are; without one, they are made as conditions are."""
     from everstep.evaluation.pictures.agreement import ms_ssim
-    from everstep.evaluation.pictures.extractors import open_extractor
+    from everstep.models.extractors import open_extractor
 
+    if extractor is None:
+        make = KINDS_MADE[kind]
+        return lambda drawn: ms_ssim(_grey([make(each, None) for each in drawn.pictures]), _grey(drawn.conditions))
     extract = open_extractor("lineart" if kind == "lineart" else "softedge", extractor, device)
     return lambda drawn: ms_ssim(extract(drawn.pictures).clamp(0, 1), _grey(drawn.conditions).to(device))
 
@@ -158,7 +195,7 @@ def _open_lines(kind: str, extractor: str, device: "torch.device") -> Each:
 def _open_depth(extractor: str, device: "torch.device") -> Each:
     """What is near must be bright in both, or dark in both; a scale or shift does not count."""
     from everstep.evaluation.pictures.agreement import depth_rmse
-    from everstep.evaluation.pictures.extractors import open_extractor
+    from everstep.models.extractors import open_extractor
 
     extract = open_extractor("depth", extractor, device)
     return lambda drawn: depth_rmse(extract(drawn.pictures), _grey(drawn.conditions).to(device))
@@ -167,7 +204,7 @@ def _open_depth(extractor: str, device: "torch.device") -> Each:
 def _open_segmentation(extractor: str, device: "torch.device") -> Each:
     """Classes of the drawn picture against classes of the target, both by the extractor: no palette is needed."""
     from everstep.evaluation.pictures.agreement import segmentation_miou
-    from everstep.evaluation.pictures.extractors import open_extractor
+    from everstep.models.extractors import open_extractor
 
     extract = open_extractor("segmentation", extractor, device)
 

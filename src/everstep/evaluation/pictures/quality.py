@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from everstep.contracts import Uint8Array
 from everstep.errors import UserError
-from everstep.evaluation.pictures.exported import ExportedNetwork, pixels
 from everstep.evaluation.pictures.measures import (
     FEWEST_OF_A_SET,
     Drawn,
@@ -25,6 +24,7 @@ from everstep.evaluation.pictures.measures import (
     middle,
     resamples,
 )
+from everstep.models.exported import ExportedNetwork, pixels
 from everstep.places import spelled
 
 PART = 8  # pictures at a time

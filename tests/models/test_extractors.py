@@ -15,8 +15,8 @@ import torch
 from torch._export.serde.schema import SCHEMA_VERSION
 
 from everstep.errors import UserError
-from everstep.evaluation.pictures.exported import ExportedNetwork
-from everstep.evaluation.pictures.extractors import open_extractor
+from everstep.models.exported import ExportedNetwork
+from everstep.models.extractors import open_extractor
 
 CPU = torch.device("cpu")
 

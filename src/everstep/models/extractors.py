@@ -13,38 +13,35 @@ import torch
 from torch import Tensor
 
 from everstep.contracts import Uint8Array
+from everstep.data.conditions import canny_edges
 from everstep.errors import UserError
-from everstep.evaluation.pictures.exported import EXPORT, ExportedNetwork, pixels
+from everstep.models.exported import EXPORT, ExportedNetwork, pixels
 from everstep.places import spelled
 
 Kind = Literal["lineart", "softedge", "depth", "segmentation"]
 Extract = Callable[[Sequence[Uint8Array]], Tensor]
-CANNY_LOW, CANNY_HIGH = 100, 200  # ControlNet's and ControlNet++'s
 PART = 4  # pictures at a time: class logits of a large picture are large
 
 
 def canny(pictures: Sequence[Uint8Array]) -> Tensor:
     """Shapes: B pictures [H,W,3] uint8 -> [B,H,W] bool, edges."""
-    import cv2
-
-    edges = [cv2.Canny(np.ascontiguousarray(picture), CANNY_LOW, CANNY_HIGH) for picture in pictures]
-    return torch.from_numpy(np.stack(edges) > 0)
+    return torch.from_numpy(np.stack([canny_edges(picture) for picture in pictures]) > 0)
 
 
-def open_extractor(kind: Kind, path: str, device: torch.device) -> Extract:
-    """Load the model at `path`.
+def open_extractor(kind: Kind, path: str, device: torch.device, setting: str = "scoring.extractor") -> Extract:
+    """Load the model at `path`, which a setting names.
 
     Shapes: B pictures [H,W,3] uint8 -> [B,1,H,W] float32, or for segmentation [B,H,W] int64, on the device.
     Raises: UserError if it is missing or is no such model.
     """
     place = spelled(path)
     if not place.exists():
-        raise UserError(f"scoring.extractor is {path}, which does not exist. Nothing was started.")
+        raise UserError(f"{setting} is {path}, which does not exist. Nothing was started.")
     if place.is_dir():
-        return _in_parts(_from_folder(kind, place, device))
+        return _in_parts(_from_folder(kind, place, device, setting))
     if place.suffix != ".pt2":
         raise UserError(
-            f"scoring.extractor is {path}; it must be a folder in transformers layout or an exported program (.pt2). "
+            f"{setting} is {path}; it must be a folder in transformers layout or an exported program (.pt2). "
             f"Pickled files (.pth, .ckpt, .bin) are never loaded. {EXPORT}."
         )
     return _in_parts(_from_program(kind, place, device))
@@ -69,13 +66,13 @@ def _from_program(kind: Kind, path: Path, device: torch.device) -> Extract:
     return lambda pictures: network.maps(pixels(pictures, device))
 
 
-def _from_folder(kind: Kind, path: Path, device: torch.device) -> Extract:
+def _from_folder(kind: Kind, path: Path, device: torch.device, setting: str) -> Extract:
     if kind not in ("depth", "segmentation"):
         raise UserError(
-            f"scoring.extractor is the folder {path}, but transformers has no models for {kind}: "
+            f"{setting} is the folder {path}, but transformers has no models for {kind}: "
             f"it must be an exported program (.pt2). {EXPORT}."
         )
-    model, processor = _load_folder(kind, path)
+    model, processor = _load_folder(kind, path, setting)
     model.to(device).eval()
     after = "post_process_depth_estimation" if kind == "depth" else "post_process_semantic_segmentation"
     if not hasattr(processor, after):
@@ -90,7 +87,7 @@ def _from_folder(kind: Kind, path: Path, device: torch.device) -> Extract:
     return extract
 
 
-def _load_folder(kind: Kind, path: Path) -> tuple[Any, Any]:
+def _load_folder(kind: Kind, path: Path, setting: str) -> tuple[Any, Any]:
     from transformers import AutoImageProcessor, AutoModelForDepthEstimation, AutoModelForSemanticSegmentation
 
     import everstep.models.libraries  # noqa: F401
@@ -103,10 +100,8 @@ def _load_folder(kind: Kind, path: Path) -> tuple[Any, Any]:
         processor = AutoImageProcessor.from_pretrained(path, local_files_only=True)
     except Exception as error:  # each model of transformers fails in words of its own
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(
-            f"scoring.extractor: {path} is no model for {kind} that transformers can read: {first}"
-        ) from None
+        raise UserError(f"{setting}: {path} is no model for {kind} that transformers can read: {first}") from None
     if loading["missing_keys"]:
         first = min(loading["missing_keys"])
-        raise UserError(f"scoring.extractor: {path} lacks weights for {kind} (first: {first}). Nothing was started.")
+        raise UserError(f"{setting}: {path} lacks weights for {kind} (first: {first}). Nothing was started.")
     return model, processor

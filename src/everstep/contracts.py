@@ -54,14 +54,24 @@ COMPLETE = (Reason.FINAL, Reason.EARLY)  # of the last version of a training tha
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One training example as it is on disk: both images RGB and of the same size, before crop and resize.
+    """One training example before crop and resize: both images RGB, and of the same shape.
 
     condition: None where none is read, since it is made from the target once that is cropped and resized.
+    size: width and height of the target on the disk, where it was decoded smaller.
     """
 
     target: "Image.Image"
     condition: "Image.Image | None"
     caption: str
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Smaller:
+    """How small pictures may be decoded: not below width and height of what is cut out of them."""
+
+    target: tuple[int, int]
+    condition: tuple[int, int] | None  # None where it has to be whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +100,14 @@ class PairSource(Protocol):
         """Stable identity of the pair within its data (a file name); what held-out choice and reports use."""
         ...
 
-    def load(self, pair: int, which: Which = ...) -> Pair:
-        """Read the pair. Raises: UserError naming the file if it cannot be read. Safe to call from threads."""
+    def load(self, pair: int, which: Which = ..., smaller: Smaller | None = None) -> Pair:
+        """Read the pair. Safe to call from threads.
+
+        Args:
+            smaller: what is enough, for whoever can give less sooner.
+
+        Raises: UserError naming the file if it cannot be read.
+        """
         ...
 
     def fingerprint(self) -> str:
@@ -112,6 +128,7 @@ class Framing:
 
     resolution: int
     condition_resize: Literal["bilinear", "nearest", "area"] = "bilinear"
+    resize: Literal["lanczos", "area"] = "lanczos"
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def read_hparams(path: Path) -> Config:
     """The settings a run was started with."""
     layer = Layer(str(path), _parse_yaml(path))
     refuse_unknown(layer)
-    return validate(dict(layer.settings), str(path))
+    return validate(as_it_was(layer.settings), str(path))
 
 
 def dump(config: Config) -> str:
@@ -165,8 +165,22 @@ def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
     return merged
 
 
+# What was done before there was a setting for it, where that is no longer the default.
+BEFORE: Settings = {"data": {"resize": "lanczos"}}
+
+
+def as_it_was(settings: Mapping[str, Any]) -> Settings:
+    """The settings of a run that may have begun before some of them were there: it goes on as it was trained."""
+    filled = dict(settings)
+    for section, before in BEFORE.items():
+        if isinstance(given := settings.get(section, {}), Mapping):
+            filled[section] = {**before, **given}
+    return filled
+
+
 def known_part(settings: Mapping[str, Any]) -> Settings:
     """Without what this release has no setting for: a version may have been made by an older one, or a newer one."""
+    settings = as_it_was(settings)
     sections = {name: field.annotation for name, field in Config.model_fields.items()}
     return {
         name: {key: value for key, value in section.items() if key in sections[name].model_fields}  # type: ignore[union-attr]

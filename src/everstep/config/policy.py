@@ -36,7 +36,7 @@ def policy(keep: Keep) -> Policy:
 def framing(data: Data) -> Framing:
     """The settings as those who look at pairs understand them; of settings with nothing left open."""
     assert data.resolution is not None, "the base's own, once it is known"
-    return Framing(resolution=data.resolution, condition_resize=data.condition_resize)
+    return Framing(data.resolution, data.condition_resize, data.resize)
 
 
 def course(config: Config) -> Course:

@@ -5,7 +5,7 @@ Everything that looks at pairs looks at them through this, so that all see the s
 
 from dataclasses import dataclass
 
-from everstep.contracts import Embedding, Framing, Moments, PairSource, Uint8Array, Which
+from everstep.contracts import Embedding, Framing, Moments, PairSource, Smaller, Uint8Array, Which
 from everstep.data.conditions import Maker
 from everstep.data.transform import CENTRE, fit, fit_target, frame
 
@@ -61,15 +61,22 @@ class Framer:
 
         Raises: what the source raises where the pair cannot be read; DataUnreadable where no condition can be made.
         """
-        loaded, framing = self.source.load(pair, which), self.framing
+        framing = self.framing
         trained = size or framing.resolution
+        loaded = self.source.load(pair, which, self._enough(size or (framing.resolution, framing.resolution)))
         if self.maker is None:
-            target, condition = fit(loaded, trained, framing.condition_resize, crop_at, is_flipped)
+            target, condition = fit(loaded, trained, framing.condition_resize, crop_at, is_flipped, framing.resize)
         else:
-            target = fit_target(loaded.target, trained, crop_at, is_flipped)
+            target = fit_target(loaded.target, trained, crop_at, is_flipped, framing.resize)
             condition = self.maker(target, self.source.name(pair), example)
-        found = frame(loaded.target.size, trained, crop_at, is_flipped)
+        found = frame(loaded.size or loaded.target.size, trained, crop_at, is_flipped)
         return Framed(target, condition, loaded.caption, found)
+
+    def _enough(self, size: tuple[int, int]) -> Smaller | None:
+        """Where means are taken, decoders may begin with that."""
+        if self.framing.resize != "area":
+            return None
+        return Smaller(size, size if self.framing.condition_resize == "area" else None)
 
     def prepared(
         self,

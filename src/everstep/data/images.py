@@ -1,6 +1,7 @@
 """Image files to RGB: orientation, palettes, transparency, greyscale, 16 bits and floats, as a person would expect."""
 
 import io
+import math
 import warnings
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +17,8 @@ Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 warnings.filterwarnings("ignore", module=r"PIL\.")
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 ORIENTATION = 0x0112
+SIDEWAYS = 5  # from here on height and width change places
+Size = tuple[int, int]  # width and height
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -47,8 +50,26 @@ def read_rgb(path: Path, paper: tuple[int, int, int]) -> Image.Image:
         return decode(file, paper)
 
 
+def read_sized(path: Path, paper: tuple[int, int, int], at_least: Size | None) -> tuple[Image.Image, Size]:
+    """As `decode`, with width and height that the picture has on the disk."""
+    with open_plain(path) as file:
+        return decode_sized(file, paper, at_least)
+
+
 def decode(file: BinaryIO, paper: tuple[int, int, int]) -> Image.Image:
     """Decode an open file: of an animated one, the first picture. Raises: as `read_rgb`."""
+    return decode_sized(file, paper, None)[0]
+
+
+def decode_sized(file: BinaryIO, paper: tuple[int, int, int], at_least: Size | None) -> tuple[Image.Image, Size]:
+    """The same, with the size that the picture has in the file.
+
+    Args:
+        at_least: what is cut out of it: a JPEG is decoded at the half, quarter or eighth of its size of which the
+            largest part of this shape is no smaller. That is the mean of its pixels, in less than half the time.
+
+    Raises: as `read_rgb`.
+    """
     try:
         opened = Image.open(file)
     except UnidentifiedImageError:
@@ -58,11 +79,24 @@ def decode(file: BinaryIO, paper: tuple[int, int, int]) -> Image.Image:
     with opened:
         if opened.width * opened.height > MOST_PIXELS:
             raise ValueError(f"it says that it has more than {MOST_PIXELS:,} pixels")
+        size = opened.size if _orientation(opened) < SIDEWAYS else opened.size[::-1]
+        if at_least is not None:
+            _decode_smaller(opened, at_least)
         opened.load()
         turned = _turned(opened)
         if turned.mode.startswith("I") or turned.mode == "F":
-            return _from_wide(turned, _range_told(opened)).convert("RGB")
-        return to_rgb(turned, paper)
+            return _from_wide(turned, _range_told(opened)).convert("RGB"), size
+        return to_rgb(turned, paper), size
+
+
+def _decode_smaller(image: Image.Image, at_least: Size) -> None:
+    """Has an effect on JPEGs alone, which hold the mean of 8x8 pixels and what differs from it."""
+    if image.format not in ("JPEG", "MPO"):
+        return
+    width, height = at_least if _orientation(image) < SIDEWAYS else at_least[::-1]
+    scale = max(width / image.width, height / image.height)
+    if scale < 1:
+        image.draft(image.mode, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
 
 
 def what_else(content: bytes) -> str | None:
@@ -96,11 +130,15 @@ def decode_content(content: bytes, paper: tuple[int, int, int]) -> Image.Image:
 
 def _turned(image: Image.Image) -> Image.Image:
     """As the camera was held; a picture whose EXIF is broken is taken as it lies."""
-    try:
-        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # whatever reading a broken table of tags leads to
-        return image
+    turn = TURNS.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # whatever reading a broken table of tags leads to
+        return 1
 
 
 def _range_told(image: Image.Image) -> tuple[float, float] | None:

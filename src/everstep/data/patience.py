@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from everstep.contracts import Contents, Pair, PairSource, Report, Which
+from everstep.contracts import Contents, Pair, PairSource, Report, Smaller, Which
 from everstep.data.framing import FIRST
 from everstep.errors import DataUnreadable, EverstepError, ExitCode, UserError
 from everstep.units import duration
@@ -58,25 +58,25 @@ class PatientSource:
     def contents(self, pair: int) -> Contents:
         return self._source.contents(pair)
 
-    def load(self, pair: int, which: Which = FIRST) -> Pair:
+    def load(self, pair: int, which: Which = FIRST, smaller: Smaller | None = None) -> Pair:
         """Raises: DataUnreadable when patience ends; StopAsked."""
         try:
-            return self._source.load(pair, which)
+            return self._source.load(pair, which, smaller)
         except UserError as error:
-            return self._again(pair, which, error)
+            return self._again(pair, which, smaller, error)
 
     def close(self) -> None:
         """Whoever waits for a pair waits no longer."""
         self._closed.set()
 
-    def _again(self, pair: int, which: Which, error: UserError) -> Pair:
+    def _again(self, pair: int, which: Which, smaller: Smaller | None, error: UserError) -> Pair:
         began, pause_s = time.monotonic(), FIRST_PAUSE_S
         self._begin_to_wait(error)
         try:
             while True:
                 self._pause(min(pause_s, max(0.0, began + self._patience_s - time.monotonic())))
                 try:
-                    return self._source.load(pair, which)
+                    return self._source.load(pair, which, smaller)
                 except UserError as again:
                     if time.monotonic() - began >= self._patience_s:
                         raise DataUnreadable(

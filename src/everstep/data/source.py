@@ -6,11 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
-from everstep.contracts import Contents, Int64Array, Pair, Report, Which
+from everstep.contracts import Contents, Int64Array, Pair, Report, Smaller, Which
 from everstep.data.checking import CheckReport, Progress, check, contents_of, looks_of, sizes_of
 from everstep.data.counts import counted
 from everstep.data.framing import FIRST
-from everstep.data.images import BLACK, WHITE, read_rgb
+from everstep.data.images import BLACK, WHITE, read_sized
 from everstep.data.layouts.circles import CircleSource
 from everstep.data.layouts.folder import LAYOUTS, NO_CONDITION, Listed
 from everstep.data.looks import Looks
@@ -55,7 +55,7 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
     def name(self, pair: int) -> str: ...
-    def load(self, pair: int, which: Which = ...) -> Pair: ...
+    def load(self, pair: int, which: Which = ..., smaller: Smaller | None = None) -> Pair: ...
     def fingerprint(self) -> str: ...
     def contents(self, pair: int) -> Contents: ...
 
@@ -87,19 +87,22 @@ class FolderSource:
     def name(self, pair: int) -> str:
         return self._report.usable[pair].target
 
-    def load(self, pair: int, which: Which = FIRST) -> Pair:
+    def load(self, pair: int, which: Which = FIRST, smaller: Smaller | None = None) -> Pair:
         listed = self._report.usable[pair]
         needs_condition = self._report.needs_conditions
         try:
-            target = read_rgb(self._folder / listed.target, WHITE)
-            condition = read_rgb(self._folder / listed.condition, BLACK) if needs_condition else None
+            target, size = read_sized(self._folder / listed.target, WHITE, None if smaller is None else smaller.target)
+            condition = None
+            if needs_condition:
+                at_least = None if smaller is None else smaller.condition
+                condition, _ = read_sized(self._folder / listed.condition, BLACK, at_least)
         except Exception as error:
             either = f" or {listed.condition}" if needs_condition else ""
             raise UserError(
                 f"{self._folder / listed.target}{either} could be read when it was checked, but not "
                 f"now ({error}). Versions are whole; everstep check {as_word(self._folder)} looks again."
             ) from error
-        return Pair(target, condition, listed.caption)
+        return Pair(target, condition, listed.caption, size)
 
     def fingerprint(self) -> str:
         return self._report.fingerprint
@@ -132,8 +135,8 @@ class MadeSource:
     def name(self, pair: int) -> str:
         return self._source.name(pair)
 
-    def load(self, pair: int, which: Which = FIRST) -> Pair:
-        return self._source.load(pair, which)
+    def load(self, pair: int, which: Which = FIRST, smaller: Smaller | None = None) -> Pair:
+        return self._source.load(pair, which, smaller)
 
     def contents(self, pair: int) -> Contents:
         """The target decides its condition."""

@@ -17,7 +17,7 @@ from everstep.versions import Run, Version
 
 SHEET = "samples.png"
 SETTINGS = re.compile(
-    r"optim\.(?!start_from).*|data\.(resolution|condition|condition_random|condition_resize)|compute\.precision"
+    r"optim\.(?!start_from).*|data\.(resolution|resize|condition|condition_random|condition_resize)|compute\.precision"
 )
 LICENCE_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

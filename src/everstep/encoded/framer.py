@@ -65,8 +65,8 @@ def open_shelves(
 
     Raises: OSError.
     """
-    conditions = {"resize": framing.condition_resize} if recipe is None else {"made": recipe.identity}
-    shown = {"side": framing.resolution, "resize": "lanczos"}
+    shown = {"side": framing.resolution, "resize": framing.resize}
+    conditions = {"resize": framing.condition_resize} if recipe is None else {"made": recipe.identity, **shown}
     return Shelves(
         latents=Shelf(root, MadeBy(LATENTS, {**encoders["latents"], **shown}), report),
         conditions=Shelf(root, MadeBy(CONDITIONS, {"side": framing.resolution, **conditions}), report),

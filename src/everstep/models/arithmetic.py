@@ -3,8 +3,11 @@
 import contextlib
 import os
 from dataclasses import dataclass
+from typing import Any
 
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from everstep.config.schema import Compute
 from everstep.errors import UserError
@@ -39,6 +42,12 @@ class Arithmetic:
     def has_tf32(self) -> bool:
         """Whether products of float32 matrices are computed from numbers rounded to 10 bits of mantissa."""
         return self.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
+
+
+def carried(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """A host's array on the device: to CUDA from pinned memory, so that nothing of a step waits until it is there."""
+    here = torch.from_numpy(array)
+    return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here.to(device)
 
 
 def arithmetic(settings: Compute) -> Arithmetic:

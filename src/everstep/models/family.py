@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from everstep.contracts import Batch, Float32Array, Uint8Array
-from everstep.models.arithmetic import Arithmetic
+from everstep.models.arithmetic import Arithmetic, carried
 from everstep.models.base import BaseFolder
 from everstep.models.schedule import Schedule
 
@@ -139,10 +138,10 @@ class Family(Protocol):
 
 def joined(values: Sequence[Float32Array], arithmetic: Arithmetic) -> Tensor:
     """Shapes: B arrays [...] float32 -> [B, ...] on the device."""
-    return torch.from_numpy(np.stack(values)).to(arithmetic.device, non_blocking=True)
+    return carried(np.stack(values), arithmetic.device)
 
 
 def pixels(images_BHWC: Uint8Array, arithmetic: Arithmetic) -> Tensor:
     """Shapes: uint8 [B,H,W,3] 0..255 -> float32 [B,3,H,W] 0..1 on the device."""
-    found = torch.from_numpy(images_BHWC).to(arithmetic.device, non_blocking=True)
+    found = carried(images_BHWC, arithmetic.device)
     return found.permute(0, 3, 1, 2).float() / 255

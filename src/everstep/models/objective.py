@@ -5,10 +5,10 @@ Legend: B batch, C channels, H height, W width of latents.
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from everstep.contracts import Batch
+from everstep.models.arithmetic import carried
 from everstep.models.family import Family, Task, joined
 
 
@@ -27,10 +27,10 @@ def loss(family: Family, controlnet: Any, batch: Batch, min_snr_gamma: float | N
 def task_of(family: Family, batch: Batch) -> Task:
     """What a batch asks of the networks, whatever its conditions."""
     device = family.arithmetic.device
-    noise_BCHW = torch.from_numpy(batch.noise_BCHW).to(device)
+    noise_BCHW = carried(batch.noise_BCHW, device)
     told_B = family.schedule.told(batch.times_B)
     drawn = batch.posterior_noise_BCHW
-    posterior_BCHW = None if drawn is None else torch.from_numpy(drawn).to(device)
+    posterior_BCHW = None if drawn is None else carried(drawn, device)
     latents_BCHW = family.latents(*_moments(family, batch), posterior_BCHW)
     return Task(
         noisy_BCHW=family.schedule.noisy(latents_BCHW, noise_BCHW, told_B).to(family.arithmetic.dtype),

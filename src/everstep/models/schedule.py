@@ -12,6 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from everstep.models.arithmetic import carried
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -67,7 +69,7 @@ class Ddpm:
         """Shapes: 0..1 -> int64, 0 .. T - 1."""
         last = len(self.alphas_cumprod_T) - 1
         steps_B = np.minimum((times_B * (last + 1)).astype(np.int64), last)
-        return torch.from_numpy(steps_B).to(self.alphas_cumprod_T.device)
+        return carried(steps_B, self.alphas_cumprod_T.device)
 
     def noisy(self, latents_BCHW: Tensor, noise_BCHW: Tensor, told_B: Tensor) -> Tensor:
         """x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) e. Source: Ho et al. 2020, eq. 4."""
@@ -119,7 +121,7 @@ class Flow:
 
     def told(self, times_B: Floats) -> Tensor:
         """Shapes: 0..1 -> float32, 0..steps."""
-        return torch.from_numpy(self._sigmas(times_B) * self.steps).to(self.device, torch.float32)
+        return carried(np.float32(self._sigmas(times_B) * self.steps), self.device)
 
     def noisy(self, latents_BCHW: Tensor, noise_BCHW: Tensor, told_B: Tensor) -> Tensor:
         """x_t = (1 - s) x_0 + s e."""

@@ -20,7 +20,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from everstep.config.schema import Compute
 from everstep.contracts import Batch
-from everstep.models.arithmetic import Arithmetic
+from everstep.models.arithmetic import Arithmetic, carried
 from everstep.models.base import BaseFolder
 from everstep.models.beginning import check_lllite
 from everstep.models.brought import LLLITE_CLASS, class_of
@@ -75,7 +75,7 @@ class StableDiffusionXL(UnetFamily):
     def heard(self, batch: Batch) -> Mapping[str, Tensor]:
         """Shapes: text [B,L,D]; pooled [B,P]; frames [B,6]: see contracts.Batch."""
         heard = self._text(batch)
-        frames_B6 = torch.from_numpy(batch.frames_B6).to(self.arithmetic.device, heard["pooled"].dtype)
+        frames_B6 = carried(batch.frames_B6, self.arithmetic.device).to(heard["pooled"].dtype)
         return {**heard, "frames": frames_B6}
 
     def _embedded(self, heard: Mapping[str, Tensor], empty: Mapping[str, Tensor]) -> dict[str, Any]:

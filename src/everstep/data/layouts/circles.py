@@ -13,7 +13,7 @@ import numpy.typing as npt
 import xxhash
 from PIL import Image
 
-from everstep.contracts import Contents, Int64Array, Pair, Which
+from everstep.contracts import Contents, Int64Array, Pair, Smaller, Which
 from everstep.data.framing import FIRST
 from everstep.data.layouts.folder import Listed
 
@@ -175,7 +175,7 @@ class CircleSource:
     def name(self, pair: int) -> str:
         return f"circle-{pair:06d}"
 
-    def load(self, pair: int, which: Which = FIRST) -> Pair:
+    def load(self, pair: int, which: Which = FIRST, smaller: Smaller | None = None) -> Pair:
         drawn = circle(pair)
         return Pair(*pictures(drawn, self.resolution), drawn.caption)
 

@@ -19,7 +19,7 @@ from everstep.versions import Version
 
 PAIRS = 8  # shown where the run itself shows none
 CONDITIONS = {f"data.condition{more}" for more in ("", "_model", "_random", "_resize")}
-DRAWN_WITH = {f"sampling.{name}" for name in Sampling.model_fields if name != "pairs"} | CONDITIONS
+DRAWN_WITH = {f"sampling.{name}" for name in Sampling.model_fields if name != "pairs"} | CONDITIONS | {"data.resize"}
 
 
 @dataclass(frozen=True, slots=True)

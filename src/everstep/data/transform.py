@@ -85,9 +85,9 @@ def _resized(image: Image.Image, box: Box, size: tuple[int, int], filter_: Filte
 
 
 def _mean(image: Image.Image, box: Box, size: tuple[int, int]) -> Uint8Array:
-    """Each pixel the mean of those that it covers: whole ones at first, which takes a tenth of the time; of what is left
-    a triangle is truer than Pillow's box, which takes a pixel whole or not at all. Where a picture has fewer pixels than
-    are asked for there is nothing to take the mean of.
+    """Each pixel the mean of those that it covers: whole ones at first, which takes a tenth of the time; of what is
+    left a triangle is truer than Pillow's box, which takes a pixel whole or not at all. Where a picture has fewer pixels
+    than are asked for there is nothing to take the mean of.
     """
     (across, down), inside = size, (box[2] - box[0], box[3] - box[1])
     if across > inside[0] or down > inside[1]:

@@ -121,7 +121,7 @@ class Flow:
 
     def told(self, times_B: Floats) -> Tensor:
         """Shapes: 0..1 -> float32, 0..steps."""
-        return carried(np.float32(self._sigmas(times_B) * self.steps), self.device)
+        return carried((self._sigmas(times_B) * self.steps).astype(np.float32), self.device)
 
     def noisy(self, latents_BCHW: Tensor, noise_BCHW: Tensor, told_B: Tensor) -> Tensor:
         """x_t = (1 - s) x_0 + s e."""

@@ -11,6 +11,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from everstep.data import checking
 from everstep.data.images import BLACK, WHITE, decode_content, read_rgb
+from everstep.data.layouts.files import FolderFiles
 
 
 def content(image: Image.Image, kind: str = "TIFF", **options: object) -> bytes:
@@ -81,4 +82,4 @@ def test_a_picture_that_fails_once_is_looked_at_again(tmp_path: Path, monkeypatc
     path, whole = tmp_path / "a.png", content(Image.new("RGB", (4, 4)), "PNG")
     path.write_bytes(whole[:20])
     monkeypatch.setattr("everstep.data.checking.time.sleep", lambda pause_s: path.write_bytes(whole))
-    assert checking._examine_one(path).fault == ""
+    assert checking._examine_one(FolderFiles(path.parent), path.name).fault == ""

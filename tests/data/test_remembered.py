@@ -21,6 +21,7 @@ from PIL import Image
 
 from disks import fill, remount, small_disk
 from everstep.data import check, checking
+from everstep.data.layouts.files import Files
 from everstep.data.remembered import FRESH_NS, ImageFacts
 
 PAIRS = 12
@@ -66,9 +67,9 @@ def looked_at() -> Iterator[list[str]]:
     names: list[str] = []
     examine_one = checking._examine_one
 
-    def examine(path: Path) -> ImageFacts:
-        names.append(path.name)
-        return examine_one(path)
+    def examine(files: Files, name: str) -> ImageFacts:
+        names.append(name.rpartition("/")[2])
+        return examine_one(files, name)
 
     checking._examine_one = examine
     try:
@@ -180,9 +181,9 @@ from everstep.cli.main import main
 from everstep.data import checking, remembered
 os.cpu_count, remembered.WRITE_PERIOD_S = lambda: 2, 0.2
 examine_one = checking._examine_one
-def examine(path):
+def examine(files, name):
     time.sleep(0.1)
-    return examine_one(path)
+    return examine_one(files, name)
 checking._examine_one = examine
 sys.argv = ["everstep", "check", sys.argv[1]]
 main()

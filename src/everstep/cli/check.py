@@ -1,38 +1,44 @@
 """everstep check"""
 
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from everstep.cli.printing import beside, print_json
-from everstep.errors import ExitCode, UserError
+from everstep.errors import ExitCode
 
 if TYPE_CHECKING:
     from everstep.data import CheckReport
 
 
-def check_(data: Path, *, base: str | None = None, json: bool = False) -> int:
-    """Check a folder of pairs before it is trained on: every image is decoded; exit 1 if a pair cannot be used.
+def check_(
+    data: str,
+    *,
+    base: str | None = None,
+    target_column: str | None = None,
+    condition_column: str | None = None,
+    caption_column: str | None = None,
+    json: bool = False,
+) -> int:
+    """Check pairs before they are trained on: every image is decoded; exit 1 if a pair cannot be used.
 
     Parameters
     ----------
     data
-        Folder with metadata.jsonl or prompt.json.
+        As data.path: a folder with metadata.jsonl, metadata.csv, prompt.json, parquet, tar shards, a saved dataset,
+        or pictures named alike; a file of these; an address; a hub id.
     base
         The base that will be trained on: captions that its tokenizer cuts are found too.
+    target_column, condition_column, caption_column
+        As the settings of data: which column, key, folder or ending holds them; guessed if left out.
     json
         Print as JSON, every finding included.
     """
-    from everstep.data import check, describe, listed
+    from everstep.data import Columns, check, describe, listed
     from everstep.data.counts import counted
-    from everstep.data.layouts.folder import LAYOUTS
 
-    if data.name in LAYOUTS and data.is_file():
-        raise UserError(f"{data} is the list itself. Give its folder: everstep check {data.parent}")
-    if not data.is_dir():
-        raise UserError(f"{data} is not a folder.")
+    columns = Columns(target_column, condition_column, caption_column)
     with beside("Looking at images", "images") as said:
-        report = check(data, said)
+        report = check(data, said, columns=columns)
     if base is not None:
         with beside("Counting captions that are cut"):
             report = _with_cut_captions(report, base)

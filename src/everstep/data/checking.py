@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 from importlib.metadata import version as installed
 from json.encoder import encode_basestring_ascii as quoted
@@ -24,10 +24,14 @@ import xxhash
 
 from everstep import __version__
 from everstep.data.images import BLACK, decode_content, what_else
-from everstep.data.layouts.folder import Finding, Listed, Listing, read_listing
+from everstep.data.layouts.columns import NOTHING_ASKED, Columns
+from everstep.data.layouts.detection import read_listing
+from everstep.data.layouts.files import Files
+from everstep.data.layouts.listing import Finding, Listed, Listing
 from everstep.data.looks import look_of
-from everstep.data.remembered import ImageFacts, Memory, is_fresh, stamp_of
-from everstep.plain_files import read_plain
+from everstep.data.remembered import ImageFacts, Memory, is_fresh
+from everstep.data.transform import have_one_shape
+from everstep.errors import UserError
 
 RETRY_PAUSES_S = (0.1, 0.4)
 FINAL_FAULTS = ("is missing", "is a folder, not a file")  # which no second look changes
@@ -59,18 +63,33 @@ class CheckReport:
         return len(self.usable) + len({finding.line for finding in self.errors})
 
 
-def check(folder: Path, progress: Progress | None = None, resolution: int | None = None) -> CheckReport:
-    """Read the list, decode every image, and find what is wrong. Raises: UserError if there is no list."""
-    listing = read_listing(folder)
+def check(
+    path: Path | str,
+    progress: Progress | None = None,
+    resolution: int | None = None,
+    columns: Columns = NOTHING_ASKED,
+    needs_conditions: bool = True,
+) -> CheckReport:
+    """Read the list, decode every image, and find what is wrong.
+
+    Args:
+        columns: which hold targets, conditions and captions, as far as they shall not be guessed.
+        needs_conditions: whether a pair without a condition is a fault.
+
+    Raises: UserError if there is no list.
+    """
+    listing = read_listing(path, columns, progress)
+    if needs_conditions:
+        listing = _with_conditions(listing)
     pace = _Pace(progress)
     began_ns = time.time_ns()
     with Memory() as memory:
-        stamps = _stamps(folder, listing, pace)
+        stamps = _stamps(listing, pace)
         place, identity = _place(listing, resolution), _identity(listing, stamps, resolution)
         if (known := memory.recall_list(place, identity)) is not None:
             pace(len(stamps), len(stamps))
             return _recalled(listing, known)
-        facts = examine(folder, stamps, memory, began_ns, pace)
+        facts = examine(listing.files, stamps, memory, began_ns, pace)
         report = _judged(listing, facts, resolution)
         is_settled = all(stamp is not None and not is_fresh(stamp, began_ns) for stamp in stamps.values())
         if is_settled and not report.errors:
@@ -82,11 +101,24 @@ def looks_of(report: CheckReport) -> bytes:
     """What the usable pairs' targets look like, end to end; from memory where the whole list was."""
     if report.looks is not None:
         return report.looks
-    folder, paths, began_ns = report.listing.folder, [pair.target for pair in report.usable], time.time_ns()
-    place_of = _places(folder)
+    files, paths, began_ns = report.listing.files, [pair.target for pair in report.usable], time.time_ns()
     with Memory() as memory:
-        facts = examine(folder, {path: stamp_of(place_of(path)) for path in paths}, memory, began_ns)
+        facts = examine(files, {path: files.stamp(path) for path in paths}, memory, began_ns)
     return b"".join(facts[path].look for path in paths)
+
+
+def _with_conditions(listing: Listing) -> Listing:
+    """Pairs that have none are faults. Raises: UserError where none has one."""
+    if listing.pairs and not listing.has_conditions:
+        raise UserError(
+            f"{listing.list_at} has targets but no conditions ({listing.layout}). Nothing was started. "
+            "--data.condition-column says which column, key, folder or ending holds them."
+        )
+    lacking = tuple(Finding(pair.line, pair.target, "has no condition") for pair in listing.pairs if not pair.condition)
+    if not lacking:
+        return listing
+    pairs = tuple(pair for pair in listing.pairs if pair.condition)
+    return replace(listing, pairs=pairs, findings=(*listing.findings, *lacking))
 
 
 def _judged(listing: Listing, facts: dict[str, ImageFacts], resolution: int | None) -> CheckReport:
@@ -105,23 +137,26 @@ def _judged(listing: Listing, facts: dict[str, ImageFacts], resolution: int | No
 
 
 def _pair_findings(pair: Listed, facts: dict[str, ImageFacts], resolution: int | None) -> Iterable[Finding]:
-    target, condition = facts[pair.target], facts[pair.condition]
-    for path, image in ((pair.target, target), (pair.condition, condition)):
-        if image.fault:
-            yield Finding(pair.line, path, image.fault)
-    if target.fault or condition.fault:
+    faults = [Finding(pair.line, path, facts[path].fault) for path in pair.files() if facts[path].fault]
+    yield from faults
+    if faults:
         return
-    if (target.width, target.height) != (condition.width, condition.height):
-        theirs = f"{condition.width}x{condition.height}"
-        what = f"is {target.width}x{target.height}, but its condition {pair.condition} is {theirs}"
-        yield Finding(pair.line, pair.target, what)
-    if not pair.caption.strip():
+    target = facts[pair.target]
+    for path in pair.conditions:
+        condition = facts[path]
+        if not have_one_shape((target.width, target.height), (condition.width, condition.height)):
+            theirs = f"{condition.width}x{condition.height}"
+            yield Finding(
+                pair.line, pair.target, f"is {target.width}x{target.height}, but its condition {path} is {theirs}"
+            )
+    if not all(map(str.strip, pair.captions)):
         yield Finding(pair.line, pair.target, "has an empty caption", "warning", "empty")
-    if target.digest == condition.digest:
-        yield Finding(pair.line, pair.target, "is the same file as its condition", "warning", "same_file")
-    if condition.spread < FLAT_SPREAD:
-        what = "is nearly one colour: a condition that says nothing"
-        yield Finding(pair.line, pair.condition, what, "warning", "flat")
+    for path in pair.conditions:
+        if target.digest == facts[path].digest:
+            yield Finding(pair.line, pair.target, "is the same file as its condition", "warning", "same_file")
+        if facts[path].spread < FLAT_SPREAD:
+            what = "is nearly one colour: a condition that says nothing"
+            yield Finding(pair.line, path, what, "warning", "flat")
     if resolution is not None and min(target.width, target.height) < resolution:
         what = f"is {target.width}x{target.height}, smaller than the {resolution} px that are trained on"
         yield Finding(pair.line, pair.target, what, "warning", "small")
@@ -129,9 +164,10 @@ def _pair_findings(pair: Listed, facts: dict[str, ImageFacts], resolution: int |
 
 def _repeated(usable: Iterable[Listed], facts: dict[str, ImageFacts]) -> list[Finding]:
     lines: dict[tuple[str, str], int] = {}
+    none = ImageFacts("", 0, 0, 0.0, "")
     findings = []
     for pair in usable:
-        first = lines.setdefault((facts[pair.target].digest, facts[pair.condition].digest), pair.line)
+        first = lines.setdefault((facts[pair.target].digest, facts.get(pair.condition, none).digest), pair.line)
         if first != pair.line:
             findings.append(Finding(pair.line, pair.target, f"is the same pair as line {first}", "warning", "repeated"))
     return findings
@@ -140,40 +176,33 @@ def _repeated(usable: Iterable[Listed], facts: dict[str, ImageFacts]) -> list[Fi
 def _fingerprint(usable: Iterable[Listed], facts: dict[str, ImageFacts]) -> str:
     total = xxhash.xxh3_128()
     for pair in usable:
-        parts = (
-            pair.target,
-            facts[pair.target].digest,
-            pair.condition,
-            facts[pair.condition].digest,
-            pair.caption,
-        )
-        total.update(f"[{', '.join(map(quoted, parts))}]".encode())  # as json.dumps writes it, in a third of the time
+        digest = facts[pair.condition].digest if pair.condition else ""
+        parts = (pair.target, facts[pair.target].digest, pair.condition, digest, pair.caption)
+        told = ", ".join(map(quoted, parts))  # as json.dumps writes it, in a third of the time
+        if pair.other_conditions or pair.other_captions:
+            told += f", {json.dumps([[path, facts[path].digest] for path in pair.other_conditions])}"
+            told += f", {json.dumps(pair.other_captions)}"
+        total.update(f"[{told}]".encode())
     return f"xxh3-128:{total.hexdigest()}"
 
 
 # --- a list that is as it was ------------------------------------------------------------------------------
 
 
-def _stamps(folder: Path, listing: Listing, pace: "_Pace") -> Stamps:
+def _stamps(listing: Listing, pace: "_Pace") -> Stamps:
     """Every file that is listed, once, with what tells its content."""
     stamps: Stamps = {}
-    place_of = _places(folder)
+    stamp_of, total = listing.files.stamp, 2 * len(listing.pairs)
     for pair in listing.pairs:
-        for path in (pair.target, pair.condition):
+        for path in pair.files():
             if path not in stamps:
-                stamps[path] = stamp_of(place_of(path))
-        pace(0, 2 * len(listing.pairs))
+                stamps[path] = stamp_of(path)
+        pace(0, total)
     return stamps
 
 
-def _places(folder: Path) -> Callable[[str], str]:
-    """Where a listed path lies; millions are asked, for which a Path takes longer than the disk."""
-    root = os.path.join(folder, "")
-    return lambda path: path if path.startswith("/") else root + path
-
-
 def _place(listing: Listing, resolution: int | None) -> str:
-    return f"{resolution}:{os.path.realpath(listing.folder / listing.layout)}"
+    return f"{resolution}:{os.path.realpath(listing.list_at)}"
 
 
 def _identity(listing: Listing, stamps: Stamps, resolution: int | None) -> bytes:
@@ -181,8 +210,10 @@ def _identity(listing: Listing, stamps: Stamps, resolution: int | None) -> bytes
     total = xxhash.xxh3_128(json.dumps([_program(), resolution, list(map(astuple, listing.findings))]).encode())
     for pair in listing.pairs:
         total.update(f"{pair.line}{quoted(pair.target)}{quoted(pair.condition)}{quoted(pair.caption)}".encode())
-        total.update(stamps[pair.target] or b"-")
-        total.update(stamps[pair.condition] or b"-")
+        if pair.other_conditions or pair.other_captions:
+            total.update(json.dumps([pair.other_conditions, pair.other_captions]).encode())
+        for path in pair.files():
+            total.update(stamps[path] or b"-")
     return total.digest()
 
 
@@ -228,26 +259,26 @@ class _Pace:
 
 
 def examine(
-    folder: Path, stamps: Stamps, memory: Memory, began_ns: int, pace: Progress | None = None
+    files: Files, stamps: Stamps, memory: Memory, began_ns: int, pace: Progress | None = None
 ) -> dict[str, ImageFacts]:
     """Facts of all files, decoding those that are new or changed, on all cores.
 
     Crash: what was decoded until about a second before is remembered.
     """
     facts: dict[str, ImageFacts] = {}
-    paths, done, place_of = iter(sorted(stamps)), 0, _places(folder)
+    names, done = iter(files.in_order(stamps)), 0
     with _pool() as pool:
-        while some := list(itertools.islice(paths, BATCH)):
-            places = {path: place_of(path) for path in some}
-            known = memory.recall({places[path]: stamps[path] for path in some})
-            new = [path for path in some if places[path] not in known]
-            facts |= {path: known[places[path]] for path in some if places[path] in known}
+        while some := list(itertools.islice(names, BATCH)):
+            places = {name: files.place(name) for name in some}
+            known = memory.recall({places[name]: stamps[name] for name in some})
+            new = [name for name in some if places[name] not in known]
+            facts |= {name: known[places[name]] for name in some if places[name] in known}
             done += len(some) - len(new)
-            for path, found in _in_order(pool, lambda path: _examine_one(folder / path), new):
-                facts[path] = found
-                stamp = stamps[path]
+            for name, found in _in_order(pool, lambda name: _examine_one(files, name), new):
+                facts[name] = found
+                stamp = stamps[name]
                 if stamp is not None and not is_fresh(stamp, began_ns):
-                    memory.remember(places[path], stamp, found)
+                    memory.remember(places[name], stamp, found)
                 done += 1
                 if pace is not None:
                     pace(done, len(stamps))
@@ -280,26 +311,26 @@ def _in_order(
         yield path, future.result()
 
 
-def _examine_one(path: Path) -> ImageFacts:
+def _examine_one(files: Files, name: str) -> ImageFacts:
     """What fails is tried again: a disk may stutter, a file may just be written."""
-    found = _looked_at(path)
+    found = _looked_at(files, name)
     for pause_s in RETRY_PAUSES_S:
         if not found.fault or found.fault in FINAL_FAULTS:
             return found
         time.sleep(pause_s)
-        before, found = found, _looked_at(path)
+        before, found = found, _looked_at(files, name)
         if found.digest and found.digest == before.digest:  # the same content decodes no better the next time
             return found
     return found
 
 
-def _looked_at(path: Path) -> ImageFacts:
+def _looked_at(files: Files, name: str) -> ImageFacts:
     try:
-        content = read_plain(path)
+        content = files.read(name)
     except FileNotFoundError:
         return ImageFacts("", 0, 0, 0.0, "is missing")
     except OSError as error:
-        return ImageFacts("", 0, 0, 0.0, f"cannot be read ({error.strerror})")
+        return ImageFacts("", 0, 0, 0.0, f"cannot be read ({error.strerror or error})")
     except ValueError as error:  # no plain file
         return ImageFacts("", 0, 0, 0.0, str(error))
     digest = xxhash.xxh3_128_hexdigest(content)

@@ -1,20 +1,18 @@
-"""Where pairs come from: a folder, or the built-in generator."""
+"""Where pairs come from: a listing of any layout, or the built-in generator."""
 
-import difflib
-import shlex
-from pathlib import Path
 from typing import Literal, Protocol
 
 from everstep.contracts import Pair, Report, Which
 from everstep.data.checking import CheckReport, Progress, check, looks_of
 from everstep.data.counts import counted
 from everstep.data.framing import FIRST
-from everstep.data.images import BLACK, WHITE, read_rgb
+from everstep.data.images import BLACK, WHITE, decode_content
 from everstep.data.layouts.circles import CircleSource
-from everstep.data.layouts.folder import LAYOUTS, Listed
+from everstep.data.layouts.columns import NOTHING_ASKED, Columns
+from everstep.data.layouts.listing import Listed
 from everstep.data.looks import Looks
 from everstep.errors import UserError
-from everstep.places import as_word, spelled
+from everstep.places import as_word
 
 SHOWN_FINDINGS = 20
 
@@ -47,11 +45,28 @@ class Source(Protocol):
     def fingerprint(self) -> str: ...
 
 
-class FolderSource:
-    """The usable pairs of a checked folder, in the order of its list."""
+class Settings(Protocol):
+    """What a person sets of where the pairs are and how they lie."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def resolution(self) -> int | None: ...
+    @property
+    def bad_pairs(self) -> Literal["refuse", "skip"]: ...
+    @property
+    def target_column(self) -> str | None: ...
+    @property
+    def condition_column(self) -> str | None: ...
+    @property
+    def caption_column(self) -> str | None: ...
+
+
+class ListedSource:
+    """The usable pairs of a checked listing, in its order."""
 
     def __init__(self, report: CheckReport) -> None:
-        self._report, self._folder = report, report.listing.folder
+        self._report, self._files = report, report.listing.files
         self._looks: bytes | None = None  # asked for twice in a start
         self.skipped = {f"line {finding.line}": str(finding) for finding in report.errors}
         self.captioned = report.usable
@@ -71,18 +86,31 @@ class FolderSource:
 
     def load(self, pair: int, which: Which = FIRST) -> Pair:
         listed = self._report.usable[pair]
+        caption = _of_several(listed.captions, which.caption)
+        condition = _of_several(listed.conditions, which.condition)
         try:
-            target = read_rgb(self._folder / listed.target, WHITE)
-            condition = read_rgb(self._folder / listed.condition, BLACK)
+            target = decode_content(self._files.read(listed.target), WHITE)
+            # What is made from the target is made of it later.
+            shown = decode_content(self._files.read(condition), BLACK) if condition else target
         except Exception as error:
             raise UserError(
-                f"{self._folder / listed.target} or {listed.condition} could be read when it was checked, but not "
-                f"now ({error}). Versions are whole; everstep check {as_word(self._folder)} looks again."
+                f"{self._files.where(listed.target)} or {condition} could be read when it was checked, but not "
+                f"now ({error}). Versions are whole; everstep check {as_word(self._report.listing.where)} looks again."
             ) from error
-        return Pair(target, condition, listed.caption)
+        return Pair(target, shown, caption)
 
     def fingerprint(self) -> str:
         return self._report.fingerprint
+
+
+def source_of(
+    settings: Settings, report: Report | None = None, progress: Progress | None = None, needs_conditions: bool = True
+) -> Source:
+    """Open and check the pairs that settings of data name. Raises: as `open_source`."""
+    columns = Columns(settings.target_column, settings.condition_column, settings.caption_column)
+    return open_source(
+        settings.path, settings.resolution, settings.bad_pairs, report, progress, columns, needs_conditions
+    )
 
 
 def open_source(
@@ -91,8 +119,14 @@ def open_source(
     bad_pairs: Literal["refuse", "skip"] = "refuse",
     report: Report | None = None,
     progress: Progress | None = None,
+    columns: Columns = NOTHING_ASKED,
+    needs_conditions: bool = True,
 ) -> Source:
     """Open and check the pairs at a path.
+
+    Args:
+        columns: which hold targets, conditions and captions, as far as they shall not be guessed.
+        needs_conditions: whether a pair without a condition cannot be used.
 
     Raises: UserError listing every pair that cannot be used, unless they shall be skipped.
     """
@@ -100,20 +134,19 @@ def open_source(
         if path != "builtin:circles":
             raise UserError(f"There is no built-in data {path}; there is builtin:circles.")
         return CircleSource(resolution or 64)
-    folder = spelled(path)
-    if folder.name in LAYOUTS and folder.is_file():
-        raise UserError(f"The data {path} is the list itself. Nothing was started. Give its folder: {folder.parent}")
-    if not folder.is_dir():
-        raise UserError(f"The data {path} is not a folder{_near(folder)}. Nothing was started.")
-    checked = check(folder, progress, resolution)
+    checked = check(path, progress, resolution, columns, needs_conditions)
     if checked.errors and (bad_pairs == "refuse" or not checked.usable):
         raise UserError(refusal(checked))
     if report is not None and (odd := counted(checked.findings)):
-        report(f"{odd}; everstep check {shlex.quote(str(folder))} lists them.")
+        report(f"{odd}; everstep check {as_word(checked.listing.where)} lists them.")
     if checked.errors and report is not None:
         report(f"Left out {checked.total - len(checked.usable)} of {checked.total:,} pairs that cannot be used:")
         report(listed(checked.errors))
-    return FolderSource(checked)
+    return ListedSource(checked)
+
+
+def _of_several(values: tuple[str, ...], share: float) -> str:
+    return values[int(share * len(values))] if values else ""
 
 
 def describe(report: CheckReport) -> str:
@@ -127,13 +160,12 @@ def describe(report: CheckReport) -> str:
 
 def refusal(report: CheckReport) -> str:
     """Why training does not start, with every pair that is to blame and the two ways on."""
-    folder = report.listing.folder
     bad = report.total - len(report.usable)
     return (
-        f"{bad:,} of {report.total:,} pairs in {folder / report.listing.layout} cannot be used:\n"
+        f"{bad:,} of {report.total:,} pairs in {report.listing.list_at} cannot be used:\n"
         f"{listed(report.errors)}\n"
         "Training has not started. --data.bad-pairs skip leaves them out; "
-        f"everstep check {as_word(folder)} lists everything that was found."
+        f"everstep check {as_word(report.listing.where)} lists everything that was found."
     )
 
 
@@ -142,9 +174,3 @@ def listed(findings: tuple[object, ...], limit: int = SHOWN_FINDINGS) -> str:
     if len(findings) > limit:
         lines.append(f"  and {len(findings) - limit:,} more")
     return "\n".join(lines)
-
-
-def _near(path: Path) -> str:
-    siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, siblings, n=1)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""

@@ -24,7 +24,8 @@ def fit(
     """
     box = _square(pair.target.size, crop_at)
     target = _resized(pair.target, box, resolution, Image.Resampling.LANCZOS)
-    condition = _resized(pair.condition, box, resolution, FILTERS[condition_resize])
+    theirs = _box_in(pair.condition.size, pair.target.size, box)
+    condition = _resized(pair.condition, theirs, resolution, FILTERS[condition_resize])
     if is_flipped:
         return np.ascontiguousarray(target[:, ::-1]), np.ascontiguousarray(condition[:, ::-1])
     return target, condition
@@ -41,6 +42,23 @@ def frame(
     return height, width, round(top * scale), round(across * scale), resolution, resolution
 
 
+def have_one_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether one size is the other scaled, as far as rounding to whole pixels leaves it so."""
+    (width, height), (small_width, small_height) = max(one, other), min(one, other)
+    return one == other or abs(small_width * height - small_height * width) < max(width, height)
+
+
+def _box_in(
+    size: tuple[int, int], of: tuple[int, int], box: tuple[int, int, int, int]
+) -> tuple[float, float, float, float]:
+    """The same part of a picture of another size."""
+    if size == of:
+        return box
+    across, down = size[0] / of[0], size[1] / of[1]
+    left, top, right, bottom = box
+    return left * across, top * down, min(right * across, size[0]), min(bottom * down, size[1])
+
+
 def _square(size: tuple[int, int], crop_at: tuple[float, float]) -> tuple[int, int, int, int]:
     width, height = size
     side = min(size)
@@ -48,8 +66,10 @@ def _square(size: tuple[int, int], crop_at: tuple[float, float]) -> tuple[int, i
     return left, top, left + side, top + side
 
 
-def _resized(image: Image.Image, box: tuple[int, int, int, int], side: int, filter_: Image.Resampling) -> Uint8Array:
-    whole = (0, 0, *image.size)
+def _resized(
+    image: Image.Image, box: tuple[float, float, float, float], side: int, filter_: Image.Resampling
+) -> Uint8Array:
+    whole: tuple[float, float, float, float] = (0, 0, image.width, image.height)
     if box == whole and image.size == (side, side):
         return np.array(image)
     return np.array(image.resize((side, side), filter_, box=box))

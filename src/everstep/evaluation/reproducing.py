@@ -9,7 +9,7 @@ from PIL import Image
 from everstep.config import Config
 from everstep.config.policy import framing
 from everstep.config.schema import Compute, Sampling
-from everstep.data import Framer, open_source
+from everstep.data import Framer, source_of
 from everstep.errors import UserError
 from everstep.evaluation.loading import config_of, open_base
 from everstep.evaluation.moved import as_they_are
@@ -45,7 +45,7 @@ def reproduce(run: Run, version: Version) -> Reproduced:
             f"The sheet of {version.name} was drawn with averaged weights, which went when it was made slim."
         )
     config = as_they_are(config_of(version), version)
-    source = open_source(config.data.path, config.data.resolution, config.data.bad_pairs)
+    source = source_of(config.data)
     shown = shown_pairs(Framer(source, framing(config.data)), facts.pairs)
     if [item.caption for item in shown] != facts.captions:
         raise UserError(f"The pairs in {config.data.path} are not those that {version.name} was drawn from.")

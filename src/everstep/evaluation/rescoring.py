@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from everstep.config import Config
 from everstep.config.policy import framing
-from everstep.data import Framer, open_source, split_as
+from everstep.data import Framer, source_of, split_as
 from everstep.errors import UserError
 from everstep.evaluation.filing import as_scored, file_found, in_words
 from everstep.evaluation.loading import config_of, open_base, weights_drawn_with
@@ -70,7 +70,7 @@ def rescore(run: Run, versions: Sequence[Version], num_pictures: int | None = No
 def open_scorer(config: Config, version: Version, num_pictures: int | None = None) -> Scorer:
     """Base and held-out pairs of a version. Raises: UserError if the pairs are not those that it was trained on."""
     config = as_they_are(config, version)
-    source = open_source(config.data.path, config.data.resolution, config.data.bad_pairs)
+    source = source_of(config.data)
     if source.fingerprint() != version.manifest["data"]["fingerprint"]:
         raise UserError(
             f"The pairs in {config.data.path} have changed since {version.name} was made: scores would not compare. "

@@ -27,7 +27,10 @@ FIXED = {
 }
 
 # What is assigned when other pairs are meant: the data may then differ from what the version was trained on.
-PAIRS = {"data", "data.path", "data.bad_pairs", "data.resolution"}
+PAIRS = {
+    *("data", "data.path", "data.bad_pairs", "data.resolution"),
+    *("data.target_column", "data.condition_column", "data.caption_column"),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from everstep.arrival.finding import is_hub_id
 from everstep.config import Config
 from everstep.config.load import validate
 from everstep.contracts import During
+from everstep.data import is_elsewhere
 from everstep.errors import UserError
 from everstep.evaluation.pictures.adherence import MODELS, check_scoring
 from everstep.launch.machine import refuse_unfit
@@ -32,7 +33,7 @@ def complete(config: Config, during: During = untold) -> tuple[Config, BaseFolde
     check_scoring(config)
     settings = config.model_dump(mode="json")
     settings["base"]["path"] = base.name
-    settings["data"]["path"] = _absolute(config.data.path)
+    settings["data"]["path"] = config.data.path if is_elsewhere(config.data.path) else _absolute(config.data.path)
     settings["data"]["resolution"] = resolution
     for key in MODELS:
         if settings["scoring"][key] is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from everstep.config import Config
 from everstep.contracts import Changes, Counted, During, ParentRef, Report
-from everstep.data import Source, Split, open_source, split, split_as
+from everstep.data import Source, Split, source_of, split, split_as
 from everstep.errors import UserError
 from everstep.models.base import BaseFolder, differing_files
 from everstep.places import as_word
@@ -31,9 +31,8 @@ class Ready:
 
 def open_data(config: Config, report: Report, during: During = untold) -> Source:
     """Open and check the pairs. Raises: UserError listing every pair that cannot be used."""
-    data = config.data
     with during("Checking the pairs", "pictures") as said:
-        return open_source(data.path, data.resolution, data.bad_pairs, report=report, progress=said)
+        return source_of(config.data, report, said)
 
 
 def check_origin(version: Version, base: BaseFolder, source: Source, accepts_data: bool) -> Changes:

@@ -186,7 +186,9 @@ def _legs(run: Run, version: Version, stops: list[Version | None], report: Repor
         assert until is not None
         _refuse_unknown_change(before, until)
         config = as_they_are(config_of(until), until)
-        pairs = f"{config.data.path} {config.data.resolution} {config.data.bad_pairs}"
+        data = config.data
+        pairs = f"{data.path} {data.resolution} {data.bad_pairs} {data.target_column} {data.condition_column} "
+        pairs += str(data.caption_column)
         source = sources[pairs] = sources[pairs] if pairs in sources else open_data(config, report)
         if check_origin(until, base, source, accepts_data=True):
             raise UserError(

@@ -3,6 +3,8 @@
 Knows encodings and JSON. Does not know what an entry means.
 """
 
+import csv
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -35,6 +37,37 @@ def read_entries(path: Path) -> Iterator[Entry]:
     text = _text(path).replace("\r\n", "\n").replace("\r", "\n")
     start = _start_of_stream(text)
     return _of_lines(text) if start is None else _of_stream(text, start)
+
+
+def read_rows(path: Path) -> tuple[list[str], Iterator[Entry]]:
+    """The names of the columns of a table in text, and its rows by name. Raises: UserError if it is none."""
+    text = _text(path).replace("\r\n", "\n").replace("\r", "\n")
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    between = max(",;\t|", key=first.count)
+    rows = csv.reader(io.StringIO(text), delimiter=between)
+    names = next((row for row in _whole_rows(path, rows) if any(map(str.strip, row))), [])
+    names = [name.strip() for name in names]
+    return names, _of_rows(path, names, rows)
+
+
+def _of_rows(path: Path, names: list[str], rows: Any) -> Iterator[Entry]:
+    for row in _whole_rows(path, rows):
+        line = rows.line_num
+        if not any(map(str.strip, row)):
+            continue
+        if fault := _encoding_fault(" ".join(row)):
+            yield Entry(line, fault=fault)
+        elif len(row) != len(names):
+            yield Entry(line, fault=f"has {len(row)} fields, but there are {len(names)} columns")
+        else:
+            yield Entry(line, dict(zip(names, row, strict=True)))
+
+
+def _whole_rows(path: Path, rows: Any) -> Iterator[list[str]]:
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise UserError(f"{path} is no table in text at line {rows.line_num} ({error}). Nothing was started.") from None
 
 
 def _text(path: Path) -> str:

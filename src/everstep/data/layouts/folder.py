@@ -1,122 +1,105 @@
-"""A folder of pairs as its list describes it: metadata.jsonl, or the prompt.json of the ControlNet tutorial.
+"""A folder of pairs as its list describes it: metadata.jsonl, metadata.csv, or the tutorial's prompt.json.
 
 Reads the list only; whether the images are there and can be used is for `checking` to find.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from everstep.data.layouts.entries import Entry, read_entries
+from everstep.data.layouts.columns import CAPTIONS, CONDITIONS, NOTHING_ASKED, ROLES, TARGETS, Columns, guess
+from everstep.data.layouts.entries import Entry, read_entries, read_rows
+from everstep.data.layouts.files import FolderFiles
+from everstep.data.layouts.listing import Finding, Listed, Listing, made, texts
 from everstep.data.layouts.names import Names
 from everstep.errors import UserError
-from everstep.letters import oddity, printable, whole_letters
+from everstep.letters import printable, whole_letters
 
 # List file -> for each of target, condition and caption, the keys that are understood, the usual one first.
 LAYOUTS = {
     "metadata.jsonl": (
-        ("file_name", "image", "image_file_name"),
-        ("conditioning_image", "condition_image", "conditioning_image_file_name"),
-        ("text", "caption"),
+        ("file_name", "image", "image_file_name", *TARGETS),
+        ("conditioning_image", "condition_image", "conditioning_image_file_name", *CONDITIONS),
+        ("text", "caption", *CAPTIONS),
     ),
     "prompt.json": (("target",), ("source",), ("prompt",)),
+    "metadata.csv": (TARGETS, CONDITIONS, CAPTIONS),
 }
 KINDS = {list: "a list", dict: "an object", bool: "a truth value", int: "a number", float: "a number"}
-OTHER_LISTS = ("metadata.csv", "metadata.parquet", "metadata.json", "train.jsonl", "dataset.json", "prompts.json")
 EXAMPLE = '{"file_name": "a.png", "conditioning_image": "a_edges.png", "text": "a cat"}'
+Keys = tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something about one line of the list. Severity: "error" where the pair cannot be used, else "warning"."""
-
-    line: int
-    file: str
-    what: str
-    severity: str = "error"
-    kind: str = ""  # one word for all findings that are counted together
-
-    def __str__(self) -> str:
-        return (
-            f"line {self.line}: {printable(self.file)}: {self.what}" if self.file else f"line {self.line}: {self.what}"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One pair of the list, paths relative to the folder, or absolute."""
-
-    line: int
-    target: str
-    condition: str
-    caption: str
+def read_list(folder: Path, layout: str, asked: Columns = NOTHING_ASKED) -> Listing:
+    """Read one of the lists that a folder may have. Raises: UserError if it cannot be read, or lists nothing."""
+    keys: Keys = tuple(
+        known if wanted is None else (wanted,)
+        for known, wanted in zip(LAYOUTS[layout], (asked.target, asked.condition, asked.caption), strict=True)
+    )
+    said, entries = layout, read_entries
+    if layout == "metadata.csv":
+        columns, rows = _table(folder / layout, asked)
+        keys = tuple((name,) if name else () for name in (columns.target, columns.condition, columns.caption))
+        said, entries = f"{layout} ({columns.in_words()})", lambda path: rows
+    elif asked != NOTHING_ASKED:
+        said = f"{layout} ({', '.join(f'{r} {n}' for r in ROLES if (n := getattr(asked, r)))})"
+    pairs, findings = _read(entries(folder / layout), keys, Names(folder))
+    if not pairs and not findings:
+        raise UserError(f"{folder / layout} lists no pairs. Nothing was started. A line of it: {EXAMPLE}")
+    return Listing(str(folder), str(folder / layout), said, tuple(pairs), tuple(findings), FolderFiles(folder))
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A folder's list: the pairs that could be understood, and what could not."""
-
-    folder: Path
-    layout: str
-    pairs: tuple[Listed, ...]
-    findings: tuple[Finding, ...]
+def _table(path: Path, asked: Columns) -> tuple[Columns, Iterator[Entry]]:
+    names, rows = read_rows(path)
+    return guess(str(path), names, asked), rows
 
 
-def read_listing(folder: Path) -> Listing:
-    """Read the folder's list. Raises: UserError if there is none, or more than one."""
-    found = [name for name in LAYOUTS if (folder / name).exists()]
-    if len(found) != 1:
-        raise UserError(_no_list(folder, bool(found)))
-    layout = found[0]
-    names = Names(folder)
+def _read(entries: Iterator[Entry], keys: Keys, names: Names) -> tuple[list[Listed], list[Finding]]:
+    """Pairs without a condition are pairs where none has one, and faults where others have."""
     pairs: list[Listed] = []
     findings: list[Finding] = []
-    for entry in read_entries(folder / layout):
-        parsed = _parse(entry, LAYOUTS[layout], names)
+    without: dict[int, Finding] = {}
+    for entry in entries:
+        parsed = _parse(entry, keys, names, without)
         if isinstance(parsed, Finding):
             findings.append(parsed)
             continue
         pair, found_odd = parsed
         pairs.append(pair)
         findings += found_odd
-    if not pairs and not findings:
-        raise UserError(f"{folder / layout} lists no pairs. Nothing was started. A line of it: {EXAMPLE}")
-    return Listing(folder, layout, tuple(pairs), tuple(findings))
-
-
-def _no_list(folder: Path, has_both: bool) -> str:
-    """Why there is not one list, with what lies there instead."""
-    near = [name for name in OTHER_LISTS if (folder / name).exists()]
-    below = sorted(path for name in LAYOUTS for path in folder.glob(f"*/{name}")) if not has_both else []
-    hint = f" {folder / near[0]} is not read." if near and not has_both else ""
-    hint = f" {below[0].parent} has one." if below else hint
-    return (
-        f"{folder} holds {'both' if has_both else 'neither'} of metadata.jsonl and prompt.json; one of them lists the "
-        f"pairs.{hint} Nothing was started. A line of metadata.jsonl: {EXAMPLE}"
-    )
+    if len(without) < len(pairs):
+        pairs = [pair for pair in pairs if pair.condition or pair.line not in without] if without else pairs
+        findings = [finding for finding in findings if finding.line not in without] if without else findings
+        findings += without.values()
+    return pairs, findings
 
 
 def _parse(
-    entry: Entry, keys: tuple[tuple[str, ...], ...], names: Names
+    entry: Entry, keys: Keys, names: Names, without: dict[int, Finding]
 ) -> tuple[Listed, tuple[Finding, ...]] | Finding:
     if entry.fault:
         return Finding(entry.line, "", entry.fault)
     if not isinstance(entry.value, dict):
         return Finding(entry.line, "", "is no JSON object")
-    values = []
-    for known in keys:
+    values: list[list[str]] = []
+    for number, known in enumerate(keys):
         name = next((name for name in known if name in entry.value), None)
         value = None if name is None else entry.value[name]
-        if not isinstance(value, str):
-            return Finding(entry.line, "", _no_text(name, value, entry.value, keys, known))
-        values.append(value)
-    target, condition, caption = values
-    for path in (target, condition):
+        found = [value] if isinstance(value, str) else texts(value) if number else None
+        if found is None and not known:
+            found = []
+        if found is None:
+            fault = Finding(entry.line, "", _no_text(name, value, entry.value, keys, known))
+            if number != 1 or value is not None:
+                return fault
+            without[entry.line], found = fault, []
+        values.append(found)
+    (target,), conditions, captions = values
+    for path in (target, *conditions):
         if wrong := _no_name(path):
+            without.pop(entry.line, None)
             return Finding(entry.line, printable(path), wrong)
-    pair = Listed(entry.line, names.find(target), names.find(condition), whole_letters(caption))
-    odd = oddity(caption)
-    return pair, () if odd is None else (Finding(entry.line, pair.target, odd[1], "warning", odd[0]),)
+    return made(entry.line, names.find(target), list(map(names.find, conditions)), captions)
 
 
 def _no_text(name: str | None, value: Any, has: dict[str, Any], keys: Any, known: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from everstep.config import Config
 from everstep.config.load import known_part, validate
 from everstep.config.schema import Sampling
-from everstep.data import Source, open_source
+from everstep.data import Source, source_of
 from everstep.errors import UserError
 from everstep.evaluation.comparison.differences import settings_that_differ
 from everstep.evaluation.moved import as_they_are
@@ -41,7 +41,7 @@ def common_ground(versions: Sequence[Version], names: Sequence[str]) -> Common:
         paths = [config.data.path for config in configs]
         _same(names, paths, "data", paths)
     first = as_they_are(configs[0], versions[0])
-    source = open_source(first.data.path, first.data.resolution, first.data.bad_pairs)
+    source = source_of(first.data)
     notes = [*_about_data(fingerprints, source, names), *_about_sampling(versions, names)]
     return Common(first, source, _numbers(versions, names, source, first.sampling.pairs or PAIRS), tuple(notes))
 

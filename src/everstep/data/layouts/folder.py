@@ -25,6 +25,9 @@ LAYOUTS = {
     "prompt.json": (("target",), ("source",), ("prompt",)),
     "metadata.csv": (TARGETS, CONDITIONS, CAPTIONS),
 }
+USUAL = {"file_name", "image", "image_file_name", "conditioning_image", "condition_image", "text", "caption"} | {
+    "conditioning_image_file_name"
+}  # which need not be told
 KINDS = {list: "a list", dict: "an object", bool: "a truth value", int: "a number", float: "a number"}
 EXAMPLE = '{"file_name": "a.png", "conditioning_image": "a_edges.png", "text": "a cat"}'
 Keys = tuple[tuple[str, ...], ...]
@@ -43,7 +46,10 @@ def read_list(folder: Path, layout: str, asked: Columns = NOTHING_ASKED) -> List
         said, entries = f"{layout} ({columns.in_words()})", lambda path: rows
     elif asked != NOTHING_ASKED:
         said = f"{layout} ({', '.join(f'{r} {n}' for r in ROLES if (n := getattr(asked, r)))})"
-    pairs, findings = _read(entries(folder / layout), keys, Names(folder))
+    used: set[str] = set()
+    pairs, findings = _read(entries(folder / layout), keys, Names(folder), used)
+    if said == "metadata.jsonl" and (guessed := sorted(used - USUAL)):
+        said = f"{layout} ({', '.join(guessed)})"
     if not pairs and not findings:
         raise UserError(f"{folder / layout} lists no pairs. Nothing was started. A line of it: {EXAMPLE}")
     return Listing(str(folder), str(folder / layout), said, tuple(pairs), tuple(findings), FolderFiles(folder))
@@ -54,13 +60,13 @@ def _table(path: Path, asked: Columns) -> tuple[Columns, Iterator[Entry]]:
     return guess(str(path), names, asked), rows
 
 
-def _read(entries: Iterator[Entry], keys: Keys, names: Names) -> tuple[list[Listed], list[Finding]]:
+def _read(entries: Iterator[Entry], keys: Keys, names: Names, used: set[str]) -> tuple[list[Listed], list[Finding]]:
     """Pairs without a condition are pairs where none has one, and faults where others have."""
     pairs: list[Listed] = []
     findings: list[Finding] = []
     without: dict[int, Finding] = {}
     for entry in entries:
-        parsed = _parse(entry, keys, names, without)
+        parsed = _parse(entry, keys, names, without, used)
         if isinstance(parsed, Finding):
             findings.append(parsed)
             continue
@@ -75,7 +81,7 @@ def _read(entries: Iterator[Entry], keys: Keys, names: Names) -> tuple[list[List
 
 
 def _parse(
-    entry: Entry, keys: Keys, names: Names, without: dict[int, Finding]
+    entry: Entry, keys: Keys, names: Names, without: dict[int, Finding], used: set[str]
 ) -> tuple[Listed, tuple[Finding, ...]] | Finding:
     if entry.fault:
         return Finding(entry.line, "", entry.fault)
@@ -93,6 +99,8 @@ def _parse(
             if number != 1 or value is not None:
                 return fault
             without[entry.line], found = fault, []
+        elif name is not None:
+            used.add(name)
         values.append(found)
     (target,), conditions, captions = values
     for path in (target, *conditions):

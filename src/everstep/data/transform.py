@@ -45,7 +45,9 @@ def frame(
 def have_one_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
     """Whether one size is the other scaled, as far as rounding to whole pixels leaves it so."""
     (width, height), (small_width, small_height) = max(one, other), min(one, other)
-    return one == other or abs(small_width * height - small_height * width) < max(width, height)
+    if width == small_width or height == small_height:
+        return one == other
+    return abs(small_width * height - small_height * width) < max(width, height)
 
 
 def _box_in(

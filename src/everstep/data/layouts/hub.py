@@ -1,14 +1,17 @@
 """Data sets on the hub: their parquet files, or else their shards, lists and pictures, into the hub's own cache."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+from everstep.data.remembered import Memory
 from everstep.errors import UserError
 from everstep.places import spelled
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 CARRIERS = ("httpx", "httpcore", "requests", "urllib3", "huggingface_hub", "hf_xet")
+ALWAYS = bytes(16)  # in the place of a stamp
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".txt")
 
 
@@ -32,7 +35,7 @@ def download(name: str, progress: Callable[[int, int], None] | None = None) -> P
                 raise
             failed = " ".join(str(error).split("\n")[0].split()) or type(error).__name__
     try:
-        return Path(snapshot_download(name, repo_type="dataset", local_files_only=True))
+        return _whole(name) or Path(snapshot_download(name, repo_type="dataset", local_files_only=True))
     except Exception:  # it is not in the cache, or not whole
         raise UserError(
             f"The data {name} is no folder here and could not be had from the hub: {failed}. Nothing was started."
@@ -52,7 +55,24 @@ def _fetched(name: str, progress: Callable[[int, int], None] | None) -> Path:
             progress(done, len(wanted))
         path = Path(hf_hub_download(name, file, repo_type="dataset", revision=told.sha))
         root = path.parents[file.count("/")]
+    with Memory() as memory:  # the hub's own cache cannot tell a download that was interrupted
+        memory.remember_list(f"hub:{name}", ALWAYS, json.dumps([told.sha, wanted]).encode())
     return root
+
+
+def _whole(name: str) -> Path | None:
+    """The folder of what was downloaded last, if all of it is still there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    with Memory() as memory:
+        known = memory.recall_list(f"hub:{name}", ALWAYS)
+    if known is None:
+        return None
+    sha, wanted = json.loads(known)
+    paths = [try_to_load_from_cache(name, file, revision=sha, repo_type="dataset") for file in wanted]
+    if not all(isinstance(path, str) for path in paths):
+        return None
+    return Path(str(paths[0])).parents[str(wanted[0]).count("/")]
 
 
 def wanted_files(there: list[str]) -> list[str]:

@@ -125,7 +125,7 @@ def _judged(listing: Listing, facts: dict[str, ImageFacts], resolution: int | No
     findings = list(listing.findings)
     usable = []
     for pair in listing.pairs:
-        found = list(_pair_findings(pair, facts, resolution))
+        found = list(_pair_findings(pair, facts, resolution, listing.is_captioned))
         findings += found
         if not any(finding.severity == "error" for finding in found):
             usable.append(pair)
@@ -136,7 +136,9 @@ def _judged(listing: Listing, facts: dict[str, ImageFacts], resolution: int | No
     return CheckReport(listing, tuple(usable), ordered, _fingerprint(usable, facts), tuple(sorted(sizes)), looks)
 
 
-def _pair_findings(pair: Listed, facts: dict[str, ImageFacts], resolution: int | None) -> Iterable[Finding]:
+def _pair_findings(
+    pair: Listed, facts: dict[str, ImageFacts], resolution: int | None, is_captioned: bool
+) -> Iterable[Finding]:
     faults = [Finding(pair.line, path, facts[path].fault) for path in pair.files() if facts[path].fault]
     yield from faults
     if faults:
@@ -149,7 +151,7 @@ def _pair_findings(pair: Listed, facts: dict[str, ImageFacts], resolution: int |
             yield Finding(
                 pair.line, pair.target, f"is {target.width}x{target.height}, but its condition {path} is {theirs}"
             )
-    if not all(map(str.strip, pair.captions)):
+    if is_captioned and not all(map(str.strip, pair.captions)):
         yield Finding(pair.line, pair.target, "has an empty caption", "warning", "empty")
     for path in pair.conditions:
         if target.digest == facts[path].digest:

@@ -116,7 +116,8 @@ def _paired(
     for stem in sorted(set(conditions or ()) - set(targets)):
         line = len(targets) + 1 + len(findings)
         findings.append(Finding(line, (conditions or {})[stem], "has no target: no picture is named alike"))
-    return Listing(str(folder), str(folder), said, tuple(pairs), tuple(findings), FolderFiles(folder))
+    files, is_captioned = FolderFiles(folder), captions is not None
+    return Listing(str(folder), str(folder), said, tuple(pairs), tuple(findings), files, is_captioned)
 
 
 def _caption(folder: Path, captions: dict[str, str] | None, stem: str) -> tuple[str, str]:

@@ -52,7 +52,8 @@ def read_list(folder: Path, layout: str, asked: Columns = NOTHING_ASKED) -> List
         said = f"{layout} ({', '.join(guessed)})"
     if not pairs and not findings:
         raise UserError(f"{folder / layout} lists no pairs. Nothing was started. A line of it: {EXAMPLE}")
-    return Listing(str(folder), str(folder / layout), said, tuple(pairs), tuple(findings), FolderFiles(folder))
+    files = FolderFiles(folder)
+    return Listing(str(folder), str(folder / layout), said, tuple(pairs), tuple(findings), files, bool(keys[2]))
 
 
 def _table(path: Path, asked: Columns) -> tuple[Columns, Iterator[Entry]]:
@@ -118,8 +119,9 @@ def _no_text(name: str | None, value: Any, has: dict[str, Any], keys: Any, known
     is_caption = known == keys[-1]
     if value is None:
         return f"has null as its {name}" + ('; a pair without a caption has "" there' if is_caption else "")
-    more = "; each caption needs a line of its own" if is_caption and isinstance(value, list) else ""
-    return f"has {KINDS[type(value)]} as its {name}, not a text{more}"
+    if isinstance(value, list) and known != keys[0]:
+        return f"has a list as its {name} that holds {'other things than texts' if value else 'nothing'}"
+    return f"has {KINDS[type(value)]} as its {name}, not a text"
 
 
 def _no_name(path: str) -> str:

@@ -60,6 +60,7 @@ class Listing:
     pairs: tuple[Listed, ...]
     findings: tuple[Finding, ...]
     files: Files
+    is_captioned: bool = True  # whether there are captions at all
 
     @property
     def has_conditions(self) -> bool:

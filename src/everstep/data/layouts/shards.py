@@ -184,7 +184,8 @@ def _listing(
         findings += odd
     of = "1 shard" if len(shards) == 1 else f"{len(shards):,} shards"
     said = f"{of} ({columns.in_words()})"
-    return Listing(where, where, said, tuple(pairs), tuple(findings), ShardFiles(shards, members))
+    files, is_captioned = ShardFiles(shards, members), columns.caption is not None
+    return Listing(where, where, said, tuple(pairs), tuple(findings), files, is_captioned)
 
 
 def _roles(parts: dict[str, dict[str, Member]]) -> dict[str, None]:

@@ -183,7 +183,8 @@ def _read(where: Path, root: Path, kind: str, tables: dict[str, Any], asked: Col
         _list_rows(name, table, columns, pairs, findings, begin)
         begin += table.rows
     said = f"{kind} ({columns.in_words()})"
-    return Listing(str(where), str(where), said, tuple(pairs), tuple(findings), TableFiles(root, tables))
+    files, is_captioned = TableFiles(root, tables), columns.caption is not None
+    return Listing(str(where), str(where), said, tuple(pairs), tuple(findings), files, is_captioned)
 
 
 def _list_rows(
@@ -241,7 +242,7 @@ def _opened(make: Any, path: Path) -> Any:
     except UserError:
         raise
     except Exception as error:  # as pyarrow has it, of many kinds
-        why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({str(error).splitlines()[0]})"
+        why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({str(error).split('. ')[0]})"
         raise UserError(f"{path} {why}. Nothing was started.") from None
 
 

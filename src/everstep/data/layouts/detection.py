@@ -1,6 +1,7 @@
 """Which layout lies at a path: one is found and read, or one sentence says why none is."""
 
 import difflib
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -54,28 +55,31 @@ def _of_file(file: Path, asked: Columns, progress: Counted | None) -> Listing:
 def _of_folder(folder: Path, asked: Columns, progress: Counted | None) -> Listing:
     """Lists, tables and shards say what they hold; pictures beside each other only where there is none of these."""
     found: dict[str, Callable[[], Listing]] = {}
+    names = sorted(os.listdir(folder))
     for name in LAYOUTS:
         if (folder / name).exists():
             found[name] = lambda name=name: read_list(folder, name, asked)  # type: ignore[misc]
     if is_saved(folder):
         found["a saved dataset"] = lambda: read_saved(folder, asked)
-    elif tables := _inside(folder, "parquet"):
+    elif tables := _inside(folder, names, ".parquet", not found):
         found[tables[0].name] = lambda: read_parquet(folder, _training(tables), asked)
-    if shards := _inside(folder, "tar"):
+    if shards := _inside(folder, names, ".tar", not found):
         found[shards[0].name] = lambda: read_shards(str(folder), asked, progress, list(map(str, _training(shards))))
     if len(found) > 1:
         raise UserError(_several(folder, list(found)))
     if found:
         return next(iter(found.values()))()
-    below = sorted(path for name in LAYOUTS for path in folder.glob(f"*/{name}"))
+    folders = [folder / name for name in names if (folder / name).is_dir()]
+    below = sorted(path / name for name in LAYOUTS for path in folders if (path / name).exists())
     if not below and has_pictures(folder):
         return read_pictures(folder, asked)
     raise UserError(_nothing(folder, below))
 
 
-def _inside(folder: Path, ending: str) -> list[Path]:
+def _inside(folder: Path, names: list[str], ending: str, is_deep: bool) -> list[Path]:
     """Such files of a folder, or where it has none, of those in it."""
-    return sorted(folder.glob(f"*.{ending}")) or sorted(folder.glob(f"*/*.{ending}"))
+    found = [folder / name for name in names if name.endswith(ending)]
+    return found or (sorted(folder.glob(f"*/*{ending}")) if is_deep else [])
 
 
 def _training(files: list[Path]) -> list[Path]:

@@ -1,7 +1,7 @@
 """How the files of a listing are read, whatever holds them: a folder, a table, a tar."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +20,10 @@ class Files(Protocol):
 
     def stamp(self, name: str) -> bytes | None:
         """What tells its content without reading it, as `remembered.stamp_of`; None where nothing does."""
+        ...
+
+    def stamps(self, names: Iterable[str]) -> Iterator[bytes | None]:
+        """The same of many."""
         ...
 
     def place(self, name: str) -> str:
@@ -55,6 +59,10 @@ class FolderFiles:
 
     def stamp(self, name: str) -> bytes | None:
         return stamp_of(self.place(name))
+
+    def stamps(self, names: Iterable[str]) -> Iterator[bytes | None]:
+        root = self._root
+        return (stamp_of(name if name[:1] == "/" else root + name) for name in names)
 
     def place(self, name: str) -> str:
         """Millions are asked for, for which a Path takes longer than the disk."""

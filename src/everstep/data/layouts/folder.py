@@ -66,7 +66,11 @@ def _read(entries: Iterator[Entry], keys: Keys, names: Names, used: set[str]) ->
     pairs: list[Listed] = []
     findings: list[Finding] = []
     without: dict[int, Finding] = {}
+    usual = tuple(known[0] for known in keys) if all(keys) else ()
     for entry in entries:
+        if usual and (simple := _simple(entry, usual, names)) is not None:
+            pairs.append(simple)
+            continue
         parsed = _parse(entry, keys, names, without, used)
         if isinstance(parsed, Finding):
             findings.append(parsed)
@@ -79,6 +83,20 @@ def _read(entries: Iterator[Entry], keys: Keys, names: Names, used: set[str]) ->
         findings = [finding for finding in findings if finding.line not in without] if without else findings
         findings += without.values()
     return pairs, findings
+
+
+def _simple(entry: Entry, usual: tuple[str, ...], names: Names) -> Listed | None:
+    """What nearly all lines of a long list are: nothing to guess, to look for or to find odd. Else None."""
+    line, value, _ = entry
+    if type(value) is not dict:
+        return None
+    target, condition, caption = map(value.get, usual)
+    if type(target) is not str or type(condition) is not str or type(caption) is not str:
+        return None
+    is_plain = caption.isascii() and caption.isprintable() and target.isascii() and condition.isascii()
+    if not is_plain or not names.lists(target) or not names.lists(condition):
+        return None
+    return Listed(line, target, condition, caption)
 
 
 def _parse(

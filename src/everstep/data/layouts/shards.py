@@ -12,7 +12,7 @@ import re
 import struct
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -104,6 +104,9 @@ class ShardFiles:
 
     def stamp(self, name: str) -> bytes | None:
         return self._shard(name).stamp
+
+    def stamps(self, names: Iterable[str]) -> Iterator[bytes | None]:
+        return map(self.stamp, names)
 
     def place(self, name: str) -> str:
         """The shard as if it were a folder; an address as if it were one at the root."""

@@ -113,6 +113,9 @@ class TableFiles:
     def stamp(self, name: str) -> bytes | None:
         return self._stamps[self._split(name)[0]]
 
+    def stamps(self, names: Iterable[str]) -> Iterator[bytes | None]:
+        return map(self.stamp, names)
+
     def place(self, name: str) -> str:
         """The file as if it were a folder: it is then asked for once, not for every row."""
         table, _, rest = name.partition("#")

@@ -1,9 +1,11 @@
 """Which layout lies at a path: one is found and read, or one sentence says why none is."""
 
 import difflib
+import gc
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from everstep.data.layouts.beside import has_pictures, read_pictures
@@ -25,6 +27,23 @@ def read_listing(path: Path | str, asked: Columns = NOTHING_ASKED, progress: Cou
 
     Raises: UserError if nothing that is known lies there, or more than one thing.
     """
+    with _without_collection():
+        return _read(path, asked, progress)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """A list of a million is looked through for cycles again and again as it grows, and has none."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _read(path: Path | str, asked: Columns, progress: Counted | None) -> Listing:
     if is_address(str(path)):
         return read_shards(str(path), asked, progress)
     folder = spelled(str(path))

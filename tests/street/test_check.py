@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from everstep.data import CheckReport, check, source
-from everstep.data.checking import Progress
+from everstep.data.examining import Progress
 from everstep.data.layouts import circles
 from everstep.data.remembered import FILE
 from everstep.versions import Run

@@ -15,7 +15,7 @@ from PIL import Image
 
 from everstep.contracts import Contents, Int64Array, Pair, Smaller, Which
 from everstep.data.framing import FIRST
-from everstep.data.layouts.folder import Listed
+from everstep.data.layouts.listing import Listed
 
 Colour = tuple[int, int, int]
 Box = tuple[slice, slice]

@@ -81,7 +81,7 @@ def test_shards_behind_a_server(served: tuple[Path, str], cache: Path, monkeypat
     source = open_source(pattern, 32)
     assert [source.load(k).caption for k in (11, 3)] == ["number 11", "number 3"]
     with monkeypatch.context() as patched:
-        patched.setattr("everstep.data.checking._looked_at", None)
+        patched.setattr("everstep.data.examining._looked_at", None)
         patched.setattr("everstep.data.layouts.shards._looked_through", None)
         assert check(pattern).fingerprint == first.fingerprint
     with pytest.raises(UserError, match=r"shard-000007\.tar is not there\. Nothing was started"):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from everstep.contracts import Which
 from everstep.data import Columns, check, open_source, split
+from everstep.data.recipe import Recipe
 from everstep.data.remembered import FRESH_NS
 from everstep.errors import UserError
 from laid_out import LAYOUTS, Write, brought, png
@@ -121,7 +122,7 @@ def test_a_second_look_decodes_nothing(write: Write, tmp_path: Path, monkeypatch
     path = write(data, brought())
     grow_old(data)
     first = check(path)
-    monkeypatch.setattr("everstep.data.checking._looked_at", None)
+    monkeypatch.setattr("everstep.data.examining._looked_at", None)
     again = check(path)
     assert again.fingerprint == first.fingerprint
     assert open_source(path, 32).looks() is not None
@@ -167,7 +168,7 @@ def test_targets_alone_are_data_for_who_needs_no_conditions(tmp_path: Path) -> N
         (tmp_path / f"{k}.txt").write_text(f"number {k}")
     with pytest.raises(UserError, match="has targets but no conditions"):
         open_source(str(tmp_path), 32)
-    source = open_source(str(tmp_path), 32, needs_conditions=False)
+    source = open_source(str(tmp_path), 32, recipe=Recipe("grey"))
     assert [source.load(k).caption for k in range(3)] == [f"number {k}" for k in range(3)]
     (tmp_path / "1_edges.png").write_bytes(png(9))
     (tmp_path / "2_edges.png").write_bytes(png(8))

@@ -4,6 +4,7 @@ import io
 from functools import cached_property
 from typing import Literal, Protocol
 
+import xxhash
 from PIL import Image
 
 from everstep.contracts import Contents, Int64Array, Pair, Report, Smaller, Which
@@ -60,6 +61,7 @@ class Source(Protocol):
     def load(self, pair: int, which: Which = ..., smaller: Smaller | None = None) -> Pair: ...
     def fingerprint(self) -> str: ...
     def contents(self, pair: int) -> Contents: ...
+    def is_as_checked(self, pair: int, condition: int) -> bool: ...
 
 
 class Settings(Protocol):
@@ -138,6 +140,13 @@ class ListedSource:
         others = tuple(self._other_digests[name] for name in listed.other_conditions)
         return Contents(targets[place].hex(), (first, *others), listed.captions)
 
+    def is_as_checked(self, pair: int, condition: int) -> bool:
+        listed, told = self._report.usable[pair], self.contents(pair)
+        names = [(listed.target, told.target)]
+        if self._report.needs_conditions:
+            names.append((listed.conditions[condition], told.conditions[condition]))
+        return all(xxhash.xxh3_128_hexdigest(self._files.read(name)) == digest for name, digest in names)
+
     @cached_property
     def _digests(self) -> tuple[bytes, bytes]:
         return contents_of(self._report)
@@ -171,6 +180,9 @@ class MadeSource:
         """The target decides its condition."""
         contents = self._source.contents(pair)
         return Contents(contents.target, ("",), contents.captions)
+
+    def is_as_checked(self, pair: int, condition: int) -> bool:
+        return self._source.is_as_checked(pair, condition)
 
     def sizes(self) -> Int64Array:
         return self._source.sizes()

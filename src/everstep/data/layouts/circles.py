@@ -183,6 +183,9 @@ class CircleSource:
         drawn = f"circle-1:{pair}:{self.resolution}"
         return Contents(drawn, (f"outline-{drawn}",), (circle(pair).caption,))
 
+    def is_as_checked(self, pair: int, condition: int) -> bool:
+        return True
+
     def fingerprint(self) -> str:
         return f"builtin:circles:1:{NUM_CIRCLES}:{self.resolution}"
 

@@ -212,8 +212,15 @@ def test_a_cache_that_rots_is_named_and_made_again(
     assert outcome(workplace / "runs/a") == straight_ahead
 
 
-def test_where_encoders_are_at_hand_rot_holds_up_nothing(train: Callable[..., Program], workplace: Path) -> None:
-    ended_well(train("a", mode="along", prepare=RotAt(7, workplace / "cache", "latents")))
+def test_where_encoders_are_at_hand_nothing_holds_it_up(train: Callable[..., Program], workplace: Path) -> None:
+    """Not rot, and not a disk that takes no more."""
+    ended_well(train("a", mode="along"))
+    ended_well(train("b", mode="along", prepare=RotAt(7, workplace / "cache", "latents")))
+    with small_disk(workplace / "disk", "size=64k") as disk:
+        said = ended_well(train("c", mode="along", cache=disk))
+        assert said.count("what is encoded is not kept. Training goes on.") == 1
+    both = [outcome(workplace / "runs" / name) for name in "abc"]
+    assert both[0] == both[1] == both[2]
 
 
 def test_a_shard_that_vanishes_is_missed_and_made_again(

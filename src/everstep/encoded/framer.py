@@ -105,6 +105,8 @@ class CachedFramer(Framer):
         super().__init__(source, framing, maker)
         self.keeps_conditions = maker is None or not maker.is_drawn
         self.shelves, self.encoders = shelves, encoders
+        self.refused: Report | None = None  # told once of a disk that takes no more; None where that is an error
+        self._is_refused = False
 
     def prepared(
         self,
@@ -142,7 +144,7 @@ class CachedFramer(Framer):
         record = self._get(self.shelves.text, text_key(caption))
         if record is None:
             record = pack(self._makers().prompt(caption))
-            self.shelves.text.add(text_key(caption), record)
+            self._add(self.shelves.text, text_key(caption), record)
         return unpack(record)
 
     def keep(self, jobs: Sequence[Job], framed: Sequence[Framed]) -> list[tuple[bytes, bytes]]:
@@ -153,9 +155,10 @@ class CachedFramer(Framer):
             contents = self.source.contents(job.pair)
             latents = pack({"frame": ("I64", np.array(one.frame, np.int64)), **moments})
             outline = pack_picture(one.condition_HWC)
-            self.shelves.latents.add(latents_key(contents, job.is_flipped, job.size), latents)
+            self._add(self.shelves.latents, latents_key(contents, job.is_flipped, job.size), latents)
             if self.keeps_conditions:
-                self.shelves.conditions.add(condition_key(contents, job.condition, job.is_flipped, job.size), outline)
+                key = condition_key(contents, job.condition, job.is_flipped, job.size)
+                self._add(self.shelves.conditions, key, outline)
             records.append((latents, outline))
         return records
 
@@ -175,6 +178,30 @@ class CachedFramer(Framer):
         return framed
 
     # --- inside --------------------------------------------------------------------------------------------
+
+    def _add(self, shelf: Shelf, key: bytes, record: bytes) -> None:
+        """Raises: OSError where what is made is not to be lost."""
+        try:
+            shelf.add(key, record)
+        except OSError as error:
+            self._lose(shelf, error)
+
+    def _lose(self, shelf: Shelf, error: OSError) -> None:
+        if self.refused is None:
+            raise error
+        shelf.let_go()
+        if not self._is_refused:
+            self._is_refused = True
+            self.refused(f"{shelf.folder} takes no more ({error.strerror or error}): what is encoded is not kept. "
+                         "Training goes on.")  # fmt: skip
+
+    def close(self) -> None:
+        """Keep what was made under way."""
+        for shelf in self.shelves:
+            try:
+                shelf.flush()
+            except OSError as error:
+                self._lose(shelf, error)
 
     def _makers(self) -> Encoders:
         if self.encoders is None:

@@ -143,6 +143,11 @@ class Shelf:
             if is_due:
                 self._flush()
 
+    def let_go(self) -> None:
+        """Forget what waits for a disk that does not take it."""
+        with self._lock:
+            self._fresh, self._fresh_bytes = {}, 0
+
     def flush(self) -> None:
         """Make all that was added durable. Raises: OSError; it stays in memory then."""
         with self._lock:

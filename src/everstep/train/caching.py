@@ -88,6 +88,7 @@ def framer_of(
         cache = Cache(framer, made, _root(framer, jobs))
     except OSError as error:
         raise _no_place(folder, error) from None
+    framer.refused = report
     if is_ahead:
         framer.encoders = None
         family.let_encoders_go(lambda prompt: _embedding(framer, family, prompt))

@@ -189,7 +189,7 @@ def _train(leg: Leg, family: Family, state: TrainState, course: _Course) -> list
     pairs = pairs_of(ready.config, ready.source, ready.version)
     order = order_of(ready.config, ready.source, ready.base, pairs)
     said, during = course.reporter.say, course.reporter.during
-    framer, _ = framer_of(ready.config, family, source, order, pairs, said, during, may_fill=False)
+    framer, cache = framer_of(ready.config, family, source, order, pairs, said, during, may_fill=False)
     batches = batches_of(ready, framer, order, source.is_stopped, family, state, pairs)
     forward = family.compiled(state.controlnet)
     try:
@@ -198,6 +198,8 @@ def _train(leg: Leg, family: Family, state: TrainState, course: _Course) -> list
             course.advance(ready.config.optim.images_per_step)
     finally:
         batches.close()
+        if cache is not None:
+            cache.framer.close()
     return measured
 
 

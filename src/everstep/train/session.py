@@ -103,6 +103,8 @@ def assemble(
     pairs = pairs_of(ready.config, ready.source, ready.version)
     order = order_of(ready.config, ready.source, ready.base, pairs)
     framer, cache = framer_of(ready.config, family, source, order, pairs, reporter.say, reporter.during, is_stopped)
+    if cache is not None:
+        closing.callback(cache.framer.close)
     with reporter.during("Building the ControlNet"):
         state, origin = state_of(ready, family)
         if ready.version is None:

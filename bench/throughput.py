@@ -219,7 +219,10 @@ def rows_of(asked: argparse.Namespace, place: Path, large: Callable[[], Path]) -
         pairs = write_circles(place / "pairs-256", 48, 256)
         once: dict[str, tuple[object, ...]] = {"": BARE_OF_PICTURES}
         yield Row("sd15", large(), pairs, 256, 1, 2, 2 if asked.quick else 6, None, once)
-    named = {"circles": lambda: write_circles(place / "pairs-64", 2000, 64), "emoji": lambda: asked.emoji.absolute()}
+    named: dict[str, Callable[[], Path]] = {
+        "circles": lambda: write_circles(place / "pairs-64", 2000, 64),
+        "emoji": lambda: asked.emoji.absolute(),
+    }
     wanted = [name for name in named if name in asked.rows and (name != "emoji" or asked.emoji is not None)]
     if not wanted:
         return

@@ -28,7 +28,7 @@ from torchmetrics.functional.regression import spearman_corrcoef
 from everstep.config import Config
 from everstep.config.policy import framing
 from everstep.contracts import Batch, Int64Array
-from everstep.data import Framer, Source, open_source, order, split_as
+from everstep.data import Framer, Source, order, source_of, split_as
 from everstep.evaluation.loading import config_of, open_base, weights_drawn_with
 from everstep.evaluation.pictures.adherence import KINDS, kind_for, open_adherence
 from everstep.evaluation.pictures.draw import draw, shown_pairs
@@ -144,7 +144,7 @@ def open_run(path: Path, every: int) -> Opened:
     run = Run.open(path)
     versions = sorted(run.versions(), key=lambda version: version.number)[::every]
     config = config_of(versions[-1])
-    source = open_source(config.data.path, config.data.resolution, config.data.bad_pairs)
+    source = source_of(config.data)
     pairs = split_as(source, config.data.held_out_pairs, versions[-1].manifest["data"])
     family = open_base(config)
     assert isinstance(family, UnetFamily)

@@ -118,6 +118,10 @@ class PairSource(Protocol):
         """What the pair is made of, told apart without reading it."""
         ...
 
+    def is_as_checked(self, pair: int, condition: int) -> bool:
+        """Whether target and this condition still are what `contents` says; reads them. Raises: OSError; ValueError."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Framing:

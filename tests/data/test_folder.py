@@ -1,6 +1,7 @@
 """A folder is understood as its list says, and everything that is wrong with it is found in one pass."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,11 +62,14 @@ def test_metadata_jsonl_is_read_with_its_usual_and_its_other_keys(folder: Path) 
 
 def test_two_lists_or_none_are_refused(folder: Path) -> None:
     (folder / "metadata.jsonl").write_text("{}")
-    with pytest.raises(UserError, match="holds both of"):
+    with pytest.raises(UserError, match=r"holds both metadata\.jsonl and prompt\.json"):
         open_source(str(folder), 32)
     for name in ("metadata.jsonl", "prompt.json"):
         (folder / name).unlink()
-    with pytest.raises(UserError, match="holds neither of"):
+    assert open_source(str(folder), 32).description.startswith("10 pairs, folders (target target, condition source,")
+    for name in ("source", "target"):
+        shutil.rmtree(folder / name)
+    with pytest.raises(UserError, match="holds no list of pairs"):
         open_source(str(folder), 32)
 
 
@@ -77,8 +81,8 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a truncated image": (lambda f: cut_short(f / "target/3.png"), "line 4: target/3.png: is no image"),
     "a missing condition": (lambda f: (f / "source/3.png").unlink(), "line 4: source/3.png: is missing"),
     "another size": (
-        lambda f: picture(1, (27, 27)).save(f / "target/3.png"),
-        "line 4: target/3.png: is 27x27, but its condition source/3.png is 32x32",
+        lambda f: picture(1, (27, 32)).save(f / "target/3.png"),
+        "line 4: target/3.png: is 27x32, but its condition source/3.png is 32x32",
     ),
     "no image at all": (lambda f: (f / "target/3.png").write_text("hello"), "line 4: target/3.png: is no image"),
 }

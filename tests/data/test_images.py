@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from everstep.data import checking
+from everstep.data import examining
 from everstep.data.images import BLACK, WHITE, decode_content, read_rgb
+from everstep.data.layouts.files import FolderFiles
 
 
 def content(image: Image.Image, kind: str = "TIFF", **options: object) -> bytes:
@@ -80,5 +81,5 @@ def test_reading_leaves_the_filters_of_warnings_alone(tmp_path: Path) -> None:
 def test_a_picture_that_fails_once_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, whole = tmp_path / "a.png", content(Image.new("RGB", (4, 4)), "PNG")
     path.write_bytes(whole[:20])
-    monkeypatch.setattr("everstep.data.checking.time.sleep", lambda pause_s: path.write_bytes(whole))
-    assert checking._examine_one(path).fault == ""
+    monkeypatch.setattr("everstep.data.examining.time.sleep", lambda pause_s: path.write_bytes(whole))
+    assert examining._examine_one(FolderFiles(path.parent), path.name).fault == ""

@@ -72,7 +72,9 @@ def test_pictures_of_conditions_are_not_looked_at_where_they_are_made(pairs_fold
 
 
 def test_a_list_without_conditions_says_which_setting_makes_them(alone: Path) -> None:
-    with pytest.raises(UserError, match=r"No pair has a picture of its condition\. --data\.condition makes it"):
+    with pytest.raises(
+        UserError, match=r"no conditions \(metadata\.jsonl\)\. Nothing was started\.\n--data\.condition makes them"
+    ):
         open_source(str(alone), 16)
     assert len(check(alone, needs_conditions=False).usable) == 30
 

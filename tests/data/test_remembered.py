@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from disks import fill, remount, small_disk
-from everstep.data import check, checking
+from everstep.data import check, examining
+from everstep.data.layouts.files import Files
 from everstep.data.remembered import FRESH_NS, ImageFacts
 
 PAIRS = 12
@@ -64,17 +65,17 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def looked_at() -> Iterator[list[str]]:
     """The names of the files that are decoded inside."""
     names: list[str] = []
-    examine_one = checking._examine_one
+    examine_one = examining._examine_one
 
-    def examine(path: Path) -> ImageFacts:
-        names.append(path.name)
-        return examine_one(path)
+    def examine(files: Files, name: str) -> ImageFacts:
+        names.append(name.rpartition("/")[2])
+        return examine_one(files, name)
 
-    checking._examine_one = examine
+    examining._examine_one = examine
     try:
         yield names
     finally:
-        checking._examine_one = examine_one
+        examining._examine_one = examine_one
 
 
 def test_the_second_check_decodes_nothing_and_finds_the_same(old: Path, cache: Path) -> None:
@@ -177,13 +178,13 @@ def test_two_checks_at_once_find_the_same_and_remember_it(tmp_path: Path, cache:
 SLOW_CHECK = """
 import os, sys, time
 from everstep.cli.main import main
-from everstep.data import checking, remembered
+from everstep.data import examining, remembered
 os.cpu_count, remembered.WRITE_PERIOD_S = lambda: 2, 0.2
-examine_one = checking._examine_one
-def examine(path):
+examine_one = examining._examine_one
+def examine(files, name):
     time.sleep(0.1)
-    return examine_one(path)
-checking._examine_one = examine
+    return examine_one(files, name)
+examining._examine_one = examine
 sys.argv = ["everstep", "check", sys.argv[1]]
 main()
 """

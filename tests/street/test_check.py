@@ -3,12 +3,12 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, ImageFilter
 
 from everstep.data import CheckReport, check, source
-from everstep.data.checking import Progress
 from everstep.data.layouts import circles
 from everstep.data.remembered import FILE
 from everstep.versions import Run
@@ -130,10 +130,10 @@ def test_every_message_has_its_row() -> None:
 def counting() -> None:
     """In the program's process: every look at the data is a line of a file."""
 
-    def counted(folder: Path, progress: Progress | None = None, resolution: int | None = None) -> CheckReport:
+    def counted(path: Path | str, *rest: Any) -> CheckReport:
         with Path("looks").open("a") as file:
-            print(folder, file=file)
-        return check(folder, progress, resolution)
+            print(path, file=file)
+        return check(path, *rest)
 
     source.check = counted  # type: ignore[attr-defined]
 

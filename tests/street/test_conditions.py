@@ -79,7 +79,7 @@ ROWS = [
     row("function_returns_nothing", function("def make(picture): print('made')\n")),
     row("function_draws_by_itself", function(UNSTEADY)),
     row("function_works", function("def make(picture):\n    print('made')\n    return 255 - picture\n"), 0),
-    row("pictures_alone_without_a_kind", alone("file"), 1),
+    row("pictures_alone_without_a_kind", alone("file"), 2),
     row("pictures_alone", alone("tile"), 0),
     row("pictures_with_conditions", right, 0),
 ]

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import socket
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,6 +185,91 @@ def written_apart(folder: Path) -> None:
         path.rename(folder / f"e\u0301{path.name}")
 
 
+def as_parquet(folder: Path, without: str = "", cut: int = 0) -> None:
+    """The same pairs as a table."""
+    import pyarrow as arrow
+    import pyarrow.parquet
+
+    columns = {
+        "image": [(folder / str(e["file_name"])).read_bytes() for e in entries(folder)],
+        "conditioning_image": [(folder / str(e["conditioning_image"])).read_bytes() for e in entries(folder)],
+        "text": [e["text"] for e in entries(folder)],
+    }
+    columns.pop(without, None)
+    pyarrow.parquet.write_table(arrow.table(columns), folder / "pairs.parquet")
+    content = (folder / "pairs.parquet").read_bytes()
+    (folder / "pairs.parquet").write_bytes(content[: len(content) - cut])
+
+
+def alone(make: Spoil) -> Spoil:
+    """In place of list and pictures."""
+
+    def spoil(folder: Path) -> None:
+        before = list(folder.iterdir())
+        make(folder)
+        for path in before:
+            path.unlink()
+
+    return spoil
+
+
+def as_shard(folder: Path, lacks: str = "") -> None:
+    """The same pairs as a tar; the third lacks one part."""
+    with tarfile.open(folder / "pairs.tar", "w") as tar:
+        for number, entry in enumerate(entries(folder)):
+            parts = {
+                "png": (folder / str(entry["file_name"])).read_bytes(),
+                "condition.png": (folder / str(entry["conditioning_image"])).read_bytes(),
+                "txt": str(entry["text"]).encode(),
+            }
+            if number == 2:
+                parts.pop(lacks, None)
+            for ending, data in parts.items():
+                member = tarfile.TarInfo(f"{number:03d}.{ending}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
+def as_csv(names: str, between: str = ",", encoding: str = "utf-8") -> Spoil:
+    def spoil(folder: Path) -> None:
+        rows = [names.replace(",", between)]
+        rows += [between.join(map(str, entry.values())) for entry in entries(folder)]
+        (folder / "metadata.csv").write_text("\n".join(rows), encoding=encoding)
+        (folder / "metadata.jsonl").unlink()
+
+    return spoil
+
+
+def as_folders(folder: Path) -> None:
+    """targets/ and conditions/; the third has no condition."""
+    for name in ("targets", "conditions"):
+        (folder / name).mkdir()
+    for number, entry in enumerate(entries(folder)):
+        (folder / str(entry["file_name"])).rename(folder / f"targets/{number:02d}.png")
+        (folder / str(entry["conditioning_image"])).rename(folder / f"conditions/{number:02d}.png")
+    (folder / "conditions/02.png").unlink()
+    (folder / "metadata.jsonl").unlink()
+
+
+NAMES = "file_name,conditioning_image,text"
+LAYOUT_ROWS = [
+    train("a_table_beside_the_list", as_parquet, 2),
+    train("parquet", alone(as_parquet)),
+    train("parquet_without_targets", alone(lambda f: as_parquet(f, without="image")), 2),
+    train("parquet_without_conditions", alone(lambda f: as_parquet(f, without="conditioning_image")), 2),
+    train("parquet_cut_short", alone(lambda f: as_parquet(f, cut=100)), 2),
+    train("parquet_of_zeros", alone(lambda f: (f / "a.parquet").write_bytes(bytes(1000))), 2),
+    train("shard", alone(as_shard)),
+    check("shard_lacks_a_condition", alone(lambda f: as_shard(f, "condition.png")), 1),
+    check("shard_lacks_a_caption", alone(lambda f: as_shard(f, "txt")), 1),
+    train("shard_is_no_tar", alone(lambda f: (f / "a.tar").write_bytes(b"hello" * 1000)), 2),
+    train("csv_with_mark", as_csv(NAMES, encoding="utf-8-sig")),
+    train("csv_with_semicolons", as_csv(NAMES, ";")),
+    train("csv_without_targets", as_csv("a,conditioning_image,text"), 2),
+    check("targets_without_condition", as_folders, 1),
+    train("saved_dataset_torn", alone(lambda f: (f / "state.json").write_text("{")), 2),
+]
+
 ROWS = [
     check("latin_1_line", line('{"file_name": "2.png", "text": "caf\u00e9"}'.encode("latin-1")), 1),
     check("half_an_emoji", change(text="a cat \ud83d"), 0),
@@ -196,7 +282,8 @@ ROWS = [
     check("an_escape_in_a_name", change(file_name="\x1b[31mred.png"), 1),
     check("an_endless_name", change(file_name="a" * 5000), 1),
     check("other_keys", line(b'{"img": "2.png", "cond": "2_outline.png", "text": "a"}'), 1),
-    check("captions_in_a_list", change(text=["a", "b"]), 1),
+    check("captions_in_a_list", change(text=["a", "b"])),
+    check("no_caption_in_a_list", change(text=[]), 1),
     check("caption_null", change(text=None), 1),
     check("name_is_a_number", change(file_name=2), 1),
     check("name_is_empty", change(file_name=""), 1),
@@ -256,6 +343,7 @@ ROWS = [
         0,
     ),
     train("cut_captions", change(text="red " * 40)),
+    *LAYOUT_ROWS,
     Row("train_the_list_itself", lambda s: s.train(data=s.pairs() / "metadata.jsonl")),
 ]
 

@@ -220,6 +220,38 @@ def test_a_picture_that_changed_is_encoded_anew(
     assert "Caching 2 pictures and 0 prompts" in ended_well(train("b", data=folder))
 
 
+class ChangeWhenCaching:
+    """A picture becomes another between the check and its encoding."""
+
+    def __init__(self, picture: Path) -> None:
+        self.picture = picture
+
+    def __call__(self) -> None:
+        from everstep.train import filling
+
+        original = filling._check_room
+
+        def checked(*given: object) -> None:
+            original(*given)  # type: ignore[arg-type]
+            Image.new("RGB", (20, 20), "blue").save(self.picture)
+
+        filling._check_room = checked
+
+
+def test_a_picture_that_changes_under_way_is_not_kept_as_what_it_was(
+    train: Callable[..., Program], pairs_folder: Path, workplace: Path
+) -> None:
+    folder = shutil.copytree(pairs_folder, workplace / "pairs")
+    program = train("a", data=folder, prepare=ChangeWhenCaching(folder / "29.png"))
+    assert program.wait() == 4, program.output
+    assert "29.png or its condition has changed since it was checked" in program.output
+    shutil.copy(pairs_folder / "29.png", folder / "29.png")
+    ended_well(train("a", data=folder))
+    ended_well(train("b", cache=workplace / "other"))
+    ours, theirs = (Run.open(workplace / "runs" / name).find("latest").manifest["cache"] for name in "ab")
+    assert ours == theirs
+
+
 @pytest.mark.parametrize("room", ["64k", "400k"])
 def test_a_full_disk_is_said_and_costs_nothing(train: Callable[..., Program], workplace: Path, room: str) -> None:
     """Too little is told before anything is made; a disk that others fill meanwhile ends it with what was made."""

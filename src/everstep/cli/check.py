@@ -1,5 +1,6 @@
 """everstep check"""
 
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,23 +14,38 @@ if TYPE_CHECKING:
     from everstep.data.buckets import Size
 
 
+SHOWN, CELL_PX, LARGEST_SHOWN_PX = 4, 256, 512
+
+
 def check_(
-    data: Path,
+    data: str,
     *,
     base: str | None = None,
-    buckets: int | None = None,
+    target_column: str | None = None,
+    condition_column: str | None = None,
+    caption_column: str | None = None,
     condition: str = "file",
     condition_model: str | None = None,
+    show: Path | None = None,
+    resolution: int | None = None,
+    buckets: int | None = None,
     json: bool = False,
 ) -> int:
-    """Check a folder of pairs before it is trained on: every image is decoded; exit 1 if a pair cannot be used.
+    """Check pairs before they are trained on: every image is decoded; exit 1 if a pair cannot be used.
 
     Parameters
     ----------
     data
-        Folder with metadata.jsonl or prompt.json.
+        As data.path: a folder with metadata.jsonl, metadata.csv, prompt.json, parquet, tar shards, a saved dataset,
+        or pictures named alike; a file of these; an address; a hub id.
     base
         The base that will be trained on: captions that its tokenizer cuts are found too.
+    target_column, condition_column, caption_column
+        As the settings of data: which column, key, folder or ending holds them; guessed if left out.
+    show
+        Draw four of the pairs, as they are trained on, into this picture (.png).
+    resolution
+        The side that pairs shall be trained at, in pixels: smaller ones are found, and --show crops to it.
     buckets
         Side of a square: say in which shapes of its area pictures would be trained with data.shape buckets.
     condition
@@ -39,27 +55,25 @@ def check_(
     json
         Print as JSON, every finding included.
     """
-    from everstep.data import check, describe, listed
+    from everstep.data import Columns, check, describe, listed
     from everstep.data.counts import counted
     from everstep.data.functions import try_function
-    from everstep.data.layouts.folder import LAYOUTS
     from everstep.data.recipe import read_recipe
-    from everstep.data.source import lacking, passed_over
+    from everstep.data.source import passed_over
 
-    if data.name in LAYOUTS and data.is_file():
-        raise UserError(f"{data} is the list itself. Give its folder: everstep check {data.parent}")
-    if not data.is_dir():
-        raise UserError(f"{data} is not a folder.")
     shapes = None if buckets is None else _shapes(buckets, base)
     recipe = read_recipe(condition, condition_model, is_random=False)
+    columns = Columns(target_column, condition_column, caption_column)
     with beside("Looking at images", "images") as said:
-        report = check(data, said, needs_conditions=recipe is None)
+        report = check(data, said, resolution, columns, needs_conditions=recipe is None)
     if recipe is not None and recipe.kind == "function" and report.usable:
         with beside("Trying the function that makes conditions"):
             try_function(recipe, _first(report))
     if base is not None:
         with beside("Counting captions that are cut"):
             report = _with_cut_captions(report, base)
+    if show is not None:
+        _draw(report, show, resolution, {"condition": condition, "condition_model": condition_model})
     if json:
         facts: dict[str, object] = {
             "pairs": report.total,
@@ -71,14 +85,13 @@ def check_(
         print_json({**facts, "findings": [asdict(finding) for finding in report.findings]})
     else:
         print(f"{describe(report)}: {len(report.usable):,} of {report.total:,} pairs can be used.")
-        for said_of_all in filter(None, (lacking(report), passed_over(report))):
-            print(said_of_all)
+        if over := passed_over(report):
+            print(over)
         if odd := counted(report.findings):
             print(f"Odd, but trained on: {odd}.")
         if shapes is not None and report.usable:
             print(_in_words(_filled(report, shapes)))
-        if lacking(report) is None:  # the same of every line otherwise
-            print(listed(report.findings, limit=200) if report.findings else "Nothing wrong was found.")
+        print(listed(report.findings, limit=200) if report.findings else "Nothing wrong was found.")
     return ExitCode.FAULT_FOUND if report.errors else ExitCode.DONE
 
 
@@ -86,9 +99,32 @@ def _first(report: "CheckReport") -> "Uint8Array":
     """The first target, as it is."""
     import numpy as np
 
-    from everstep.data.source import FolderSource
+    from everstep.data.source import ListedSource
 
-    return np.array(FolderSource(report).load(0).target)
+    return np.array(ListedSource(report).load(0).target)
+
+
+def _draw(report: "CheckReport", path: Path, resolution: int | None, made: dict[str, str | None]) -> None:
+    """Four pairs from all over the list, after crop and resize. Raises: UserError."""
+    from everstep.config import resolve
+    from everstep.data import describe
+    from everstep.data.source import ListedSource
+    from everstep.evaluation.pictures.draw import shown_pairs
+    from everstep.evaluation.pictures.sheet import sheet
+    from everstep.models.conditions import open_framer
+
+    if not report.usable:
+        raise UserError(f"No pair can be used, so there is nothing to draw; {path} was not written.")
+    source = ListedSource(report)
+    side = resolution or min(*report.sizes[0], LARGEST_SHOWN_PX)
+    numbers = sorted({k * (len(source) - 1) // (SHOWN - 1) for k in range(SHOWN)})
+    framer = open_framer(resolve(None, {"data": {"resolution": side, **made}}), source)
+    page = sheet(describe(report), shown_pairs(framer, numbers), {}, CELL_PX)
+    try:
+        page.save(path, "PNG")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror or error}). The pairs are as they were.") from None
+    print(f"{len(numbers)} pairs at {side} px: {path}", file=sys.stderr)
 
 
 def _with_cut_captions(report: "CheckReport", base: str) -> "CheckReport":

@@ -1,5 +1,6 @@
 """everstep train"""
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -40,6 +41,8 @@ def train_(
 
 def default_name(config: Config) -> str:
     name = Path(config.data.path.removeprefix("builtin:")).name
+    if name.endswith((".tar", ".parquet")):  # a pattern of shards too
+        name = re.sub(r"[^\w.-]+|-*[{*].*", "", name.rpartition(".")[0])
     if not name:
         raise UserError(f"The run has no name: data.path is {config.data.path!r}. --run NAME gives it one.")
     return name

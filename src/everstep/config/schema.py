@@ -40,7 +40,13 @@ class Data(PathSection):
     """The pairs, and what is done to each before it is trained on."""
 
     path: str = "builtin:circles"
-    """Folder with metadata.jsonl or prompt.json, or builtin:circles."""
+    """Folder with a list, parquet, tar shards, a saved dataset or named pictures; an address; a hub id; a builtin."""
+    target_column: str | None = None
+    """Column, key, folder or ending that holds the targets; null to guess it from the usual names."""
+    condition_column: str | None = None
+    """The same of the conditions."""
+    caption_column: str | None = None
+    """The same of the captions."""
     resolution: Annotated[int, Field(ge=8, le=4096)] | None = None
     """Side of the square that is trained on, in pixels; left out, the base's own size."""
     shape: Literal["square", "buckets"] = "square"

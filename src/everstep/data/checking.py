@@ -9,10 +9,7 @@ import json
 import os
 import time
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass, replace
 from functools import cache
 from importlib.metadata import version as installed
@@ -24,19 +21,15 @@ import xxhash
 
 from everstep import __version__
 from everstep.contracts import Int64Array
-from everstep.data.images import BLACK, decode_content, what_else
-from everstep.data.layouts.folder import Finding, Listed, Listing, read_listing
-from everstep.data.looks import look_of
-from everstep.data.remembered import ImageFacts, Memory, is_fresh, stamp_of
-from everstep.plain_files import read_plain
+from everstep.data.examining import BATCH, Pace, Progress, Stamps, examine, recalled
+from everstep.data.layouts.columns import NOTHING_ASKED, Columns
+from everstep.data.layouts.detection import read_listing
+from everstep.data.layouts.listing import Finding, Listed, Listing
+from everstep.data.remembered import ImageFacts, Memory, is_fresh
+from everstep.data.transform import have_one_shape
+from everstep.errors import UserError
 
-RETRY_PAUSES_S = (0.1, 0.4)
-FINAL_FAULTS = ("is missing", "is a folder, not a file")  # which no second look changes
 FLAT_SPREAD = 2.0  # standard deviation, of 255, below which a condition says nothing
-TELL_PERIOD_S = 0.1
-BATCH = 2000  # files asked of the memory at once
-Progress = Callable[[int, int], None]  # files looked at, of all; no more than about ten times a second
-Stamps = dict[str, bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +41,10 @@ class CheckReport:
     findings: tuple[Finding, ...]
     fingerprint: str
     sizes: tuple[tuple[int, int], ...]  # of the targets, each once
-    size_of: tuple[int, ...] = ()  # which of the sizes each usable pair's target has
+    size_of: tuple[int, ...]  # of each usable pair's target, its place among these
     looks: bytes | None = None  # of the targets, end to end; None where the list was recalled as a whole
-    needs_conditions: bool = True  # where not, those that are listed are not looked at
+
+    needs_conditions: bool = True  # whether they are pictures of the pairs
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -63,35 +57,41 @@ class CheckReport:
 
 
 def check(
-    folder: Path, progress: Progress | None = None, resolution: int | None = None, needs_conditions: bool = True
+    path: Path | str,
+    progress: Progress | None = None,
+    resolution: int | None = None,
+    columns: Columns = NOTHING_ASKED,
+    needs_conditions: bool = True,
 ) -> CheckReport:
-    """Read the list, decode every image, and find what is wrong. Raises: UserError if there is no list.
+    """Read the list, decode every image, and find what is wrong.
 
     Args:
-        needs_conditions: whether the condition is a picture of the pair; where not, targets alone are looked at.
+        columns: which hold targets, conditions and captions, as far as they shall not be guessed.
+        needs_conditions: whether conditions are pictures of the pairs; where not, targets alone are looked at.
+
+    Raises: UserError if there is no list.
     """
-    listing = read_listing(folder, needs_conditions)
+    listing = read_listing(path, columns, progress)
     if not needs_conditions:
         return replace(_checked(_alone(listing), progress, resolution), listing=listing, needs_conditions=False)
-    return _checked(listing, progress, resolution)
+    return _checked(_with_conditions(listing), progress, resolution)
 
 
 def _alone(listing: Listing) -> Listing:
-    """Without conditions."""
-    return replace(listing, pairs=tuple(replace(pair, condition="") for pair in listing.pairs))
+    """Targets without conditions."""
+    return replace(listing, pairs=tuple(pair._replace(condition="", other_conditions=()) for pair in listing.pairs))
 
 
 def _checked(listing: Listing, progress: Progress | None, resolution: int | None) -> CheckReport:
-    folder = listing.folder
-    pace = _Pace(progress)
+    pace = Pace(progress)
     began_ns = time.time_ns()
     with Memory() as memory:
-        stamps = _stamps(folder, listing, pace)
+        stamps = _stamps(listing, pace)
         place, identity = _place(listing, resolution), _identity(listing, stamps, resolution)
         if (known := memory.recall_list(place, identity)) is not None:
             pace(len(stamps), len(stamps))
             return _recalled(listing, known)
-        facts = examine(folder, stamps, memory, began_ns, pace)
+        facts = examine(listing.files, stamps, memory, began_ns, pace)
         report = _judged(listing, facts, resolution)
         is_settled = all(stamp is not None and not is_fresh(stamp, began_ns) for stamp in stamps.values())
         if is_settled and not report.errors:
@@ -103,23 +103,23 @@ def looks_of(report: CheckReport) -> bytes:
     """What the usable pairs' targets look like, end to end; from memory where the whole list was."""
     if report.looks is not None:
         return report.looks
-    folder, paths, began_ns = report.listing.folder, [pair.target for pair in report.usable], time.time_ns()
-    place_of = _places(folder)
-    with Memory() as memory:
-        facts = examine(folder, {path: stamp_of(place_of(path)) for path in paths}, memory, began_ns)
+    paths = [pair.target for pair in report.usable]
+    facts = recalled(report.listing.files, paths)
     return b"".join(facts[path].look for path in paths)
 
 
 def contents_of(report: CheckReport) -> tuple[bytes, bytes]:
-    """Digests of the usable pairs' targets and of their conditions, 16 bytes each, end to end; from memory."""
-    folder, began_ns, place_of = report.listing.folder, time.time_ns(), _places(report.listing.folder)
-    paths = {path for pair in report.usable for path in (pair.target, pair.condition) if path}
-    with Memory() as memory:
-        facts = examine(folder, {path: stamp_of(place_of(path)) for path in paths}, memory, began_ns)
+    """Digests of the usable pairs' targets and of their first conditions, 16 bytes each, end to end; from memory."""
+    conditions = [pair.condition if report.needs_conditions else "" for pair in report.usable]
+    facts = recalled(report.listing.files, {*(pair.target for pair in report.usable), *conditions} - {""})
     targets = b"".join(bytes.fromhex(facts[pair.target].digest) for pair in report.usable)
-    return targets, b"".join(
-        bytes.fromhex(facts[pair.condition].digest) if pair.condition else bytes(16) for pair in report.usable
-    )
+    return targets, b"".join(bytes.fromhex(facts[path].digest) if path else bytes(16) for path in conditions)
+
+
+def other_contents_of(report: CheckReport) -> dict[str, str]:
+    """Digests of the other conditions of pairs that have several; from memory."""
+    facts = recalled(report.listing.files, {path for pair in report.usable for path in pair.other_conditions})
+    return {path: found.digest for path, found in facts.items()}
 
 
 def sizes_of(report: CheckReport) -> Int64Array:
@@ -127,11 +127,28 @@ def sizes_of(report: CheckReport) -> Int64Array:
     return np.array(report.sizes, dtype=np.int64).reshape(-1, 2)[np.array(report.size_of, dtype=np.int64)]
 
 
+def _with_conditions(listing: Listing) -> Listing:
+    """Pairs that have none are faults. Raises: UserError where none has one."""
+    if listing.pairs and not listing.has_conditions:
+        raise UserError(
+            f"{listing.list_at} has targets but no conditions ({listing.layout}). Nothing was started.\n"
+            "--data.condition makes them from the pictures: canny, softedge, lineart, depth, grey, blur, tile, "
+            "inpaint, or FILE.py:FUNCTION. --data.condition-column says which column, key, folder or ending holds them."
+        )
+    told = {finding.line: finding for finding in listing.without}
+    lacking = [pair for pair in listing.pairs if not pair.condition]
+    if not lacking:
+        return listing
+    faults = (told.get(pair.line) or Finding(pair.line, pair.target, "has no condition") for pair in lacking)
+    pairs = tuple(pair for pair in listing.pairs if pair.condition)
+    return replace(listing, pairs=pairs, findings=(*listing.findings, *faults))
+
+
 def _judged(listing: Listing, facts: dict[str, ImageFacts], resolution: int | None) -> CheckReport:
     findings = list(listing.findings)
     usable = []
     for pair in listing.pairs:
-        found = list(_pair_findings(pair, facts, resolution))
+        found = list(_pair_findings(pair, facts, resolution, listing.is_captioned))
         findings += found
         if not any(finding.severity == "error" for finding in found):
             usable.append(pair)
@@ -144,24 +161,29 @@ def _judged(listing: Listing, facts: dict[str, ImageFacts], resolution: int | No
     return CheckReport(listing, tuple(usable), ordered, _fingerprint(usable, facts), tuple(sizes), numbers, looks)
 
 
-def _pair_findings(pair: Listed, facts: dict[str, ImageFacts], resolution: int | None) -> Iterable[Finding]:
-    target, condition = facts[pair.target], facts[pair.condition] if pair.condition else None
-    for path, image in ((pair.target, target), (pair.condition, condition)):
-        if image is not None and image.fault:
-            yield Finding(pair.line, path, image.fault)
-    if target.fault or (condition is not None and condition.fault):
+def _pair_findings(
+    pair: Listed, facts: dict[str, ImageFacts], resolution: int | None, is_captioned: bool
+) -> Iterable[Finding]:
+    faults = [Finding(pair.line, path, facts[path].fault) for path in pair.files() if facts[path].fault]
+    yield from faults
+    if faults:
         return
-    if condition is not None and (target.width, target.height) != (condition.width, condition.height):
-        theirs = f"{condition.width}x{condition.height}"
-        what = f"is {target.width}x{target.height}, but its condition {pair.condition} is {theirs}"
-        yield Finding(pair.line, pair.target, what)
-    if not pair.caption.strip():
+    target = facts[pair.target]
+    for path in pair.conditions:
+        condition = facts[path]
+        if not have_one_shape((target.width, target.height), (condition.width, condition.height)):
+            theirs = f"{condition.width}x{condition.height}"
+            yield Finding(
+                pair.line, pair.target, f"is {target.width}x{target.height}, but its condition {path} is {theirs}"
+            )
+    if is_captioned and not all(map(str.strip, pair.captions)):
         yield Finding(pair.line, pair.target, "has an empty caption", "warning", "empty")
-    if condition is not None and target.digest == condition.digest:
-        yield Finding(pair.line, pair.target, "is the same file as its condition", "warning", "same_file")
-    if condition is not None and condition.spread < FLAT_SPREAD:
-        what = "is nearly one colour: a condition that says nothing"
-        yield Finding(pair.line, pair.condition, what, "warning", "flat")
+    for path in pair.conditions:
+        if target.digest == facts[path].digest:
+            yield Finding(pair.line, pair.target, "is the same file as its condition", "warning", "same_file")
+        if facts[path].spread < FLAT_SPREAD:
+            what = "is nearly one colour: a condition that says nothing"
+            yield Finding(pair.line, path, what, "warning", "flat")
     if resolution is not None and min(target.width, target.height) < resolution:
         what = f"is {target.width}x{target.height}, smaller than the {resolution} px that are trained on"
         yield Finding(pair.line, pair.target, what, "warning", "small")
@@ -169,65 +191,60 @@ def _pair_findings(pair: Listed, facts: dict[str, ImageFacts], resolution: int |
 
 def _repeated(usable: Iterable[Listed], facts: dict[str, ImageFacts]) -> list[Finding]:
     lines: dict[tuple[str, str], int] = {}
+    none = ImageFacts("", 0, 0, 0.0, "")
     findings = []
     for pair in usable:
-        first = lines.setdefault((facts[pair.target].digest, _condition_digest(pair, facts)), pair.line)
+        first = lines.setdefault((facts[pair.target].digest, facts.get(pair.condition, none).digest), pair.line)
         if first != pair.line:
             findings.append(Finding(pair.line, pair.target, f"is the same pair as line {first}", "warning", "repeated"))
     return findings
 
 
-def _condition_digest(pair: Listed, facts: dict[str, ImageFacts]) -> str:
-    found = facts.get(pair.condition)
-    return "" if found is None else found.digest  # where conditions are made, none is looked at
-
-
 def _fingerprint(usable: Iterable[Listed], facts: dict[str, ImageFacts]) -> str:
     total = xxhash.xxh3_128()
     for pair in usable:
-        parts = (
-            pair.target,
-            facts[pair.target].digest,
-            pair.condition,
-            _condition_digest(pair, facts),
-            pair.caption,
-        )
-        total.update(f"[{', '.join(map(quoted, parts))}]".encode())  # as json.dumps writes it, in a third of the time
+        digest = facts[pair.condition].digest if pair.condition else ""
+        parts = (pair.target, facts[pair.target].digest, pair.condition, digest, pair.caption)
+        told = ", ".join(map(quoted, parts))  # as json.dumps writes it, in a third of the time
+        if pair.other_conditions or pair.other_captions:
+            told += f", {json.dumps([[path, facts[path].digest] for path in pair.other_conditions])}"
+            told += f", {json.dumps(pair.other_captions)}"
+        total.update(f"[{told}]".encode())
     return f"xxh3-128:{total.hexdigest()}"
 
 
 # --- a list that is as it was ------------------------------------------------------------------------------
 
 
-def _stamps(folder: Path, listing: Listing, pace: "_Pace") -> Stamps:
+def _stamps(listing: Listing, pace: Pace) -> Stamps:
     """Every file that is listed, once, with what tells its content."""
-    stamps: Stamps = {}
-    place_of = _places(folder)
+    names: dict[str, None] = {}
     for pair in listing.pairs:
-        for path in (pair.target, pair.condition):
-            if path and path not in stamps:
-                stamps[path] = stamp_of(place_of(path))
-        pace(0, 2 * len(listing.pairs))
+        names[pair[1]] = names[pair[2]] = None  # by place: a million names take a while
+        if pair[4]:
+            names |= dict.fromkeys(pair[4])
+    names.pop("", None)
+    stamps: Stamps = {}
+    for number, (name, stamp) in enumerate(zip(names, listing.files.stamps(names), strict=True)):
+        stamps[name] = stamp
+        if number % BATCH == 0:
+            pace(0, len(names))
     return stamps
 
 
-def _places(folder: Path) -> Callable[[str], str]:
-    """Where a listed path lies; millions are asked, for which a Path takes longer than the disk."""
-    root = os.path.join(folder, "")
-    return lambda path: path if path.startswith("/") else root + path
-
-
 def _place(listing: Listing, resolution: int | None) -> str:
-    return f"{resolution}:{os.path.realpath(listing.folder / listing.layout)}"
+    return f"{resolution}:{os.path.realpath(listing.list_at)}"
 
 
 def _identity(listing: Listing, stamps: Stamps, resolution: int | None) -> bytes:
     """A digest of all that a report follows from: list, files, and the program that judges them."""
     total = xxhash.xxh3_128(json.dumps([_program(), resolution, list(map(astuple, listing.findings))]).encode())
-    for pair in listing.pairs:
-        total.update(f"{pair.line}{quoted(pair.target)}{quoted(pair.condition)}{quoted(pair.caption)}".encode())
-        total.update(stamps[pair.target] or b"-")
-        total.update(stamps[pair.condition] or b"-" if pair.condition else b"")
+    pairs = iter(listing.pairs)
+    while some := tuple(itertools.islice(pairs, BATCH)):
+        total.update(json.dumps(some).encode())
+    told = iter(stamps.values())
+    while stamped := [stamp or b"-" for stamp in itertools.islice(told, BATCH)]:
+        total.update(b"".join(stamped))
     return total.digest()
 
 
@@ -253,106 +270,3 @@ def _recalled(listing: Listing, known: bytes) -> CheckReport:
     findings = tuple(Finding(*finding) for finding in told["findings"])
     sizes = tuple((width, height) for width, height in told["sizes"])
     return CheckReport(listing, listing.pairs, findings, told["fingerprint"], sizes, tuple(told["size_of"]))
-
-
-# --- all files, and what is remembered of them -------------------------------------------------------------
-
-
-class _Pace:
-    """Tells how far a look has come, now and then, and at its end."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress, self._told_at = progress, time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        if self._progress is None:
-            return
-        now = time.monotonic()
-        if now - self._told_at >= TELL_PERIOD_S or done == total:
-            self._told_at = now
-            self._progress(done, total)
-
-
-def examine(
-    folder: Path, stamps: Stamps, memory: Memory, began_ns: int, pace: Progress | None = None
-) -> dict[str, ImageFacts]:
-    """Facts of all files, decoding those that are new or changed, on all cores.
-
-    Crash: what was decoded until about a second before is remembered.
-    """
-    facts: dict[str, ImageFacts] = {}
-    paths, done, place_of = iter(sorted(stamps)), 0, _places(folder)
-    with _pool() as pool:
-        while some := list(itertools.islice(paths, BATCH)):
-            places = {path: place_of(path) for path in some}
-            known = memory.recall({places[path]: stamps[path] for path in some})
-            new = [path for path in some if places[path] not in known]
-            facts |= {path: known[places[path]] for path in some if places[path] in known}
-            done += len(some) - len(new)
-            for path, found in _in_order(pool, lambda path: _examine_one(folder / path), new):
-                facts[path] = found
-                stamp = stamps[path]
-                if stamp is not None and not is_fresh(stamp, began_ns):
-                    memory.remember(places[path], stamp, found)
-                done += 1
-                if pace is not None:
-                    pace(done, len(stamps))
-            if pace is not None:
-                pace(done, len(stamps))
-    return facts
-
-
-@contextmanager
-def _pool() -> Iterator[ThreadPoolExecutor]:
-    """All cores; whoever interrupts waits for the pictures that are being decoded, not for those in line."""
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, look: Callable[[str], ImageFacts], paths: Iterable[str]
-) -> Iterator[tuple[str, ImageFacts]]:
-    """Each path with what was found, only so far ahead that memory holds a few of them."""
-    ahead: deque[tuple[str, Future[ImageFacts]]] = deque()
-    for path in paths:
-        ahead.append((path, pool.submit(look, path)))
-        if len(ahead) > 4 * (os.cpu_count() or 1):
-            first, future = ahead.popleft()
-            yield first, future.result()
-    for path, future in ahead:
-        yield path, future.result()
-
-
-def _examine_one(path: Path) -> ImageFacts:
-    """What fails is tried again: a disk may stutter, a file may just be written."""
-    found = _looked_at(path)
-    for pause_s in RETRY_PAUSES_S:
-        if not found.fault or found.fault in FINAL_FAULTS:
-            return found
-        time.sleep(pause_s)
-        before, found = found, _looked_at(path)
-        if found.digest and found.digest == before.digest:  # the same content decodes no better the next time
-            return found
-    return found
-
-
-def _looked_at(path: Path) -> ImageFacts:
-    try:
-        content = read_plain(path)
-    except FileNotFoundError:
-        return ImageFacts("", 0, 0, 0.0, "is missing")
-    except OSError as error:
-        return ImageFacts("", 0, 0, 0.0, f"cannot be read ({error.strerror})")
-    except ValueError as error:  # no plain file
-        return ImageFacts("", 0, 0, 0.0, str(error))
-    digest = xxhash.xxh3_128_hexdigest(content)
-    try:
-        image = decode_content(content, BLACK)
-    except Exception as error:  # Pillow's decoders raise whatever their format's library does
-        why = f"is no image that can be read ({' '.join(str(error).split()) or type(error).__name__})"
-        return ImageFacts(digest, 0, 0, 0.0, what_else(content) or why)
-    spread = float(np.asarray(image.reduce(max(1, min(image.size) // 64))).std())
-    return ImageFacts(digest, image.width, image.height, spread, "", look_of(image))

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from everstep.data.layouts.folder import Finding
+from everstep.data.layouts.listing import Finding
 
 # Kind of finding -> how one is told, and how several are.
 PHRASES = {

@@ -58,6 +58,9 @@ class PatientSource:
     def contents(self, pair: int) -> Contents:
         return self._source.contents(pair)
 
+    def is_as_checked(self, pair: int, condition: int) -> bool:
+        return self._source.is_as_checked(pair, condition)
+
     def load(self, pair: int, which: Which = FIRST, smaller: Smaller | None = None) -> Pair:
         """Raises: DataUnreadable when patience ends; StopAsked."""
         try:

@@ -1,22 +1,25 @@
-"""Where pairs come from: a folder, or the built-in generator."""
+"""Where pairs come from: a listing of any layout, or the built-in generator."""
 
-import difflib
-import shlex
+import io
 from functools import cached_property
-from pathlib import Path
 from typing import Literal, Protocol
 
+import xxhash
+from PIL import Image
+
 from everstep.contracts import Contents, Int64Array, Pair, Report, Smaller, Which
-from everstep.data.checking import CheckReport, Progress, check, contents_of, looks_of, sizes_of
+from everstep.data.checking import CheckReport, check, contents_of, looks_of, other_contents_of, sizes_of
 from everstep.data.counts import counted
+from everstep.data.examining import Progress
 from everstep.data.framing import FIRST
-from everstep.data.images import BLACK, WHITE, read_sized
+from everstep.data.images import BLACK, WHITE, Size, decode_sized
 from everstep.data.layouts.circles import CircleSource
-from everstep.data.layouts.folder import LAYOUTS, NO_CONDITION, Listed
+from everstep.data.layouts.columns import NOTHING_ASKED, Columns
+from everstep.data.layouts.listing import Listed
 from everstep.data.looks import Looks
 from everstep.data.recipe import Recipe
 from everstep.errors import UserError
-from everstep.places import as_word, spelled
+from everstep.places import as_word
 
 SHOWN_FINDINGS = 20
 DIGEST_BYTES = 16
@@ -58,15 +61,35 @@ class Source(Protocol):
     def load(self, pair: int, which: Which = ..., smaller: Smaller | None = None) -> Pair: ...
     def fingerprint(self) -> str: ...
     def contents(self, pair: int) -> Contents: ...
+    def is_as_checked(self, pair: int, condition: int) -> bool: ...
 
 
-class FolderSource:
-    """The usable pairs of a checked folder, in the order of its list."""
+class Settings(Protocol):
+    """What a person sets of where the pairs are and how they lie."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def resolution(self) -> int | None: ...
+    @property
+    def bad_pairs(self) -> Literal["refuse", "skip"]: ...
+    @property
+    def shape(self) -> str: ...
+    @property
+    def target_column(self) -> str | None: ...
+    @property
+    def condition_column(self) -> str | None: ...
+    @property
+    def caption_column(self) -> str | None: ...
+
+
+class ListedSource:
+    """The usable pairs of a checked listing, in its order."""
 
     recipe = None
 
     def __init__(self, report: CheckReport) -> None:
-        self._report, self._folder = report, report.listing.folder
+        self._report, self._files = report, report.listing.files
         self._looks: bytes | None = None  # asked for twice in a start
         self.skipped = {f"line {finding.line}": str(finding) for finding in report.errors}
         self.captioned = report.usable
@@ -89,33 +112,48 @@ class FolderSource:
 
     def load(self, pair: int, which: Which = FIRST, smaller: Smaller | None = None) -> Pair:
         listed = self._report.usable[pair]
-        needs_condition = self._report.needs_conditions
+        caption = _of_several(listed.captions, which.caption)
+        condition = _of_several(listed.conditions, which.condition) if self._report.needs_conditions else ""
         try:
-            target, size = read_sized(self._folder / listed.target, WHITE, None if smaller is None else smaller.target)
-            condition = None
-            if needs_condition:
-                at_least = None if smaller is None else smaller.condition
-                condition, _ = read_sized(self._folder / listed.condition, BLACK, at_least)
+            target, size = self._decoded(listed.target, WHITE, None if smaller is None else smaller.target)
+            shown = None
+            if condition:
+                shown, _ = self._decoded(condition, BLACK, None if smaller is None else smaller.condition)
         except Exception as error:
-            either = f" or {listed.condition}" if needs_condition else ""
+            either = f" or {condition}" if condition else ""
             raise UserError(
-                f"{self._folder / listed.target}{either} could be read when it was checked, but not "
-                f"now ({error}). Versions are whole; everstep check {as_word(self._folder)} looks again."
+                f"{self._files.where(listed.target)}{either} could be read when it was checked, but not "
+                f"now ({error}). Versions are whole; everstep check {as_word(self._report.listing.where)} looks again."
             ) from error
-        return Pair(target, condition, listed.caption, size)
+        return Pair(target, shown, caption, size)
+
+    def _decoded(self, name: str, paper: tuple[int, int, int], at_least: Size | None) -> tuple[Image.Image, Size]:
+        return decode_sized(io.BytesIO(self._files.read(name)), paper, at_least)
 
     def fingerprint(self) -> str:
         return self._report.fingerprint
 
     def contents(self, pair: int) -> Contents:
-        targets, conditions = self._digests
+        listed, (targets, conditions) = self._report.usable[pair], self._digests
         place = slice(DIGEST_BYTES * pair, DIGEST_BYTES * (pair + 1))
-        caption = self._report.usable[pair].caption
-        return Contents(targets[place].hex(), (conditions[place].hex(),), (caption,))
+        first = conditions[place].hex()
+        others = tuple(self._other_digests[name] for name in listed.other_conditions)
+        return Contents(targets[place].hex(), (first, *others), listed.captions)
+
+    def is_as_checked(self, pair: int, condition: int) -> bool:
+        listed, told = self._report.usable[pair], self.contents(pair)
+        names = [(listed.target, told.target)]
+        if self._report.needs_conditions:
+            names.append((listed.conditions[condition], told.conditions[condition]))
+        return all(xxhash.xxh3_128_hexdigest(self._files.read(name)) == digest for name, digest in names)
 
     @cached_property
     def _digests(self) -> tuple[bytes, bytes]:
         return contents_of(self._report)
+
+    @cached_property
+    def _other_digests(self) -> dict[str, str]:
+        return other_contents_of(self._report)
 
 
 class MadeSource:
@@ -143,6 +181,9 @@ class MadeSource:
         contents = self._source.contents(pair)
         return Contents(contents.target, ("",), contents.captions)
 
+    def is_as_checked(self, pair: int, condition: int) -> bool:
+        return self._source.is_as_checked(pair, condition)
+
     def sizes(self) -> Int64Array:
         return self._source.sizes()
 
@@ -151,24 +192,43 @@ class MadeSource:
         return self.recipe.fingerprint(self._source.fingerprint())
 
 
+def source_of(
+    settings: Settings, report: Report | None = None, progress: Progress | None = None, recipe: Recipe | None = None
+) -> Source:
+    """Open and check the pairs that settings of data name. Raises: as `open_source`."""
+    columns = Columns(settings.target_column, settings.condition_column, settings.caption_column)
+    return open_source(
+        settings.path,
+        settings.resolution,
+        settings.bad_pairs,
+        report,
+        progress,
+        columns,
+        is_square=settings.shape == "square",
+        recipe=recipe,
+    )
+
+
 def open_source(
     path: str,
     resolution: int | None,
     bad_pairs: Literal["refuse", "skip"] = "refuse",
     report: Report | None = None,
     progress: Progress | None = None,
+    columns: Columns = NOTHING_ASKED,
     is_square: bool = True,
     recipe: Recipe | None = None,
 ) -> Source:
     """Open and check the pairs at a path.
 
     Args:
+        columns: which hold targets, conditions and captions, as far as they shall not be guessed.
         is_square: whether pictures whose shorter side is below the resolution are worth a warning.
         recipe: of conditions that are made; left out, each pair needs a picture of its own.
 
     Raises: UserError listing every pair that cannot be used, unless they shall be skipped.
     """
-    opened = _open(path, resolution, bad_pairs, report, progress, is_square, needs_conditions=recipe is None)
+    opened = _open(path, resolution, bad_pairs, report, progress, columns, is_square, recipe is None)
     return opened if recipe is None else MadeSource(opened, recipe)
 
 
@@ -178,6 +238,7 @@ def _open(
     bad_pairs: Literal["refuse", "skip"],
     report: Report | None,
     progress: Progress | None,
+    columns: Columns,
     is_square: bool,
     needs_conditions: bool,
 ) -> Source:
@@ -189,22 +250,21 @@ def _open(
         if path != "builtin:circles":
             raise UserError(f"There is no built-in data {path}; there is builtin:circles.")
         return CircleSource(resolution or 64)
-    folder = spelled(path)
-    if folder.name in LAYOUTS and folder.is_file():
-        raise UserError(f"The data {path} is the list itself. Nothing was started. Give its folder: {folder.parent}")
-    if not folder.is_dir():
-        raise UserError(f"The data {path} is not a folder{_near(folder)}. Nothing was started.")
-    checked = check(folder, progress, resolution if is_square else None, needs_conditions)
+    checked = check(path, progress, resolution if is_square else None, columns, needs_conditions)
     if checked.errors and (bad_pairs == "refuse" or not checked.usable):
         raise UserError(refusal(checked))
     if report is not None and (odd := counted(checked.findings)):
-        report(f"{odd}; everstep check {shlex.quote(str(folder))} lists them.")
+        report(f"{odd}; everstep check {as_word(checked.listing.where)} lists them.")
     if checked.errors and report is not None:
         report(f"Left out {checked.total - len(checked.usable)} of {checked.total:,} pairs that cannot be used:")
         report(listed(checked.errors))
     if report is not None and (said := passed_over(checked)):
         report(said)
-    return FolderSource(checked)
+    return ListedSource(checked)
+
+
+def _of_several(values: tuple[str, ...], share: float) -> str:
+    return values[int(share * len(values))] if values else ""
 
 
 def passed_over(report: CheckReport) -> str | None:
@@ -215,16 +275,6 @@ def passed_over(report: CheckReport) -> str | None:
     return (
         f"{count:,} of {report.total:,} pairs have a condition picture, which is not looked at, since conditions are "
         "made; --data.condition file trains on it."
-    )
-
-
-def lacking(report: CheckReport) -> str | None:
-    """What is said where no line of the list names a condition."""
-    if not report.errors or any(finding.kind != NO_CONDITION for finding in report.errors) or report.usable:
-        return None
-    return (
-        "No pair has a picture of its condition. --data.condition makes it from the picture: canny, softedge, lineart, "
-        "depth, grey, blur, tile, inpaint, or FILE.py:FUNCTION."
     )
 
 
@@ -239,15 +289,12 @@ def describe(report: CheckReport) -> str:
 
 def refusal(report: CheckReport) -> str:
     """Why training does not start, with every pair that is to blame and the two ways on."""
-    folder = report.listing.folder
     bad = report.total - len(report.usable)
-    if (said := lacking(report)) is not None:
-        return f"{folder / report.listing.layout}: {said} Training has not started."
     return (
-        f"{bad:,} of {report.total:,} pairs in {folder / report.listing.layout} cannot be used:\n"
+        f"{bad:,} of {report.total:,} pairs in {report.listing.list_at} cannot be used:\n"
         f"{listed(report.errors)}\n"
         "Training has not started. --data.bad-pairs skip leaves them out; "
-        f"everstep check {as_word(folder)} lists everything that was found."
+        f"everstep check {as_word(report.listing.where)} lists everything that was found."
     )
 
 
@@ -256,9 +303,3 @@ def listed(findings: tuple[object, ...], limit: int = SHOWN_FINDINGS) -> str:
     if len(findings) > limit:
         lines.append(f"  and {len(findings) - limit:,} more")
     return "\n".join(lines)
-
-
-def _near(path: Path) -> str:
-    siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, siblings, n=1)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""

@@ -10,6 +10,7 @@ from everstep.contracts import Pair, Uint8Array
 CENTRE = (0.5, 0.5)
 Trained = int | tuple[int, int]  # side of a square, or width and height, in pixels
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
+Part = tuple[float, float, float, float]  # the same, where a picture has another size
 FILTERS = {  # but for area
     "bilinear": Image.Resampling.BILINEAR,
     "nearest": Image.Resampling.NEAREST,
@@ -33,7 +34,8 @@ def fit(
     assert pair.condition is not None, "a pair whose condition is made has none to be cropped"
     size = _size(trained)
     target = fit_target(pair.target, trained, crop_at, is_flipped, resize)
-    condition = _resized(pair.condition, _box(pair.condition.size, size, crop_at), size, condition_resize)
+    box = _box_in(pair.condition.size, pair.target.size, _box(pair.target.size, size, crop_at))
+    condition = _resized(pair.condition, box, size, condition_resize)
     return target, np.ascontiguousarray(condition[:, ::-1]) if is_flipped else condition
 
 
@@ -60,6 +62,14 @@ def frame(
     return height, width, round(top * (down / (bottom - top))), round(beside * (across / (right - left))), down, across
 
 
+def have_one_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether one size is the other scaled, as far as rounding to whole pixels leaves it so."""
+    (width, height), (small_width, small_height) = max(one, other), min(one, other)
+    if width == small_width or height == small_height:
+        return one == other
+    return abs(small_width * height - small_height * width) < max(width, height)
+
+
 def _size(trained: Trained) -> tuple[int, int]:
     return (trained, trained) if isinstance(trained, int) else trained
 
@@ -75,8 +85,17 @@ def _box(size: tuple[int, int], shape: tuple[int, int], crop_at: tuple[float, fl
     return left, top, left + inside[0], top + inside[1]
 
 
-def _resized(image: Image.Image, box: Box, size: tuple[int, int], filter_: Filter) -> Uint8Array:
-    whole = (0, 0, *image.size)
+def _box_in(size: tuple[int, int], of: tuple[int, int], box: Box) -> Part:
+    """The same part of a picture of another size."""
+    if size == of:
+        return box
+    across, down = size[0] / of[0], size[1] / of[1]
+    left, top, right, bottom = box
+    return left * across, top * down, min(right * across, size[0]), min(bottom * down, size[1])
+
+
+def _resized(image: Image.Image, box: Part, size: tuple[int, int], filter_: Filter) -> Uint8Array:
+    whole: Part = (0, 0, image.width, image.height)
     if box == whole and image.size == size:
         return np.array(image)
     if filter_ == "area":
@@ -84,17 +103,22 @@ def _resized(image: Image.Image, box: Box, size: tuple[int, int], filter_: Filte
     return np.array(image.resize(size, FILTERS[filter_], box=box))
 
 
-def _mean(image: Image.Image, box: Box, size: tuple[int, int]) -> Uint8Array:
+def _mean(image: Image.Image, box: Part, size: tuple[int, int]) -> Uint8Array:
     """Each pixel the mean of those that it covers: whole ones at first, which takes a tenth of the time; of what is
-    left a triangle is truer than Pillow's box, which takes a pixel whole or not at all. Where a picture has fewer pixels
-    than are asked for there is nothing to take the mean of.
+    left a triangle is truer than Pillow's box, which takes a pixel whole or not at all. Where a picture has fewer
+    pixels than are asked for there is nothing to take the mean of.
     """
     (across, down), inside = size, (box[2] - box[0], box[3] - box[1])
     if across > inside[0] or down > inside[1]:
         return np.array(image.resize(size, Image.Resampling.LANCZOS, box=box))
-    factor = inside[0] // across, inside[1] // down
-    if factor != (1, 1):
-        image, left = image.reduce(factor, box=box), (inside[0] / factor[0], inside[1] / factor[1])
-    else:
-        image, left = image.crop(box), inside
-    return np.array(image if image.size == size else image.resize(size, Image.Resampling.BILINEAR, box=(0, 0, *left)))
+    factor = int(inside[0] // across), int(inside[1] // down)
+    left, top, right, bottom = map(round, box)
+    is_whole = all(float(edge).is_integer() for edge in box)
+    if factor != (1, 1) and is_whole:
+        image, box = (
+            image.reduce(factor, box=(left, top, right, bottom)),
+            (0.0, 0.0, inside[0] / factor[0], inside[1] / factor[1]),
+        )
+        if image.size == size:
+            return np.array(image)
+    return np.array(image.resize(size, Image.Resampling.BILINEAR, box=box))

@@ -160,10 +160,19 @@ class CachedFramer(Framer):
         return records
 
     def framed(self, job: Job) -> Framed:
-        """What is encoded of a pair."""
+        """What is encoded of a pair. Raises: DataUnreadable where it is not what it would be kept as."""
         count = len(self.source.contents(job.pair).conditions)
         which = Which(condition=(job.condition + 0.5) / count)
-        return self(job.pair, which, CENTRE, job.is_flipped, None, job.size)
+        framed = self(job.pair, which, CENTRE, job.is_flipped, None, job.size)
+        try:
+            is_right = self.source.is_as_checked(job.pair, job.condition)
+        except (OSError, ValueError):
+            is_right = False
+        if not is_right:
+            raise DataUnreadable(f"{self.source.name(job.pair)} or its condition has changed since it was checked, so "
+                                 "that it is not cached. What was cached so far stays; the same command looks again."
+                                 )  # fmt: skip
+        return framed
 
     # --- inside --------------------------------------------------------------------------------------------
 

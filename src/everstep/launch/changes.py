@@ -32,7 +32,11 @@ PLANNED_BY = {"data.shape", "data.resolution", "optim.batch_size"}
 
 CONDITIONS = {"data.condition", "data.condition_model", "data.condition_random"}
 # What is assigned when other pairs are meant: the data may then differ from what the version was trained on.
-PAIRS = {"data", "data.path", "data.bad_pairs", "data.resolution"} | CONDITIONS
+PAIRS = {
+    *("data", "data.path", "data.bad_pairs", "data.resolution"),
+    *("data.target_column", "data.condition_column", "data.caption_column"),
+    *CONDITIONS,
+}
 
 
 @dataclass(frozen=True, slots=True)

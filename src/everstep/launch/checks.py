@@ -9,6 +9,7 @@ from everstep.config import Config
 from everstep.config.load import validate
 from everstep.config.schema import Data
 from everstep.contracts import During
+from everstep.data import is_elsewhere
 from everstep.data.recipe import Recipe
 from everstep.errors import UserError
 from everstep.evaluation.pictures.adherence import MODELS, check_scoring
@@ -39,7 +40,7 @@ def complete(config: Config, during: During = untold) -> tuple[Config, BaseFolde
     check_scoring(config)
     settings = config.model_dump(mode="json")
     settings["base"]["path"] = base.name
-    settings["data"]["path"] = _absolute(config.data.path)
+    settings["data"]["path"] = config.data.path if is_elsewhere(config.data.path) else _absolute(config.data.path)
     settings["data"]["resolution"] = resolution
     if config.data.cache_folder is not None:
         settings["data"]["cache_folder"] = _absolute(config.data.cache_folder)

@@ -11,9 +11,9 @@ import numpy as np
 from everstep.config.policy import framing
 from everstep.config.schema import Config, Data
 from everstep.contracts import PairSource, Report, Uint8Array
-from everstep.data import Framer, Source, open_source
-from everstep.data.checking import Progress
+from everstep.data import Framer, Source, source_of
 from everstep.data.conditions import Draws, Make, Maker, as_rgb, plain
+from everstep.data.examining import Progress
 from everstep.data.functions import OwnFunction, load_function, try_function
 from everstep.data.recipe import Recipe, read_recipe
 from everstep.errors import UserError
@@ -35,15 +35,7 @@ def recipe_of(data: Data) -> Recipe | None:
 
 def open_pairs(data: Data, report: Report | None = None, progress: Progress | None = None) -> Source:
     """The pairs of the settings, checked. Raises: UserError listing every pair that cannot be used."""
-    return open_source(
-        data.path,
-        data.resolution,
-        data.bad_pairs,
-        report,
-        progress,
-        is_square=data.shape == "square",
-        recipe=recipe_of(data),
-    )
+    return source_of(data, report, progress, recipe_of(data))
 
 
 def open_framer(config: Config, source: PairSource, device: "device | None" = None) -> Framer:

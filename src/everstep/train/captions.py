@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from everstep.data.counts import counted
-from everstep.data.layouts.folder import Finding, Listed
+from everstep.data.layouts.listing import Finding, Listed
 from everstep.models.tokens import as_taken
 
 TOGETHER = 4096  # captions that become tokens at once
@@ -21,13 +21,18 @@ def cut_captions(tokenizer: Any, pairs: Sequence[Listed], most: int | None = Non
     """
     room = int(tokenizer.model_max_length) - 2  # two tokens mark begin and end
     # No letter becomes more tokens than it has bytes, of which it has four at most.
-    long = [pair for pair in pairs if 4 * len(pair.caption) > room and len(pair.caption.encode()) > room]
+    long = [
+        (caption, pair)
+        for pair in pairs
+        for caption in pair.captions
+        if 4 * len(caption) > room and len(caption.encode()) > room
+    ]
     if most is not None and len(long) > most:
-        long = heapq.nlargest(most, long, key=lambda pair: len(pair.caption))
+        long = heapq.nlargest(most, long, key=lambda one: len(one[0]))
     found = []
     for first in range(0, len(long), TOGETHER):
         some = long[first : first + TOGETHER]
-        for pair, tokens in zip(some, _lengths(tokenizer, [pair.caption for pair in some]), strict=True):
+        for (_, pair), tokens in zip(some, _lengths(tokenizer, [caption for caption, _ in some]), strict=True):
             if tokens is None:
                 what = "its caption is refused by the tokenizer, and trained on as an empty one"
                 found.append(Finding(pair.line, pair.target, what, "warning", "unreadable"))

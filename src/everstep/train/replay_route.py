@@ -188,7 +188,8 @@ def _legs(run: Run, version: Version, stops: list[Version | None], report: Repor
         config = as_they_are(config_of(until), until)
         data = config.data
         made = f"{data.condition} {data.condition_model} {data.condition_random}"
-        pairs = f"{data.path} {data.resolution} {data.bad_pairs} {made}"
+        columns = f"{data.target_column} {data.condition_column} {data.caption_column}"
+        pairs = f"{data.path} {data.resolution} {data.bad_pairs} {made} {columns}"
         source = sources[pairs] = sources[pairs] if pairs in sources else open_data(config, report)
         if check_origin(until, base, source, accepts_data=True):
             raise UserError(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from everstep.contracts import Contents, Int64Array, Pair, Smaller, Which
 from everstep.data.framing import FIRST
-from everstep.data.layouts.folder import Listed
+from everstep.data.layouts.listing import Listed
 
 Colour = tuple[int, int, int]
 Box = tuple[slice, slice]
@@ -182,6 +182,9 @@ class CircleSource:
     def contents(self, pair: int) -> Contents:
         drawn = f"circle-1:{pair}:{self.resolution}"
         return Contents(drawn, (f"outline-{drawn}",), (circle(pair).caption,))
+
+    def is_as_checked(self, pair: int, condition: int) -> bool:
+        return True
 
     def fingerprint(self) -> str:
         return f"builtin:circles:1:{NUM_CIRCLES}:{self.resolution}"

@@ -3,12 +3,13 @@
 Knows encodings and JSON. Does not know what an entry means.
 """
 
+import csv
+import io
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from everstep.errors import UserError
 from everstep.plain_files import read_plain
@@ -18,11 +19,11 @@ NOT_UTF8 = re.compile("[\udc80-\udcff]")
 NEXT_OBJECT = re.compile(r"^[ \t]*\{", re.MULTILINE)
 BETWEEN = re.compile(r"[\s,]*")
 DECODER = json.JSONDecoder()
+Scan = Callable[[str, int], tuple[Any, int]]
 MOST_FAULTS = 100  # of a list that is not one object a line
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What begins at one line of the list: a value, or why there is none."""
 
     line: int
@@ -35,6 +36,37 @@ def read_entries(path: Path) -> Iterator[Entry]:
     text = _text(path).replace("\r\n", "\n").replace("\r", "\n")
     start = _start_of_stream(text)
     return _of_lines(text) if start is None else _of_stream(text, start)
+
+
+def read_rows(path: Path) -> tuple[list[str], Iterator[Entry]]:
+    """The names of the columns of a table in text, and its rows by name. Raises: UserError if it is none."""
+    text = _text(path).replace("\r\n", "\n").replace("\r", "\n")
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    between = max(",;\t|", key=first.count)
+    rows = csv.reader(io.StringIO(text), delimiter=between)
+    names = next((row for row in _whole_rows(path, rows) if any(map(str.strip, row))), [])
+    names = [name.strip() for name in names]
+    return names, _of_rows(path, names, rows)
+
+
+def _of_rows(path: Path, names: list[str], rows: Any) -> Iterator[Entry]:
+    for row in _whole_rows(path, rows):
+        line = rows.line_num
+        if not any(map(str.strip, row)):
+            continue
+        if fault := _encoding_fault(" ".join(row)):
+            yield Entry(line, fault=fault)
+        elif len(row) != len(names):
+            yield Entry(line, fault=f"has {len(row)} fields, but there are {len(names)} columns")
+        else:
+            yield Entry(line, dict(zip(names, row, strict=True)))
+
+
+def _whole_rows(path: Path, rows: Any) -> Iterator[list[str]]:
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise UserError(f"{path} is no table in text at line {rows.line_num} ({error}). Nothing was started.") from None
 
 
 def _text(path: Path) -> str:
@@ -91,7 +123,16 @@ def _loaded(text: str) -> Any:
 
 
 def _of_lines(text: str) -> Iterator[Entry]:
+    scan: Scan = getattr(DECODER, "scan_once")  # noqa: B009 (no stub has it); what json.loads does beside it takes as long
     for line, written in enumerate(text.split("\n"), start=1):
+        if written.isascii() and written[:1] == "{" and written[-1:] == "}":
+            try:
+                value, end = scan(written, 0)
+            except (ValueError, RecursionError, StopIteration):
+                end = -1
+            if end == len(written):
+                yield Entry(line, value)
+                continue
         if written.strip():
             yield _parsed(line, written)
 

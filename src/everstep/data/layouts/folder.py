@@ -1,132 +1,132 @@
-"""A folder of pairs as its list describes it: metadata.jsonl, or the prompt.json of the ControlNet tutorial.
+"""A folder of pairs as its list describes it: metadata.jsonl, metadata.csv, or the tutorial's prompt.json.
 
 Reads the list only; whether the images are there and can be used is for `checking` to find.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from everstep.data.layouts.entries import Entry, read_entries
+from everstep.data.layouts.columns import CAPTIONS, CONDITIONS, NOTHING_ASKED, ROLES, TARGETS, Columns, guess
+from everstep.data.layouts.entries import Entry, read_entries, read_rows
+from everstep.data.layouts.files import FolderFiles
+from everstep.data.layouts.listing import Finding, Listed, Listing, made, texts
 from everstep.data.layouts.names import Names
 from everstep.errors import UserError
-from everstep.letters import oddity, printable, whole_letters
+from everstep.letters import printable, whole_letters
 
 # List file -> for each of target, condition and caption, the keys that are understood, the usual one first.
 LAYOUTS = {
     "metadata.jsonl": (
-        ("file_name", "image", "image_file_name"),
-        ("conditioning_image", "condition_image", "conditioning_image_file_name"),
-        ("text", "caption"),
+        ("file_name", "image", "image_file_name", *TARGETS),
+        ("conditioning_image", "condition_image", "conditioning_image_file_name", *CONDITIONS),
+        ("text", "caption", *CAPTIONS),
     ),
     "prompt.json": (("target",), ("source",), ("prompt",)),
+    "metadata.csv": (TARGETS, CONDITIONS, CAPTIONS),
 }
+USUAL = {"file_name", "image", "image_file_name", "conditioning_image", "condition_image", "text", "caption"} | {
+    "conditioning_image_file_name"
+}  # which need not be told
 KINDS = {list: "a list", dict: "an object", bool: "a truth value", int: "a number", float: "a number"}
-OTHER_LISTS = ("metadata.csv", "metadata.parquet", "metadata.json", "train.jsonl", "dataset.json", "prompts.json")
-NO_CONDITION = "no_condition"  # kind of the finding where a line names none
 EXAMPLE = '{"file_name": "a.png", "conditioning_image": "a_edges.png", "text": "a cat"}'
+Keys = tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something about one line of the list. Severity: "error" where the pair cannot be used, else "warning"."""
-
-    line: int
-    file: str
-    what: str
-    severity: str = "error"
-    kind: str = ""  # one word for all findings that are counted together
-
-    def __str__(self) -> str:
-        return (
-            f"line {self.line}: {printable(self.file)}: {self.what}" if self.file else f"line {self.line}: {self.what}"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One pair of the list, paths relative to the folder, or absolute; no condition, "", where none is needed."""
-
-    line: int
-    target: str
-    condition: str
-    caption: str
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A folder's list: the pairs that could be understood, and what could not."""
-
-    folder: Path
-    layout: str
-    pairs: tuple[Listed, ...]
-    findings: tuple[Finding, ...]
+def read_list(folder: Path, layout: str, asked: Columns = NOTHING_ASKED) -> Listing:
+    """Read one of the lists that a folder may have. Raises: UserError if it cannot be read, or lists nothing."""
+    keys: Keys = tuple(
+        known if wanted is None else (wanted,)
+        for known, wanted in zip(LAYOUTS[layout], (asked.target, asked.condition, asked.caption), strict=True)
+    )
+    said, entries = layout, read_entries
+    if layout == "metadata.csv":
+        columns, rows = _table(folder / layout, asked)
+        keys = tuple((name,) if name else () for name in (columns.target, columns.condition, columns.caption))
+        said, entries = f"{layout} ({columns.in_words()})", lambda path: rows
+    elif asked != NOTHING_ASKED:
+        said = f"{layout} ({', '.join(f'{r} {n}' for r in ROLES if (n := getattr(asked, r)))})"
+    used: set[str] = set()
+    pairs, findings, without = _read(entries(folder / layout), keys, Names(folder), used)
+    if said == "metadata.jsonl" and (guessed := sorted(used - USUAL)):
+        said = f"{layout} ({', '.join(guessed)})"
+    if not pairs and not findings:
+        raise UserError(f"{folder / layout} lists no pairs. Nothing was started. A line of it: {EXAMPLE}")
+    files = FolderFiles(folder)
+    return Listing(
+        str(folder), str(folder / layout), said, tuple(pairs), tuple(findings), files, bool(keys[2]), without
+    )
 
 
-def read_listing(folder: Path, needs_conditions: bool = True) -> Listing:
-    """Read the folder's list. Raises: UserError if there is none, or more than one.
+def _table(path: Path, asked: Columns) -> tuple[Columns, Iterator[Entry]]:
+    names, rows = read_rows(path)
+    return guess(str(path), names, asked), rows
 
-    Args:
-        needs_conditions: whether a pair without one is a fault; where not, one that is listed is kept all the same.
-    """
-    found = [name for name in LAYOUTS if (folder / name).exists()]
-    if len(found) != 1:
-        raise UserError(_no_list(folder, bool(found)))
-    layout = found[0]
-    names = Names(folder)
+
+def _read(
+    entries: Iterator[Entry], keys: Keys, names: Names, used: set[str]
+) -> tuple[list[Listed], list[Finding], tuple[Finding, ...]]:
+    """Pairs, what is wrong, and what there is to say of pairs without a condition."""
     pairs: list[Listed] = []
     findings: list[Finding] = []
-    for entry in read_entries(folder / layout):
-        parsed = _parse(entry, LAYOUTS[layout], names, needs_conditions)
+    without: dict[int, Finding] = {}
+    usual = tuple(known[0] for known in keys) if all(keys) else ()
+    for entry in entries:
+        if usual and (simple := _simple(entry, usual, names)) is not None:
+            pairs.append(simple)
+            continue
+        parsed = _parse(entry, keys, names, without, used)
         if isinstance(parsed, Finding):
             findings.append(parsed)
             continue
         pair, found_odd = parsed
         pairs.append(pair)
         findings += found_odd
-    if not pairs and not findings:
-        raise UserError(f"{folder / layout} lists no pairs. Nothing was started. A line of it: {EXAMPLE}")
-    return Listing(folder, layout, tuple(pairs), tuple(findings))
+    return pairs, findings, tuple(without.values())
 
 
-def _no_list(folder: Path, has_both: bool) -> str:
-    """Why there is not one list, with what lies there instead."""
-    near = [name for name in OTHER_LISTS if (folder / name).exists()]
-    below = sorted(path for name in LAYOUTS for path in folder.glob(f"*/{name}")) if not has_both else []
-    hint = f" {folder / near[0]} is not read." if near and not has_both else ""
-    hint = f" {below[0].parent} has one." if below else hint
-    return (
-        f"{folder} holds {'both' if has_both else 'neither'} of metadata.jsonl and prompt.json; one of them lists the "
-        f"pairs.{hint} Nothing was started. A line of metadata.jsonl: {EXAMPLE}"
-    )
+def _simple(entry: Entry, usual: tuple[str, ...], names: Names) -> Listed | None:
+    """What nearly all lines of a long list are: nothing to guess, to look for or to find odd. Else None."""
+    line, value, _ = entry
+    if type(value) is not dict:
+        return None
+    target, condition, caption = map(value.get, usual)
+    if type(target) is not str or type(condition) is not str or type(caption) is not str:
+        return None
+    is_plain = caption.isascii() and caption.isprintable() and target.isascii() and condition.isascii()
+    if not is_plain or not names.lists(target) or not names.lists(condition):
+        return None
+    return Listed(line, target, condition, caption)
 
 
 def _parse(
-    entry: Entry, keys: tuple[tuple[str, ...], ...], names: Names, needs_conditions: bool
+    entry: Entry, keys: Keys, names: Names, without: dict[int, Finding], used: set[str]
 ) -> tuple[Listed, tuple[Finding, ...]] | Finding:
     if entry.fault:
         return Finding(entry.line, "", entry.fault)
     if not isinstance(entry.value, dict):
         return Finding(entry.line, "", "is no JSON object")
-    values = []
-    for known in keys:
+    values: list[list[str]] = []
+    for number, known in enumerate(keys):
         name = next((name for name in known if name in entry.value), None)
         value = None if name is None else entry.value[name]
-        is_condition = known == keys[1]
-        if value is None and is_condition and not needs_conditions:
-            value = ""
-        if not isinstance(value, str):
-            kind = NO_CONDITION if is_condition and name is None else ""
-            return Finding(entry.line, "", _no_text(name, value, entry.value, keys, known), kind=kind)
-        values.append(value)
-    target, condition, caption = values
-    for path in (target, condition) if needs_conditions else (target,):
+        found = [value] if isinstance(value, str) else texts(value) if number else None
+        if found is None and not known:
+            found = []
+        if found is None:
+            fault = Finding(entry.line, "", _no_text(name, value, entry.value, keys, known))
+            if number != 1 or value is not None:
+                return fault
+            without[entry.line], found = fault, []
+        elif name is not None:
+            used.add(name)
+        values.append(found)
+    (target,), conditions, captions = values
+    for path in (target, *conditions):
         if wrong := _no_name(path):
+            without.pop(entry.line, None)
             return Finding(entry.line, printable(path), wrong)
-    found = names.find(condition) if needs_conditions else condition
-    pair = Listed(entry.line, names.find(target), found, whole_letters(caption))
-    odd = oddity(caption)
-    return pair, () if odd is None else (Finding(entry.line, pair.target, odd[1], "warning", odd[0]),)
+    return made(entry.line, names.find(target), list(map(names.find, conditions)), captions)
 
 
 def _no_text(name: str | None, value: Any, has: dict[str, Any], keys: Any, known: tuple[str, ...]) -> str:
@@ -137,8 +137,9 @@ def _no_text(name: str | None, value: Any, has: dict[str, Any], keys: Any, known
     is_caption = known == keys[-1]
     if value is None:
         return f"has null as its {name}" + ('; a pair without a caption has "" there' if is_caption else "")
-    more = "; each caption needs a line of its own" if is_caption and isinstance(value, list) else ""
-    return f"has {KINDS[type(value)]} as its {name}, not a text{more}"
+    if isinstance(value, list) and known != keys[0]:
+        return f"has a list as its {name} that holds {'other things than texts' if value else 'nothing'}"
+    return f"has {KINDS[type(value)]} as its {name}, not a text"
 
 
 def _no_name(path: str) -> str:

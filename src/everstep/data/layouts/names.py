@@ -26,6 +26,11 @@ class Names:
                 return meant
         return self._alike_to(slashed) or path
 
+    def lists(self, path: str) -> bool:
+        """Whether a folder lists exactly this name."""
+        parent, slash, name = path.rpartition("/")
+        return name in self._names(parent or slash)
+
     def _is_there(self, path: str) -> bool:
         parent, slash, name = path.rpartition("/")
         if name in self._names(parent or slash):

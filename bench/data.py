@@ -4,7 +4,8 @@
 
 Pairs of a JPEG of 1536x1024 with the detail of a photograph (200 to 500 kB) and an outline of the same size as PNG,
 read from the page cache. Ours is BatchStream from end to end: both pictures decoded, cropped, resized to 512 px,
-noise drawn, batches of 4 stacked. Bare decoding is Pillow's load and a numpy array of both pictures, by a thread for
+noise drawn, batches of 4 stacked; targets by data.resize, conditions as they are by default, bilinear, and once by area
+(data.condition_resize). Bare decoding is Pillow's load and a numpy array of both pictures, by a thread for
 each core, and nothing else. All take turns in one run, in an order that moves on in every round.
 
 Once the same examples are made by processes (ProcessPoolExecutor, as many as threads), which hand them over through
@@ -155,6 +156,9 @@ def rates(folder: Path, pairs: int, rounds: int) -> dict[str, list[float]]:
         framer = Framer(source, Framing(SIDE, resize=resize))
         for workers in WORKERS:
             turns[f"{resize}, {workers} threads"] = lambda f=framer, w=workers: streamed(f, w, batches)  # type: ignore[misc]
+        if resize == "area":
+            both = Framer(source, Framing(SIDE, "area", "area"))
+            turns[f"{resize} of both, {WORKERS[-1]} threads"] = lambda f=both: streamed(f, WORKERS[-1], batches)  # type: ignore[misc]
         turns[f"{resize}, {WORKERS[-1]} processes"] = lambda r=resize: by_processes(folder, r, WORKERS[-1], batches)  # type: ignore[misc]
     found: dict[str, list[float]] = {name: [] for name in turns}
     for number in range(rounds):

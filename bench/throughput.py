@@ -1,16 +1,16 @@
 """Images a second of a training, as its user has it, against diffusers' train_controlnet.py run as it is.
 
     python bench/throughput.py --peer train_controlnet.py [--emoji PAIRS] [--rows sd15 circles emoji memory filling]
-                               [--rounds 3] [--place FOLDER] [--quick]
+                               [--rounds 3] [--threads 2] [--place FOLDER] [--quick]
 
 Without --peer, which bench/beside.py tells of, its figures are left out; without --emoji, pairs that
 examples/emoji/build_pairs.py made, that row. --quick only looks whether all of it runs.
 
 **Against the script** (sd15, circles, emoji). Both are the programs themselves, in processes of their own, one at a
 time, in turns: `everstep train` with data.cache off, with ahead, and the script. Both in float32 with as many threads
-as there are cores, the same pairs, batch, AdamW and clipping; everything else is each one's default, snapshots,
-versions and records of ours, checkpoints and TensorBoard of theirs. Steps are counted by what each shows while it
-runs, from `warm` steps on: no start, no filling of the cache, no end. The script draws no pictures and measures
+(as there are cores, unless told), the same pairs, batch, AdamW and clipping; everything else is each one's default,
+snapshots, versions and records of ours, checkpoints and TensorBoard of theirs. Steps are counted by what each shows
+while it runs, from `warm` steps on: no start, no filling of the cache, no end. The script draws no pictures and measures
 nothing; ours does at every version, so the rows of 64 px are there twice, once as it is by default and once without
 (sampling.pairs 0, scoring.overhead 0). No version falls into the few steps of sd15. Ours drops no prompts here, as the
 script drops none by default.
@@ -177,10 +177,9 @@ def emptied(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def compared(row: Row, peer: Script | None, place: Path, rounds: int) -> list[str]:
+def compared(row: Row, peer: Script | None, place: Path, rounds: int, threads: int) -> list[str]:
     """Lines of the table, from rounds in which all take turns."""
-    threads = str(os.cpu_count())
-    surroundings = {**os.environ, "OMP_NUM_THREADS": threads, "XDG_CACHE_HOME": str(place / "home")}
+    surroundings = {**os.environ, "OMP_NUM_THREADS": str(threads), "XDG_CACHE_HOME": str(place / "home")}
     turns: dict[str, Callable[[], float]] = {}
     for name, words in row.ours.items():
         for cache in ("off", "ahead"):
@@ -271,11 +270,12 @@ def main() -> None:
     parser.add_argument("--emoji", type=Path, help="pairs that examples/emoji/build_pairs.py made")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of PyTorch, in all that is measured")
     parser.add_argument("--place", type=Path, help="a folder with 20 GB of room")
     parser.add_argument("--quick", action="store_true", help="a look whether it runs; nothing is written down")
     asked = parser.parse_args()
     asked.rounds = 1 if asked.quick else asked.rounds
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(asked.threads)
     with tempfile.TemporaryDirectory(dir=asked.place, prefix="throughput-") as name:
         text = measured(asked, Path(name))
     if asked.quick:
@@ -291,7 +291,9 @@ def measured(asked: argparse.Namespace, place: Path) -> str:
         return place / "sd15" if (place / "sd15").exists() else write_large(place / "sd15")
 
     peer = None if asked.peer is None else script(asked.peer, place / "libraries")
-    against = [line for row in rows_of(asked, place, large) for line in compared(row, peer, place, asked.rounds)]
+    against = [
+        line for row in rows_of(asked, place, large) for line in compared(row, peer, place, asked.rounds, asked.threads)
+    ]
     if against:
         lines += ["", "| | images/s | of the script's | asked |", "| --- | --- | --- | --- |", *against]
     if "memory" in asked.rows:
@@ -300,7 +302,7 @@ def measured(asked: argparse.Namespace, place: Path) -> str:
     if "filling" in asked.rows:
         found = list(filling_rows(asked, place, large))
         lines += table_of(found, ("caching, pictures/s", "bare encoding, pictures/s"), ASKED_FILLING)
-    meanwhile = f"Load of the machine {busy:.1f} before and {os.getloadavg()[0]:.1f} after. "
+    meanwhile = f"{asked.threads} threads; load of the machine {busy:.1f} before and {os.getloadavg()[0]:.1f} after. "
     return "\n".join([f"{meanwhile}Medians of {asked.rounds} rounds or more, with their range.", *lines])
 
 

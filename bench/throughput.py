@@ -11,7 +11,7 @@ time, in turns: `everstep train` with data.cache off, with ahead, and the script
 (as there are cores, unless told), the same pairs, batch, AdamW and clipping; everything else is each one's default,
 snapshots, versions and records of ours, checkpoints and TensorBoard of theirs. Steps are counted by what each shows
 while it runs, from `warm` steps on: no start, no filling of the cache, no end. The script draws no pictures and
-measures nothing; ours does at every version, so the rows of 64 px are there twice, once as it is by default and once without
+measures nothing; ours does at every version, so the rows of 64 px are there twice, by default and without
 (sampling.pairs 0, scoring.overhead 0). No version falls into the few steps of sd15. Ours drops no prompts here, as the
 script drops none by default.
 

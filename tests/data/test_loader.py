@@ -1,5 +1,7 @@
 """Batches are the same from any start, with any number of threads."""
 
+import math
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +10,9 @@ import pytest
 from PIL import Image
 
 from everstep.contracts import Batch, ExampleSettings, Framing, Pair
-from everstep.data import BatchStream, Framer, fit, open_source, split
+from everstep.data import BatchStream, Framer, StopAsked, fit, open_source, split
+from everstep.data.framing import Prepared
+from everstep.data.loader import MORE_AHEAD, TURNS_AHEAD
 from everstep.errors import UserError
 
 SETTINGS = ExampleSettings(seed=3, latent_shape=(4, 8, 8), crop="random", flip_probability=0.5)
@@ -23,6 +27,43 @@ def batches(folder: Path, first: int, count: int, workers: int, settings: Exampl
         stream.close()
 
 
+class HeldUp(Framer):
+    """Pairs whose preparing is noted as it begins and ends; of some examples it does not end until they are let go."""
+
+    def __init__(self, folder: Path, held: tuple[int, ...] = ()) -> None:
+        super().__init__(open_source(str(folder), 16), Framing(16))
+        self.training = split(self.source, 2).training
+        self._held, self._changed = set(held), threading.Condition()
+        self._begun, self._ended = set(), set()
+
+    def prepared(self, pair, which, crop_at, is_flipped, example, size) -> Prepared:
+        with self._changed:
+            self._begun.add(example)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: example not in self._held, timeout=60)
+        found = super().prepared(pair, which, crop_at, is_flipped, example, size)
+        with self._changed:
+            self._ended.add(example)
+            self._changed.notify_all()
+        return found
+
+    def let_go(self) -> None:
+        with self._changed:
+            self._held.clear()
+            self._changed.notify_all()
+
+    def wait_until_ended(self, examples: set[int]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: examples <= self._ended, timeout=60), self._ended
+
+    def begun_when_settled(self, count: int) -> set[int]:
+        """What was begun once so many were, and some time has passed in which one more could have been."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self._begun) >= count, timeout=60), self._begun
+            self._changed.wait_for(lambda: len(self._begun) > count, timeout=0.3)
+            return set(self._begun)
+
+
 def assert_equal(one: list[Batch], other: list[Batch]) -> None:
     for a, b in zip(one, other, strict=True):
         assert (a.first_example, a.pairs, a.captions) == (b.first_example, b.pairs, b.captions)
@@ -34,6 +75,43 @@ def assert_equal(one: list[Batch], other: list[Batch]) -> None:
 def test_a_start_in_the_middle_equals_the_straight_run(pairs_folder: Path, workers: int) -> None:
     straight = batches(pairs_folder, 0, 20, 0)
     assert_equal(batches(pairs_folder, 0, 7, workers) + batches(pairs_folder, 28, 13, workers), straight)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_bits_are_those_without_threads(pairs_folder: Path, workers: int) -> None:
+    assert_equal(batches(pairs_folder, 5, 20, workers), batches(pairs_folder, 5, 20, 0))
+
+
+def test_a_slow_example_holds_up_its_own_batch_alone(pairs_folder: Path) -> None:
+    framer, stopped = HeldUp(pairs_folder, held=(5,)), threading.Event()
+    stream = BatchStream(framer, framer.training, 0, 4, SETTINGS, workers=2, is_stopped=stopped.is_set)
+    try:
+        taken = [next(stream)]  # the one before
+        stopped.set()
+        with pytest.raises(StopAsked):
+            next(stream)
+        framer.wait_until_ended({4, 6, 7, *range(8, 16)})  # the others of its batch, and all that comes after
+        stopped.clear()
+        framer.let_go()
+        taken += [next(stream) for _ in range(3)]
+    finally:
+        framer.let_go()
+        stream.close()
+    assert_equal(taken, batches(pairs_folder, 0, 4, 0))
+
+
+@pytest.mark.parametrize(("workers", "batch_size"), [(1, 4), (2, 4), (8, 4), (2, 1), (8, 1)])
+def test_no_more_is_begun_than_keeps_all_threads_busy(pairs_folder: Path, workers: int, batch_size: int) -> None:
+    framer = HeldUp(pairs_folder)
+    stream = BatchStream(framer, framer.training, 0, batch_size, SETTINGS, workers)
+    most = (MORE_AHEAD + math.ceil(TURNS_AHEAD * workers / batch_size)) * batch_size
+    try:
+        next(stream)
+        assert framer.begun_when_settled(most) == set(range(most))
+        next(stream)
+        assert framer.begun_when_settled(most + batch_size) == set(range(most + batch_size))
+    finally:
+        stream.close()
 
 
 def test_shapes_and_types_are_those_of_the_contract(pairs_folder: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from everstep.contracts import Pair, Which
 from everstep.data.framing import FIRST
-from everstep.data.source import FolderSource
+from everstep.data.source import ListedSource
 from everstep.errors import UserError
 from everstep.launch.apart import run_apart
 from everstep.models.base import locate
@@ -318,13 +318,13 @@ def test_what_another_plan_works_in_is_left_alone(
 def test_a_loader_that_is_slow_is_told_with_the_workers_that_are_enough_or_that_none_are(
     everstep: Everstep, words: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = FolderSource.load
+    load = ListedSource.load
 
-    def slowly(self: FolderSource, pair: int, which: Which = FIRST) -> Pair:
+    def slowly(self: ListedSource, pair: int, which: Which = FIRST) -> Pair:
         time.sleep(0.2)
         return load(self, pair, which)
 
-    monkeypatch.setattr(FolderSource, "load", slowly)
+    monkeypatch.setattr(ListedSource, "load", slowly)
     line = (*words, "--data.workers", 1, "--scoring.overhead", 0)
     told = planned(everstep, *line)["measured"]
     assert isinstance(told, dict)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from everstep.contracts import Pair, Which
+from everstep.contracts import Pair, Smaller, Which
 from everstep.data.framing import FIRST
 from everstep.data.source import ListedSource
 from everstep.errors import UserError
@@ -320,9 +320,9 @@ def test_a_loader_that_is_slow_is_told_with_the_workers_that_are_enough_or_that_
 ) -> None:
     load = ListedSource.load
 
-    def slowly(self: ListedSource, pair: int, which: Which = FIRST) -> Pair:
+    def slowly(self: ListedSource, pair: int, which: Which = FIRST, smaller: Smaller | None = None) -> Pair:
         time.sleep(0.2)
-        return load(self, pair, which)
+        return load(self, pair, which, smaller)
 
     monkeypatch.setattr(ListedSource, "load", slowly)
     line = (*words, "--data.workers", 1, "--scoring.overhead", 0)

@@ -21,7 +21,7 @@ from everstep.config.schema import Data
 from everstep.contracts import During, PairSource, Report, Uint8Array
 from everstep.data import Framed
 from everstep.encoded.framer import CachedFramer, Job, Size, condition_key, latents_key, text_key
-from everstep.encoded.records import pack
+from everstep.encoded.records import pack, pack_picture
 from everstep.errors import EverstepError, ExitCode, UserError
 from everstep.models.family import Family
 from everstep.units import size
@@ -149,10 +149,11 @@ def need_of(framer: CachedFramer, jobs: Sequence[Job]) -> Need:
 
 
 def _weigh(framer: CachedFramer, jobs: Sequence[Job]) -> int:
-    """Bytes of these, which are kept at once."""
-    return sum(
-        len(latents) + len(outline) for job in jobs for latents, outline in framer.keep([job], [framer.framed(job)])
-    )
+    """Bytes that these would take. Nothing of it is kept: alone a picture is computed in another shape."""
+    framed = [framer.framed(job) for job in jobs]
+    latents = len(pack(framer._makers().moments(framed[0].target_HWC[None])[0]))
+    outlines = [len(pack_picture(one.condition_HWC)) for one in framed] if framer.keeps_conditions else [0]
+    return latents * len(jobs) + sum(outlines)
 
 
 def fill(

@@ -107,7 +107,7 @@ class OneCondition:
     def name(self, pair):
         return self._source.name(pair)
 
-    def load(self, pair, which):
+    def load(self, pair, which, smaller=None):
         loaded = self._source.load(pair)
         return Pair(loaded.target, self._source.load(0).condition, loaded.caption)
 

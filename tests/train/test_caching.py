@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -127,15 +128,16 @@ class SlowToEncode:
     """So that a signal comes while the cache is filled."""
 
     def __call__(self) -> None:
+        from everstep.encoded.framer import CachedFramer
         from everstep.train import filling
 
-        original = filling._keep
+        original = CachedFramer.keep
 
-        def slowly(*given: object) -> object:
+        def slowly(framer: Any, *given: Any) -> Any:
             time.sleep(0.5)
-            return original(*given)
+            return original(framer, *given)
 
-        filling._keep = slowly  # type: ignore[assignment]
+        CachedFramer.keep = slowly  # type: ignore[method-assign]
         filling.MOST_TOGETHER = 4  # type: ignore[misc]
 
 

@@ -149,7 +149,19 @@ def test_a_training_of_ours_goes_on_from_theirs(
 ) -> None:
     network = controlnet(tiny_base)
     optimizer = accelerate(workplace / "out/checkpoint-3", network, 3)
-    ended = everstep("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *SETTINGS, "--from", "out", "--keep.everything")
+    ended = everstep(
+        "train",
+        "--run",
+        "a",
+        "--base",
+        tiny_base,
+        "--data",
+        pairs_folder,
+        *SETTINGS,
+        "--from",
+        "out",
+        "--keep.everything",
+    )
     assert ended.code == 0, ended.out
     assert "It was trained for 3 steps before." in ended.out
     first = Run.open(workplace / "runs/a").version(0)

@@ -9,10 +9,9 @@ import pytest
 
 from everstep.records.steps import read_metrics
 from everstep.versions import Run
-from law import SETTINGS, STEPS, outcome
+from law import SETTINGS, STEPS, KillAfter, outcome
 from oblong import write_oblong
 from program import Ended, Program
-from stops import KillAfter
 
 Everstep = Callable[..., Ended]
 BUCKETS = ("--data.shape", "buckets", "--data.resolution", 16)

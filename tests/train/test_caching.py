@@ -1,7 +1,6 @@
 """What is cached is trained on: exactly again after any end, shared, and made again where it was lost."""
 
 import json
-import os
 import shutil
 import signal
 import time
@@ -16,7 +15,7 @@ from trainers import trainer_of
 from disks import fill, small_disk
 from everstep.encoded.shard import read_shard, shards_in
 from everstep.versions import Run
-from law import SETTINGS, outcome
+from law import SETTINGS, KillAfter, outcome
 from program import Ended, Program
 
 CENTRED = [
@@ -57,25 +56,6 @@ def ended_well(program: Program) -> str:
     return program.output
 
 
-class KillAt:
-    """Ends the process by a signal right after a step; can be sent to another process."""
-
-    def __init__(self, step: int, number: signal.Signals) -> None:
-        self.step, self.number = step, number
-
-    def __call__(self) -> None:
-        from everstep.train.loop import Loop
-
-        original = Loop._step
-
-        def stepped(loop: Loop) -> None:
-            original(loop)
-            if loop.state.step == self.step:
-                os.kill(os.getpid(), self.number)
-
-        Loop._step = stepped  # type: ignore[method-assign]
-
-
 @pytest.mark.parametrize("mode", ["ahead", "along"])
 def test_the_law_holds_over_a_cache(
     train: Callable[..., Program], workplace: Path, mode: str, straight_ahead: object
@@ -85,8 +65,8 @@ def test_the_law_holds_over_a_cache(
         ended_well(train("straight", mode=mode))
         straight = outcome(workplace / "runs/straight")
         shutil.rmtree(workplace / "cache")
-    assert train("a", mode=mode, prepare=KillAt(7, signal.SIGKILL)).wait() == 3
-    assert train("a", mode=mode, prepare=KillAt(19, signal.SIGTERM)).wait() == 3
+    assert train("a", mode=mode, prepare=KillAfter(7, signal.SIGKILL)).wait() == 3
+    assert train("a", mode=mode, prepare=KillAfter(19, signal.SIGTERM)).wait() == 3
     said = ended_well(train("a", mode=mode))
     assert "not the same" not in said
     assert outcome(workplace / "runs/a") == straight
@@ -245,7 +225,7 @@ def test_a_picture_that_changed_is_encoded_anew(
     train: Callable[..., Program], pairs_folder: Path, workplace: Path
 ) -> None:
     folder = shutil.copytree(pairs_folder, workplace / "pairs")
-    assert train("a", data=folder, prepare=KillAt(7, signal.SIGKILL)).wait() == 3
+    assert train("a", data=folder, prepare=KillAfter(7, signal.SIGKILL)).wait() == 3
     Image.new("RGB", (20, 20), "red").save(folder / "3.png")
     refused = train("a", data=folder)
     assert refused.wait() == 2

@@ -9,9 +9,8 @@ import pytest
 
 import laid_out
 from everstep.versions import Run
-from law import SETTINGS, outcome
+from law import SETTINGS, KillAfter, outcome
 from program import Program
-from train.test_resume_law import KillAfter
 
 
 def pairs_of(folder: Path) -> list[laid_out.Brought]:

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from everstep.versions import Run
-from law import SETTINGS, outcome
+from law import SETTINGS, KillAfter, outcome
 from program import Ended, Program
-from stops import KillAfter
 
 Everstep = Callable[..., Ended]
 OWN = """

@@ -20,8 +20,8 @@ from everstep.models.survey import survey
 from everstep.records.steps import read_metrics
 from everstep.versions import Run, verify
 from everstep.versions.tensorfile import read_header
+from law import KillAfter
 from program import Ended, Program
-from stops import KillAfter
 
 Start = Callable[..., Program]
 Everstep = Callable[..., Ended]

@@ -52,7 +52,9 @@ def test_a_bit_that_flipped_before_it_was_digested_is_found(
 def flip_live(loop: Any) -> None:
     import torch
 
-    loop.state.controlnet.state_dict()[FIRST].reshape(-1).view(torch.int32)[17] ^= 1 << 22
+    loop.state.controlnet.state_dict()[FIRST].reshape(-1).view(torch.int32)[17] ^= (
+        1 << 25
+    )  # of the exponent: a loss shows it
 
 
 def die(loop: Any) -> None:

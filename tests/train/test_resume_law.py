@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from everstep.versions import Run, read_requests
-from law import SETTINGS, STEPS, outcome
+from law import SETTINGS, STEPS, KillAfter, outcome
 from program import Ended, Program
-from stops import KillAfter
 
 
 @pytest.mark.fault("{number} at steps 7, 19 and 31")

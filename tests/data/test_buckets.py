@@ -10,6 +10,7 @@ from everstep.contracts import Batch, ExampleSettings, Framing, Pair
 from everstep.data import BatchStream, BucketOrder, Framer, Source, check, fit, frame, open_source
 from everstep.data.buckets import shapes_of
 from everstep.data.checking import sizes_of
+from everstep.data.framing import Look
 from everstep.data.order import crop_position, is_flipped
 from oblong import PAIRS, SIZES, ramp, write_oblong
 
@@ -75,7 +76,7 @@ def test_both_pictures_of_a_pair_are_cropped_and_mirrored_alike_where_the_number
     for number in range(40):
         pair = number % PAIRS
         crop_at, mirrored = crop_position(3, number), is_flipped(3, number, 0.5)
-        framed = framer(pair, crop_at=crop_at, is_flipped=mirrored, size=(20, 12))
+        framed = framer(pair, Look(crop_at=crop_at, is_flipped=mirrored, size=(20, 12)))
         target, condition = (np.asarray(part, dtype=int) for part in (framed.target_HWC, framed.condition_HWC))
         assert target.shape == condition.shape == (12, 20, 3)
         assert abs(target[:, :, :2] - condition[:, :, :2]).max() <= 4  # by another filter

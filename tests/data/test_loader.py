@@ -11,7 +11,7 @@ from PIL import Image
 
 from everstep.contracts import Batch, ExampleSettings, Framing, Pair
 from everstep.data import BatchStream, Framer, StopAsked, fit, open_source, split
-from everstep.data.framing import Prepared
+from everstep.data.framing import PLAIN, Prepared
 from everstep.data.loader import MORE_AHEAD, TURNS_AHEAD
 from everstep.errors import UserError
 
@@ -36,12 +36,13 @@ class HeldUp(Framer):
         self._held, self._changed = set(held), threading.Condition()
         self._begun, self._ended = set(), set()
 
-    def prepared(self, pair, which, crop_at, is_flipped, example, size) -> Prepared:
+    def prepared(self, pair, look=PLAIN) -> Prepared:
+        example = look.example
         with self._changed:
             self._begun.add(example)
             self._changed.notify_all()
             self._changed.wait_for(lambda: example not in self._held, timeout=60)
-        found = super().prepared(pair, which, crop_at, is_flipped, example, size)
+        found = super().prepared(pair, look)
         with self._changed:
             self._ended.add(example)
             self._changed.notify_all()

@@ -51,3 +51,18 @@ def test_auto_that_means_another_precision_here_is_said_at_the_resume(everstep, 
     assert again.code == 0, again.out
     assert "different from then" not in again.out
     assert manifest(run, "latest")["machine"]["precision"] == "fp32"
+
+
+def test_the_line_of_a_run_that_began_before_there_was_a_choice_of_resizing_goes_on(everstep, words, workplace):
+    """Its settings lack it, and it goes on as it was trained; whoever asks for another way is refused."""
+    assert everstep(*words, "--data.resize", "lanczos").code == 0
+    path = Run.open(workplace / "runs/a").layout.hparams
+    path.write_text(
+        "".join(line for line in path.read_text().splitlines(keepends=True) if "resize: lanczos" not in line)
+    )
+    ended = everstep(*words)
+    assert ended.code == 0, ended.out
+    assert "already complete" in ended.out
+    ended = everstep(*words, "--data.resize", "area")
+    assert ended.code == 2
+    assert "data.resize  lanczos -> area" in ended.out

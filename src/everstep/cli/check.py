@@ -55,11 +55,9 @@ def check_(
     json
         Print as JSON, every finding included.
     """
-    from everstep.data import Columns, check, describe, listed
-    from everstep.data.counts import counted
+    from everstep.data import Columns, check
     from everstep.data.functions import try_function
     from everstep.data.recipe import read_recipe
-    from everstep.data.source import passed_over
 
     shapes = None if buckets is None else _shapes(buckets, base)
     recipe = read_recipe(condition, condition_model, is_random=False)
@@ -75,24 +73,36 @@ def check_(
     if show is not None:
         _draw(report, show, resolution, {"condition": condition, "condition_model": condition_model})
     if json:
-        facts: dict[str, object] = {
-            "pairs": report.total,
-            "usable": len(report.usable),
-            "fingerprint": report.fingerprint,
-        }
-        if shapes is not None:
-            facts |= {"shapes": [{"size": size, "pairs": count} for size, count in _filled(report, shapes)]}
-        print_json({**facts, "findings": [asdict(finding) for finding in report.findings]})
+        print_json(_row(report, shapes))
     else:
-        print(f"{describe(report)}: {len(report.usable):,} of {report.total:,} pairs can be used.")
-        if over := passed_over(report):
-            print(over)
-        if odd := counted(report.findings):
-            print(f"Odd, but trained on: {odd}.")
-        if shapes is not None and report.usable:
-            print(_in_words(_filled(report, shapes)))
-        print(listed(report.findings, limit=200) if report.findings else "Nothing wrong was found.")
+        _print(report, shapes)
     return ExitCode.FAULT_FOUND if report.errors else ExitCode.DONE
+
+
+def _row(report: "CheckReport", shapes: "tuple[Size, ...] | None") -> dict[str, object]:
+    facts: dict[str, object] = {
+        "pairs": report.total,
+        "usable": len(report.usable),
+        "fingerprint": report.fingerprint,
+    }
+    if shapes is not None:
+        facts |= {"shapes": [{"size": size, "pairs": count} for size, count in _filled(report, shapes)]}
+    return {**facts, "findings": [asdict(finding) for finding in report.findings]}
+
+
+def _print(report: "CheckReport", shapes: "tuple[Size, ...] | None") -> None:
+    from everstep.data import describe, listed
+    from everstep.data.counts import counted
+    from everstep.data.source import passed_over
+
+    print(f"{describe(report)}: {len(report.usable):,} of {report.total:,} pairs can be used.")
+    if over := passed_over(report):
+        print(over)
+    if odd := counted(report.findings):
+        print(f"Odd, but trained on: {odd}.")
+    if shapes is not None and report.usable:
+        print(_in_words(_filled(report, shapes)))
+    print(listed(report.findings, limit=200) if report.findings else "Nothing wrong was found.")
 
 
 def _first(report: "CheckReport") -> "Uint8Array":

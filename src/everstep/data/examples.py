@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from everstep.contracts import Embedding, ExampleSettings, Float32Array, Moments, Uint8Array
 from everstep.data import order
-from everstep.data.framing import Framer
+from everstep.data.framing import Framer, Look
 from everstep.data.sequence import Turn
 from everstep.data.transform import CENTRE
 
@@ -32,7 +32,7 @@ def make_example(framer: Framer, turn: Turn, settings: ExampleSettings) -> Examp
     shape = _latent_shape(settings, framer.framing.resolution, turn.size)
     crop_at = order.crop_position(seed, number) if settings.crop == "random" else CENTRE
     is_flipped = order.is_flipped(seed, number, settings.flip_probability)
-    framed = framer.prepared(turn.pair, order.which(seed, number), crop_at, is_flipped, number, turn.size)
+    framed = framer.prepared(turn.pair, Look(order.which(seed, number), crop_at, is_flipped, number, turn.size))
     caption = "" if order.is_dropped(seed, number, settings.prompt_dropout) else framed.caption
     return Example(
         number=number,

@@ -33,6 +33,26 @@ class Prepared:
     moments: Moments | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a pair is looked at.
+
+    Args:
+        which: of several captions or conditions of the pair.
+        example: number of the example that it is for; None for all that is the same at every look, as what is held out.
+        size: width and height that it is trained at; None for the square.
+    """
+
+    which: Which = FIRST
+    crop_at: tuple[float, float] = CENTRE
+    is_flipped: bool = False
+    example: int | None = None
+    size: tuple[int, int] | None = None
+
+
+PLAIN = Look()
+
+
 class Framer:
     """Pairs of a source, framed. Any threads may ask at once."""
 
@@ -43,32 +63,18 @@ class Framer:
         """
         self.source, self.framing, self.maker = source, framing, maker
 
-    def __call__(
-        self,
-        pair: int,
-        which: Which = FIRST,
-        crop_at: tuple[float, float] = CENTRE,
-        is_flipped: bool = False,
-        example: int | None = None,
-        size: tuple[int, int] | None = None,
-    ) -> Framed:
+    def __call__(self, pair: int, look: Look = PLAIN) -> Framed:
         """
-        Args:
-            which: of several captions or conditions of the pair.
-            example: number of the example that it is for; None for all that is the same at every look, as what is held
-                out.
-            size: width and height that it is trained at; None for the square.
-
         Raises: what the source raises where the pair cannot be read; DataUnreadable where no condition can be made.
         """
-        framing = self.framing
-        trained = size or framing.resolution
-        loaded = self.source.load(pair, which, self._enough(size or (framing.resolution, framing.resolution)))
+        framing, crop_at, is_flipped = self.framing, look.crop_at, look.is_flipped
+        trained = look.size or (framing.resolution, framing.resolution)
+        loaded = self.source.load(pair, look.which, self._enough(trained))
         if self.maker is None:
             target, condition = fit(loaded, trained, framing.condition_resize, crop_at, is_flipped, framing.resize)
         else:
             target = fit_target(loaded.target, trained, crop_at, is_flipped, framing.resize)
-            condition = self.maker(target, self.source.name(pair), example)
+            condition = self.maker(target, self.source.name(pair), look.example)
         found = frame(loaded.size or loaded.target.size, trained, crop_at, is_flipped)
         return Framed(target, condition, loaded.caption, found)
 
@@ -78,17 +84,9 @@ class Framer:
             return None
         return Smaller(size, size if self.framing.condition_resize == "area" else None)
 
-    def prepared(
-        self,
-        pair: int,
-        which: Which = FIRST,
-        crop_at: tuple[float, float] = CENTRE,
-        is_flipped: bool = False,
-        example: int | None = None,
-        size: tuple[int, int] | None = None,
-    ) -> Prepared:
+    def prepared(self, pair: int, look: Look = PLAIN) -> Prepared:
         """As for a batch. Raises: as above."""
-        framed = self(pair, which, crop_at, is_flipped, example, size)
+        framed = self(pair, look)
         return Prepared(framed.target_HWC, framed.condition_HWC, framed.caption, framed.frame)
 
     def text(self, caption: str) -> Embedding | None:

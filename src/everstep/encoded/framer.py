@@ -12,7 +12,7 @@ import numpy as np
 
 from everstep.contracts import Contents, Embedding, Framing, Moments, PairSource, Report, Uint8Array, Which
 from everstep.data.conditions import Maker
-from everstep.data.framing import FIRST, Framed, Framer, Prepared
+from everstep.data.framing import PLAIN, Framed, Framer, Look, Prepared
 from everstep.data.recipe import Recipe
 from everstep.data.transform import CENTRE
 from everstep.encoded.records import pack, pack_picture, unpack, unpack_picture
@@ -20,6 +20,7 @@ from everstep.encoded.shelf import MadeBy, Shelf, key_of
 from everstep.errors import DamageFound, DataUnreadable
 
 LATENTS, CONDITIONS, TEXT = "latents", "conditions", "text"
+STAYS = "What was cached so far stays; the same command looks again."
 Size = tuple[int, int] | None  # width and height; None for the square
 
 
@@ -74,13 +75,13 @@ def open_shelves(
     )
 
 
-def latents_key(contents: Contents, is_flipped: bool, size: Size) -> bytes:
-    return key_of(contents.target, is_flipped, size)
+def latents_key(contents: Contents, job: Job) -> bytes:
+    return key_of(contents.target, job.is_flipped, job.size)
 
 
-def condition_key(contents: Contents, condition: int, is_flipped: bool, size: Size) -> bytes:
+def condition_key(contents: Contents, job: Job) -> bytes:
     """The target decides the crop."""
-    return key_of(contents.conditions[condition], contents.target, is_flipped, size)
+    return key_of(contents.conditions[job.condition], contents.target, job.is_flipped, job.size)
 
 
 def text_key(prompt: str) -> bytes:
@@ -108,28 +109,18 @@ class CachedFramer(Framer):
         self.refused: Report | None = None  # told once of a disk that takes no more; None where that is an error
         self._is_refused = False
 
-    def prepared(
-        self,
-        pair: int,
-        which: Which = FIRST,
-        crop_at: tuple[float, float] = CENTRE,
-        is_flipped: bool = False,
-        example: int | None = None,
-        size: Size = None,
-    ) -> Prepared:
+    def prepared(self, pair: int, look: Look = PLAIN) -> Prepared:
         """Raises: DataUnreadable where what was there is damaged or gone; else as a Framer."""
-        assert crop_at == CENTRE, "other crops are not kept"
-        contents = self.source.contents(pair)
+        assert look.crop_at == CENTRE, "other crops are not kept"
+        contents, which = self.source.contents(pair), look.which
         condition = int(which.condition * len(contents.conditions))
-        latents = self._get(self.shelves.latents, latents_key(contents, is_flipped, size))
-        outline = self._get(self.shelves.conditions, condition_key(contents, condition, is_flipped, size))
+        job = Job(pair, condition, look.is_flipped, look.size)
+        latents = self._get(self.shelves.latents, latents_key(contents, job))
+        outline = self._get(self.shelves.conditions, condition_key(contents, job)) if self.keeps_conditions else None
         if latents is None or (outline is None and self.keeps_conditions):
-            job = Job(pair, condition, is_flipped, size)
             latents, outline = self.keep([job], [self.framed(job)])[0]
-        if outline is None or not self.keeps_conditions:  # of each example another
-            condition_HWC = self(pair, which, crop_at, is_flipped, example, size).condition_HWC
-        else:
-            condition_HWC = unpack_picture(outline)
+        # What is drawn anew for each example is not kept.
+        condition_HWC = self(pair, look).condition_HWC if outline is None else unpack_picture(outline)
         found = unpack(latents)
         return Prepared(
             target_HWC=None,
@@ -147,18 +138,17 @@ class CachedFramer(Framer):
             self._add(self.shelves.text, text_key(caption), record)
         return unpack(record)
 
-    def keep(self, jobs: Sequence[Job], framed: Sequence[Framed]) -> list[tuple[bytes, bytes]]:
-        """Encode framed pairs of one size together and keep what they become; returns latents and condition of each."""
+    def keep(self, jobs: Sequence[Job], framed: Sequence[Framed]) -> list[tuple[bytes, bytes | None]]:
+        """Encode framed pairs of one size together and keep what they become: latents, and the condition if it is."""
         made = self._makers().moments(np.stack([one.target_HWC for one in framed]))
-        records = []
+        records = list[tuple[bytes, bytes | None]]()
         for job, one, moments in zip(jobs, framed, made, strict=True):
             contents = self.source.contents(job.pair)
             latents = pack({"frame": ("I64", np.array(one.frame, np.int64)), **moments})
-            outline = pack_picture(one.condition_HWC)
-            self._add(self.shelves.latents, latents_key(contents, job.is_flipped, job.size), latents)
-            if self.keeps_conditions:
-                key = condition_key(contents, job.condition, job.is_flipped, job.size)
-                self._add(self.shelves.conditions, key, outline)
+            self._add(self.shelves.latents, latents_key(contents, job), latents)
+            outline = pack_picture(one.condition_HWC) if self.keeps_conditions else None
+            if outline is not None:
+                self._add(self.shelves.conditions, condition_key(contents, job), outline)
             records.append((latents, outline))
         return records
 
@@ -166,15 +156,15 @@ class CachedFramer(Framer):
         """What is encoded of a pair. Raises: DataUnreadable where it is not what it would be kept as."""
         count = len(self.source.contents(job.pair).conditions)
         which = Which(condition=(job.condition + 0.5) / count)
-        framed = self(job.pair, which, CENTRE, job.is_flipped, None, job.size)
+        framed, name = self(job.pair, Look(which, is_flipped=job.is_flipped, size=job.size)), self.source.name(job.pair)
         try:
-            is_right = self.source.is_as_checked(job.pair, job.condition)
-        except (OSError, ValueError):
-            is_right = False
-        if not is_right:
-            raise DataUnreadable(f"{self.source.name(job.pair)} or its condition has changed since it was checked, so "
-                                 "that it is not cached. What was cached so far stays; the same command looks again."
-                                 )  # fmt: skip
+            is_as_checked = self.source.is_as_checked(job.pair, job.condition)
+        except (OSError, ValueError) as error:
+            raise DataUnreadable(f"{name} or its condition cannot be read again ({error}). {STAYS}") from None
+        if not is_as_checked:
+            raise DataUnreadable(
+                f"{name} or its condition has changed since it was checked, so it is not cached. {STAYS}"
+            )
         return framed
 
     # --- inside --------------------------------------------------------------------------------------------

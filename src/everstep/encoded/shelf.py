@@ -10,7 +10,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +21,7 @@ import numpy as np
 import xxhash
 
 from everstep.contracts import Int64Array, Report
-from everstep.encoded.shard import KEY_BYTES, UNFINISHED, Shard, read_shard, shards_in, write_shard
+from everstep.encoded.shard import UNFINISHED, Shard, read_shard, shards_in, write_shard
 from everstep.errors import DamageFound
 from everstep.versions import fsops
 
@@ -104,6 +104,9 @@ class Shelf:
         except DamageFound:
             self._set_aside(shard.path)
             raise
+        except FileNotFoundError:
+            self._forget_gone()
+            raise
 
     def root(self, keys: Sequence[bytes]) -> str | None:
         """A digest of these keys' records, in whatever shards they lie; None where one is missing."""
@@ -113,17 +116,6 @@ class Shelf:
                 return None
             rows = sorted({key + self._digest_at(int(at)) for key, at in zip(keys, found, strict=True)})
         return f"xxh3-128:{xxhash.xxh3_128_hexdigest(b''.join(rows))}"
-
-    def verify(self, keys: Sequence[bytes]) -> list[str]:
-        """Read all these records; what is damaged is set aside. Returns what was found, in words."""
-        found = []
-        for key in keys:
-            try:
-                self.get(key)
-            except (DamageFound, OSError) as error:
-                found.append(str(error))
-        self._forget_gone()
-        return sorted(set(found))
 
     @property
     def size_bytes(self) -> int:
@@ -243,10 +235,3 @@ class Shelf:
                 pid = int(path.name.rsplit(".", 2)[-2])
                 if not os.path.exists(f"/proc/{pid}") or time.time() - path.stat().st_mtime > STALE_S:
                     path.unlink()
-
-
-def total_bytes(shelves: Iterable[Shelf]) -> int:
-    return sum(shelf.size_bytes for shelf in shelves)
-
-
-assert KEY_BYTES == 16, "two halves of eight"

@@ -61,12 +61,16 @@ def edited(before: Config, version: Version | None) -> Changes:
     return {key: (made_with[key], now[key]) for key in now if key in made_with and made_with[key] != now[key]}
 
 
-def with_precision_of(before: Config, config: Config) -> Config:
-    """Where the line leaves the precision open, it is what the run was begun with."""
-    if config.compute.precision != "auto":
-        return config
-    compute = config.compute.model_copy(update={"precision": before.compute.precision})
-    return config.model_copy(update={"compute": compute})
+def as_begun(before: Config, config: Config) -> Config:
+    """What the line leaves open is what the run was begun with: auto may mean another precision here, and there were
+    runs before there was a choice of how targets are resized.
+    """
+    compute, data = config.compute, config.data
+    if compute.precision == "auto":
+        compute = compute.model_copy(update={"precision": before.compute.precision})
+    if "resize" not in data.model_fields_set:
+        data = data.model_copy(update={"resize": before.data.resize})
+    return config.model_copy(update={"compute": compute, "data": data})
 
 
 # --- begin, or go on with the same settings ----------------------------------------------------------------
@@ -80,7 +84,7 @@ def agreed(
     Raises: UserError with all other differences, and the two commands that would do it on purpose.
     """
     before, version = read_hparams(run.layout.hparams), newest(run)
-    inputs = inputs_within(run, before, with_precision_of(before, config), report, during)
+    inputs = inputs_within(run, before, as_begun(before, config), report, during)
     found = Differing(changes(before, inputs.config), edited(before, version))
     _refuse_edited(run, inputs, found, version)
     refused = refusals(inputs, found.asked, version)

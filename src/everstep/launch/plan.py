@@ -8,7 +8,7 @@ from everstep.contracts import Report
 from everstep.errors import UserError
 from everstep.keeping.memory import SLOTS
 from everstep.keeping.room import available_bytes
-from everstep.launch.changes import newest, refusals, with_precision_of
+from everstep.launch.changes import as_begun, newest, refusals
 from everstep.launch.footprint import arena_bytes, folder_to_start_from
 from everstep.launch.inputs import Inputs, inputs_within, new_inputs
 from everstep.launch.space import Space, plan_space
@@ -122,7 +122,7 @@ def _met(run: Run | None, config: Config, report: Report) -> tuple[Inputs, bool]
     if run is None or not has_begun(run, config.keeper.ram_dir):
         return new_inputs(config, report), False
     before = read_hparams(run.layout.hparams)
-    inputs = inputs_within(run, before, with_precision_of(before, config), report)
+    inputs = inputs_within(run, before, as_begun(before, config), report)
     return inputs, bool(refusals(inputs, changes(before, inputs.config), newest(run)))
 
 

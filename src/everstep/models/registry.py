@@ -65,6 +65,8 @@ def row_of_names(names: Iterable[str]) -> Row:
 
 def open_family(base: "BaseFolder", arithmetic: "Arithmetic", compute: "Compute") -> "Family":
     """Load a base into memory. Raises: UserError if it cannot be read."""
+    import everstep.models.libraries  # noqa: F401  (before the family imports them)
+
     module, _, name = base.row.opened_by.partition(":")
     family: Family = getattr(import_module(module), name)(base, arithmetic, compute)
     return family

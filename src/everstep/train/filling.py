@@ -101,11 +101,8 @@ def prompts_of(source: PairSource, pairs: Sequence[int]) -> list[str]:
 
 def keys_of(framer: CachedFramer, jobs: Sequence[Job]) -> tuple[list[bytes], list[bytes]]:
     told = [framer.source.contents(job.pair) for job in jobs]
-    latents = [latents_key(contents, job.is_flipped, job.size) for contents, job in zip(told, jobs, strict=True)]
-    if not framer.keeps_conditions:
-        return latents, []
-    pairs = zip(told, jobs, strict=True)
-    return latents, [condition_key(contents, job.condition, job.is_flipped, job.size) for contents, job in pairs]
+    latents = list(map(latents_key, told, jobs))
+    return latents, list(map(condition_key, told, jobs)) if framer.keeps_conditions else []
 
 
 # --- filling ----------------------------------------------------------------------------------------------

@@ -86,6 +86,8 @@ def test_what_rots_is_named_set_aside_and_no_longer_there(tmp_path: Path, place:
         assert not said
         with pytest.raises(DamageFound, match=path.name):
             again.get(key_of(3))
+        assert again.get(key_of(4)) is None
+        assert path.name in str(again.fault)  # who misses a record can say why
     else:
         assert path.name in said[0]
         assert "made again" in said[0]

@@ -31,8 +31,12 @@ ONCE = """
         if step == {step}:
             open('once', 'w'); {what}
 """
-# Nothing changes before the version of step 20 is there: a copy that is overtaken by a change is refused.
-AT_20 = "if step == 20: [time.sleep(0.01) for _ in iter(lambda: os.path.exists('runs/own/version_1'), True)]"
+# Nothing changes before the version that is due is there: a copy that is overtaken by a change is refused.
+WAIT = (
+    "if step in (20, 40): "
+    "[time.sleep(0.01) for _ in iter(lambda: os.path.exists(f'runs/own/version_{step // 20}'), True)]"
+)
+AT_20 = WAIT.replace("(20, 40)", "(20,)")
 Start = Callable[..., Running]
 both = pytest.mark.parametrize("way", ["beside", "under"])
 
@@ -80,7 +84,7 @@ def assert_whole(folder: Path, straight: dict[str, object]) -> None:
 def test_a_loop_that_ends_says_so_and_leaves_nothing_behind(
     tmp_path: Path, way: str, straight: dict[str, object]
 ) -> None:
-    out = run_through(script(tmp_path), way)
+    out = run_through(script(tmp_path, within=WAIT), way)
     assert_whole(tmp_path, straight)
     assert [version.step for version in Run(tmp_path / "runs/own").versions()] == [0, 20, 40, STEPS]
     assert [version.reason for version in Run(tmp_path / "runs/own").versions()] == [

@@ -194,16 +194,19 @@ class CachedFramer(Framer):
                 self._lose(shelf, error)
 
     def _makers(self) -> Encoders:
-        if self.encoders is None:
-            raise DataUnreadable("What was cached of the data is not there any more. Training ends here; a resume "
-                                 "makes it again and goes on.")  # fmt: skip
+        assert self.encoders is not None, "what is missing was asked for by _get, which says so"
         return self.encoders
 
     def _get(self, shelf: Shelf, key: bytes) -> bytes | None:
+        """None where it is not there, and can be made. Raises: DataUnreadable where it cannot."""
         try:
-            return shelf.get(key)
-        except (DamageFound, OSError) as fault:
-            if self.encoders is not None:
-                return None  # made again
-            raise DataUnreadable(f"{fault}. It was cached of the data, and is set aside. Training ends here; a resume "
-                                 "makes it again and goes on.") from fault  # fmt: skip
+            record = shelf.get(key)
+        except (DamageFound, OSError):
+            record = None
+        if record is None and self.encoders is None:
+            # Of threads that ask at once, one finds the damage, and the others find nothing there.
+            lost = shelf.fault or f"A record in {shelf.folder} is not there any more"
+            aside = ", and is set aside" if isinstance(lost, DamageFound) else ""
+            raise DataUnreadable(f"{lost}. It was cached of the data{aside}. Training ends here; a resume makes it "
+                                 "again and goes on.")  # fmt: skip
+        return record

@@ -68,6 +68,7 @@ class Shelf:
         self._fresh_bytes, self._flushed_at = 0, time.monotonic()
         self._shards: list[Shard] = []
         self._opened: set[str] = set()
+        self.fault: DamageFound | OSError | None = None  # what was found last, for whoever misses a record
         self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(OSError):  # for people
             if not (self.folder / "recipe.json").exists():
@@ -101,11 +102,12 @@ class Shelf:
             shard, place = self._shards[int(self._shard_of[at])], int(self._place_of[at])
         try:
             return shard.read(place)
-        except DamageFound:
-            self._set_aside(shard.path)
-            raise
-        except FileNotFoundError:
-            self._forget_gone()
+        except (DamageFound, OSError) as fault:
+            self.fault = fault  # before the others miss it
+            if isinstance(fault, DamageFound):
+                self._set_aside(shard.path)
+            elif isinstance(fault, FileNotFoundError):
+                self._forget_gone()
             raise
 
     def root(self, keys: Sequence[bytes]) -> str | None:

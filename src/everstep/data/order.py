@@ -7,7 +7,10 @@ it, and its streams are independent of each other.
 
 from functools import lru_cache
 
+from typing import Any
+
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 
 from everstep.contracts import Float32Array, Int64Array, Which
 
@@ -27,9 +30,19 @@ STREAMS = {
 }
 
 
+class _Key(ISeedSequence):
+    """Philox's own key, handed over as a seed is: with `key` it would collect entropy first, for nothing."""
+
+    def __init__(self, *words: int) -> None:
+        self._words = words
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> Any:
+        return np.array(self._words, dtype)
+
+
 def generator(seed: int, number: int, stream: str) -> np.random.Generator:
     """The generator of one stream of one example (or, for order and batches, of one epoch)."""
-    return np.random.Generator(np.random.Philox(key=[seed, number * STREAMS_PER_EXAMPLE + STREAMS[stream]]))
+    return np.random.Generator(np.random.Philox(_Key(seed, number * STREAMS_PER_EXAMPLE + STREAMS[stream])))
 
 
 def pair_of(seed: int, example: int, num_pairs: int) -> int:

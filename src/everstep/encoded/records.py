@@ -4,6 +4,7 @@ bfloat16 is kept as it was computed, in two bytes, and read as float32, which ho
 """
 
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -32,7 +33,7 @@ def unpack(record: bytes) -> dict[str, Array]:
     line = record.index(b"\n") + 1
     found, begin = dict[str, Array](), line
     for name, (dtype, shape) in json.loads(record[:line]).items():
-        array = np.frombuffer(record, DTYPES[dtype], int(np.prod(shape, dtype=np.int64)), begin).reshape(shape)
+        array = np.frombuffer(record, DTYPES[dtype], math.prod(shape), begin).reshape(shape)
         begin += array.nbytes
         found[name] = _widened(array, dtype)
     return found

@@ -76,6 +76,7 @@ def filling(place: Path, base: Path | None, pairs: Path, resolution: int, rounds
     family = open_family(located, arithmetic(config.compute), config.compute)
     framer, found = Framer(source, framing(config.data)), Ratios()
     targets = np.stack([framer(pair).target_HWC for pair in range(len(source))])
+    source.contents(0)  # digests of all, which the check had; files of this second are not remembered yet
     together = max(1, min(MOST_TOGETHER, PIXELS_TOGETHER // resolution**2))
     _bare(family, targets[:together], together)
     for number in range(rounds):

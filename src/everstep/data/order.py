@@ -6,7 +6,6 @@ it, and its streams are independent of each other.
 """
 
 from functools import lru_cache
-
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,8 @@ class _Key(ISeedSequence):
 
 def generator(seed: int, number: int, stream: str) -> np.random.Generator:
     """The generator of one stream of one example (or, for order and batches, of one epoch)."""
-    return np.random.Generator(np.random.Philox(_Key(seed, number * STREAMS_PER_EXAMPLE + STREAMS[stream])))
+    key: Any = _Key(seed, number * STREAMS_PER_EXAMPLE + STREAMS[stream])
+    return np.random.Generator(np.random.Philox(key))
 
 
 def pair_of(seed: int, example: int, num_pairs: int) -> int:

@@ -6,6 +6,8 @@ import pwd
 from collections.abc import Iterator
 from pathlib import Path
 
+from everstep import heap
+
 RESERVE_SHARE, RESERVE_BYTES = 1 / 16, 512 << 20  # memory that is left to everything else
 GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 UNLIMITED = 1 << 60  # version 1 writes "no limit" as a number near 2 ** 63
@@ -14,6 +16,7 @@ FIRST_USER = 1000  # systemd takes users from here on for people
 
 def available_bytes() -> int | None:
     """Memory that can be taken without pressing anybody; None where the system does not say."""
+    heap.give_back()
     try:
         facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         total, free = (int(facts[name].split()[0]) << 10 for name in ("MemTotal", "MemAvailable"))

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from everstep import heap
 from everstep.config.schema import Compute
 from everstep.errors import UserError
 
@@ -67,6 +68,8 @@ def arithmetic(settings: Compute) -> Arithmetic:
         torch.cuda.set_device(device)
         # Convolutions have it already. Runs that asked to go on exactly began without, and go on without.
         torch.backends.cuda.matmul.allow_tf32 = not settings.deterministic
+    else:
+        heap.keep_freed()
     return Arithmetic(device, DTYPES[_precision(settings.precision, device)])
 
 

@@ -29,7 +29,7 @@ from everstep.versions import fsops
 
 NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 PIXELS_TOGETHER, MOST_TOGETHER = 8 * 512 * 512, 64  # encoded at once
-AHEAD = 3  # groups that are read while one is encoded
+AHEAD = 2  # groups that are read while one is encoded
 TRIED = 16  # conditions whose size tells that of all
 ROOM_BESIDE = 1.02
 ELSEWHERE = "--data.cache-folder FOLDER puts it elsewhere, --data.cache off does without."
@@ -203,7 +203,10 @@ def _fill_pictures(
     try:
         with during("Caching pictures", "pictures") as said:
             done = 0
-            for group, framed in _read_ahead(framer, jobs, together, max(data.workers, os.cpu_count() or 1)):
+            # Encoders on a CPU have its cores already; what one thread cannot read meanwhile is read between them.
+            is_busy = family.arithmetic.device.type == "cpu"
+            workers = 1 if is_busy else max(data.workers, os.cpu_count() or 1)
+            for group, framed in _read_ahead(framer, jobs, together, workers):
                 framer.keep(group, framed)
                 done += len(group)
                 said(done, len(jobs))
@@ -228,14 +231,22 @@ def _read_ahead(
     """Groups with their pictures, read by threads meanwhile."""
     ahead: deque[tuple[list[Job], list[Future[Framed]]]] = deque()
     pool = ThreadPoolExecutor(workers, "everstep-cache")
+    groups = _groups(jobs, together)
     try:
-        for group in _groups(jobs, together):
-            ahead.append((group, [pool.submit(framer.framed, job) for job in group]))
-            if len(ahead) > AHEAD:
-                ready, futures = ahead.popleft()
-                yield ready, [future.result() for future in futures]
-        for ready, futures in ahead:
-            yield ready, [future.result() for future in futures]
+        while True:
+            for group in itertools.islice(groups, AHEAD + 1 - len(ahead)):
+                ahead.append((group, [pool.submit(framer.framed, job) for job in group]))
+            if not ahead:
+                return
+            group, pictures = ahead.popleft()
+            # Whoever needs a picture that nobody has begun to read does it.
+            yield (
+                group,
+                [
+                    framer.framed(job) if picture.cancel() else picture.result()
+                    for job, picture in zip(group, pictures, strict=True)
+                ],
+            )
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from everstep import heap
+
 RESET = "5"  # what the kernel takes to forget the most so far: proc(5), clear_refs
 CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
@@ -20,6 +22,7 @@ class Peak:
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         else:
+            heap.give_back()
             with contextlib.suppress(OSError):
                 CLEAR.write_text(RESET)
 

@@ -245,12 +245,12 @@ def ready_rows(asked: argparse.Namespace, place: Path) -> Iterator[tuple[str, Ra
 
 def filling_rows(asked: argparse.Namespace, place: Path, large: Callable[[], Path]) -> Iterator[tuple[str, Ratios]]:
     """Filling a cache, and bare encoding."""
-    count = 200 if asked.quick else 1000
+    count = 200 if asked.quick else 10_000
     small = write_circles(place / "pairs-filling", count, 64, "a circle")
     yield f"{count:,} of 64 px, built-in base", filling(place / "f", None, small, 64, asked.rounds)
     if asked.quick and "sd15" not in asked.rows:
         return
-    count = 32 if asked.quick else 96
+    count = 32 if asked.quick else 64
     some = write_circles(place / "pairs-filling-256", count, 256, "a circle")
     yield f"{count} of 256 px, SD 1.5's VAE", filling(place / "f", large(), some, 256, asked.rounds)
 

@@ -9,12 +9,15 @@ import ctypes
 import os
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
-TUNED_BY = ("MALLOC_", "GLIBC_TUNABLES")  # how variables begin with which somebody tunes it
+# By which somebody else decides what is kept: begins of variables, and what is in the one that holds all of glibc's.
+TUNED, TUNABLES, TUNABLE = ("MALLOC_MMAP_", "MALLOC_TRIM_"), "GLIBC_TUNABLES", ("malloc.mmap_", "malloc.trim_")
 
 
 def keep_freed() -> None:
-    """From now on, until the process ends. The peak is what it was. Leaves alone what somebody has tuned."""
-    if not any(name.startswith(TUNED_BY) for name in os.environ):
+    """From now on, until the process ends. Leaves alone what somebody has tuned."""
+    tunables = os.environ.get(TUNABLES, "")
+    is_tuned = any(name.startswith(TUNED) for name in os.environ) or any(name in tunables for name in TUNABLE)
+    if not is_tuned:
         _call("mallopt", M_MMAP_MAX, 0)
         _call("mallopt", M_TRIM_THRESHOLD, -1)
 

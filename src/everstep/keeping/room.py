@@ -16,7 +16,7 @@ FIRST_USER = 1000  # systemd takes users from here on for people
 
 def available_bytes() -> int | None:
     """Memory that can be taken without pressing anybody; None where the system does not say."""
-    heap.give_back()
+    heap.give_back()  # what is kept for the next step is in nobody's use now
     try:
         facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         total, free = (int(facts[name].split()[0]) << 10 for name in ("MemTotal", "MemAvailable"))

@@ -28,7 +28,7 @@ from everstep.units import size
 from everstep.versions import fsops
 
 NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-PIXELS_TOGETHER, MOST_TOGETHER = 2 * 512 * 512, 64  # encoded at once: more are no faster
+PIXELS_TOGETHER, MOST_TOGETHER = 2 * 512 * 512, 64  # encoded at once: on a CPU more are no faster
 AHEAD = 2  # groups that are read while one is encoded
 TRIED = 16  # conditions whose size tells that of all
 ROOM_BESIDE = 1.02
@@ -240,13 +240,8 @@ def _read_ahead(
                 return
             group, pictures = ahead.popleft()
             # Whoever needs a picture that nobody has begun to read does it.
-            yield (
-                group,
-                [
-                    framer.framed(job) if picture.cancel() else picture.result()
-                    for job, picture in zip(group, pictures, strict=True)
-                ],
-            )
+            both = zip(group, pictures, strict=True)
+            yield group, [framer.framed(job) if picture.cancel() else picture.result() for job, picture in both]
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -28,6 +28,13 @@ NOISE = [-0.1954512894153595, 0.3342186510562897]
 DROPPED = [False, False, True, False, False, True, True, False]
 
 
+@given(SEEDS, NUMBERS, st.sampled_from(sorted(order.STREAMS)))
+def test_a_stream_is_that_of_a_philox_with_this_key(seed: int, number: int, stream: str) -> None:
+    key = [seed, number * order.STREAMS_PER_EXAMPLE + order.STREAMS[stream]]
+    drawn = np.random.Generator(np.random.Philox(key=key)).standard_normal(9, dtype=np.float32)
+    assert np.array_equal(order.generator(seed, number, stream).standard_normal(9, dtype=np.float32), drawn)
+
+
 @given(SEEDS, NUMBERS)
 def test_a_time_falls_into_the_step_that_numpy_drew_when_steps_were_drawn(seed: int, number: int) -> None:
     assert int(1000 * order.time(seed, number)) == order.generator(seed, number, "time").integers(1000)

@@ -20,7 +20,7 @@ FLOORS = {
     4: ("models",),
     3: ("config", "records", "keeping", "exchange", "encoded"),
     2: ("versions", "data"),
-    1: ("places", "plain_files", "heap"),
+    1: ("places", "plain_files", "heap", "stamps"),
     0: ("errors", "contracts", "units", "telling", "letters"),
 }
 FLOOR_OF = {package: floor for floor, packages in FLOORS.items() for package in packages}

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -13,44 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from disks import fill, remount, small_disk
 from everstep.data import check, examining
 from everstep.data.layouts.files import Files
-from everstep.data.remembered import FRESH_NS, ImageFacts
+from everstep.data.remembered import ImageFacts
+from remembered_pairs import PAIRS, grow_old, picture, write_pairs
 
-PAIRS = 12
 SRC = Path(__file__).parents[2] / "src"
-
-
-def picture(seed: int, side: int = 24) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8))
-
-
-def write_pairs(folder: Path, pairs: int, side: int = 24, kinds: int = 1000) -> Path:
-    folder.mkdir()
-    lines = []
-    for number in range(pairs):
-        for seed, name in ((number % kinds, f"{number}.png"), (1000 + number % kinds, f"{number}_lines.png")):
-            same = folder / f"{number % kinds}{name.removeprefix(str(number))}"
-            if number < kinds:
-                picture(seed, side).save(folder / name)
-            else:
-                shutil.copyfile(same, folder / name)
-        names = {"file_name": f"{number}.png", "conditioning_image": f"{number}_lines.png"}
-        lines.append(json.dumps({**names, "text": f"number {number}"}))
-    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
-    return folder
-
-
-def grow_old() -> None:
-    """Until what was just written may be remembered."""
-    time.sleep(FRESH_NS / 1e9 + 0.1)
 
 
 @pytest.fixture(scope="module")

@@ -2,17 +2,21 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
+from everstep import stamps
 from everstep.data import remembered
 from everstep.data.checking import _fingerprint
 from everstep.data.layouts.listing import Listed
-from everstep.data.remembered import ImageFacts, Memory, stamp_of
+from everstep.data.remembered import ImageFacts, Memory
+from everstep.stamps import stamp_of, stamps_of
 
 
 @given(digest=st.binary(min_size=16, max_size=16), size=st.integers(1, 1 << 31), spread=st.floats(0, 255))
@@ -53,3 +57,63 @@ def test_the_fingerprint_is_that_of_the_first_state(pairs: list[tuple[str, str, 
         digests = facts[pair.target].digest, facts[pair.condition].digest
         total.update(json.dumps((pair.target, digests[0], pair.condition, digests[1], pair.caption)).encode())
     assert _fingerprint(usable, facts) == f"xxh3-128:{total.hexdigest()}"
+
+
+def test_many_files_are_asked_for_by_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{number:03d} \u00e9\udcff.png" for number in range(50)]
+    for name in names:
+        (tmp_path / name).write_bytes(os.fsencode(name))
+    (tmp_path / "elsewhere").write_text("")
+    names[7:7] = ["gone.png", str(tmp_path / "elsewhere"), "x" * 5000]
+    expected = [stamp_of(name if name.startswith("/") else f"{tmp_path}/{name}") for name in names]
+    assert expected.count(None) == 2
+    alone = b"".join(stamps_of(str(tmp_path), names))
+    begun = started(monkeypatch)
+    assert b"".join(stamps_of(str(tmp_path), names)) == alone == b"".join(one or stamps.NO_STAMP for one in expected)
+    assert len(begun) == 3
+    assert all(child.returncode == 0 for child in begun)
+
+
+@pytest.mark.parametrize("words", [["false"], ["head", "-c", "30", "/dev/zero"], ["/nowhere"]])
+def test_what_processes_do_not_answer_is_asked_for_here(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{number}.png" for number in range(50)]
+    for name in names[:40]:
+        (tmp_path / name).write_bytes(os.fsencode(name))
+    alone = b"".join(stamps_of(str(tmp_path), names))
+    started(monkeypatch, words)
+    assert b"".join(stamps_of(str(tmp_path), names)) == alone
+
+
+@pytest.mark.parametrize("odd", ["a\x00b.png", "\ud800.png"])
+def test_a_name_that_no_process_takes_is_asked_for_here(
+    odd: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_text("")
+    started(monkeypatch)
+    told = b"".join(stamps_of(str(tmp_path), ["a.png", odd, "a.png"]))
+    assert told == (stamp_of(str(tmp_path / "a.png")) or b"") + stamps.NO_STAMP + told[:24]
+
+
+def test_who_asks_no_further_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = started(monkeypatch)
+    asked = stamps_of(str(tmp_path), ["a.png"] * 50)
+    next(asked)
+    asked.close()
+    assert all(child.returncode is not None for child in begun)
+
+
+def started(monkeypatch: pytest.MonkeyPatch, words: list[str] | None = None) -> "list[subprocess.Popen[bytes]]":
+    """The processes that are begun from now on, for however few names; of other words, if they are given."""
+    begun: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def start(own: list[str], **how: Any) -> "subprocess.Popen[bytes]":
+        begun.append(popen(words or own, **how))
+        return begun[-1]
+
+    monkeypatch.setattr(stamps, "FEW", 0)
+    monkeypatch.setattr(stamps.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(stamps.subprocess, "Popen", start)
+    return begun

@@ -9,26 +9,29 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
-from functools import cache
-from importlib.metadata import version as installed
 from json.encoder import encode_basestring_ascii as quoted
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
-from everstep import __version__
 from everstep.contracts import Int64Array
 from everstep.data.examining import BATCH, Pace, Progress, Stamps, examine, recalled
 from everstep.data.layouts.columns import NOTHING_ASKED, Columns
 from everstep.data.layouts.detection import read_listing
+from everstep.data.layouts.folder import place_of
+from everstep.data.layouts.kept import packed
 from everstep.data.layouts.listing import Finding, Listed, Listing
-from everstep.data.remembered import ImageFacts, Memory, is_fresh
+from everstep.data.looks import LENGTH
+from everstep.data.remembered import FRESH_NS, ImageFacts, Memory, program
 from everstep.data.transform import have_one_shape
 from everstep.errors import UserError
+from everstep.stamps import NO_STAMP, STAMP
 
+DIGEST_BYTES = 16
 FLAT_SPREAD = 2.0  # standard deviation, of 255, below which a condition says nothing
 
 
@@ -43,7 +46,7 @@ class CheckReport:
     sizes: tuple[tuple[int, int], ...]  # of the targets, each once
     size_of: tuple[int, ...]  # of each usable pair's target, its place among these
     looks: bytes | None = None  # of the targets, end to end; None where the list was recalled as a whole
-
+    identity: bytes = b""  # what all of it follows from, where it is remembered
     needs_conditions: bool = True  # whether they are pictures of the pairs
 
     @property
@@ -71,10 +74,38 @@ def check(
 
     Raises: UserError if there is no list.
     """
-    listing = read_listing(path, columns, progress)
-    if not needs_conditions:
-        return replace(_checked(_alone(listing), progress, resolution), listing=listing, needs_conditions=False)
-    return _checked(_with_conditions(listing), progress, resolution)
+    pace, began_ns = Pace(progress), time.time_ns()
+    with Memory() as memory:
+        listing = read_listing(path, columns, progress, memory)
+        report = _checked(listing, memory, resolution, needs_conditions, began_ns, pace)
+        if report is None:
+            listing = read_listing(path, columns, progress)
+            report = _checked(listing, memory, resolution, needs_conditions, began_ns, pace)
+    assert report is not None, "a list that was read is judged"
+    return report
+
+
+def _checked(
+    listing: Listing, memory: Memory, resolution: int | None, needs_conditions: bool, began_ns: int, pace: Pace
+) -> CheckReport | None:
+    """None for a list that was not read again though files of it are gone: they may have other names now."""
+    used = _with_conditions(listing) if needs_conditions else _alone(listing)
+    names = _names(used)
+    stamps = _stamps(used, names, pace)
+    if listing.is_recalled and not stamps.are_all_there:
+        return None
+    identity = _identity(used, stamps, needs_conditions)
+    known = memory.recall_list(_place(listing, f"{resolution}"), _of_resolution(identity, resolution))
+    if known is not None:
+        pace(len(names), len(names))
+        report = _recalled(used, known, identity)
+    else:
+        facts = examine(used.files, stamps.by_name(names), memory, began_ns, pace)
+        report = _judged(used, facts, resolution)
+        if not report.errors and stamps.are_all_there and not stamps.is_any_fresh(began_ns):
+            report = replace(report, identity=identity)
+            _remember(listing, report, facts, resolution, memory)
+    return report if needs_conditions else replace(report, listing=listing, needs_conditions=False)
 
 
 def _alone(listing: Listing) -> Listing:
@@ -82,38 +113,43 @@ def _alone(listing: Listing) -> Listing:
     return replace(listing, pairs=tuple(pair._replace(condition="", other_conditions=()) for pair in listing.pairs))
 
 
-def _checked(listing: Listing, progress: Progress | None, resolution: int | None) -> CheckReport:
-    pace = Pace(progress)
-    began_ns = time.time_ns()
-    with Memory() as memory:
-        stamps = _stamps(listing, pace)
-        place, identity = _place(listing, resolution), _identity(listing, stamps, resolution)
-        if (known := memory.recall_list(place, identity)) is not None:
-            pace(len(stamps), len(stamps))
-            return _recalled(listing, known)
-        facts = examine(listing.files, stamps, memory, began_ns, pace)
-        report = _judged(listing, facts, resolution)
-        is_settled = all(stamp is not None and not is_fresh(stamp, began_ns) for stamp in stamps.values())
-        if is_settled and not report.errors:
-            memory.remember_list(place, identity, _to_recall(report))
-    return report
-
-
 def looks_of(report: CheckReport) -> bytes:
     """What the usable pairs' targets look like, end to end; from memory where the whole list was."""
     if report.looks is not None:
         return report.looks
-    paths = [pair.target for pair in report.usable]
-    facts = recalled(report.listing.files, paths)
-    return b"".join(facts[path].look for path in paths)
+    return _of_files(report, "looks", LENGTH * len(report.usable), _looks)
 
 
 def contents_of(report: CheckReport) -> tuple[bytes, bytes]:
     """Digests of the usable pairs' targets and of their first conditions, 16 bytes each, end to end; from memory."""
-    conditions = [pair.condition if report.needs_conditions else "" for pair in report.usable]
-    facts = recalled(report.listing.files, {*(pair.target for pair in report.usable), *conditions} - {""})
-    targets = b"".join(bytes.fromhex(facts[pair.target].digest) for pair in report.usable)
-    return targets, b"".join(bytes.fromhex(facts[path].digest) if path else bytes(16) for path in conditions)
+    half = DIGEST_BYTES * len(report.usable)
+    both = _of_files(report, "contents", 2 * half, _contents)
+    return both[:half], both[half:]
+
+
+def _of_files(
+    report: CheckReport, what: str, length: int, made: Callable[[Iterable[Listed], Mapping[str, ImageFacts]], bytes]
+) -> bytes:
+    """What is remembered of a whole list, or put together from its files."""
+    place = _place(report.listing, what)
+    with Memory() as memory:
+        known = memory.recall_list(place, report.identity) if report.identity else None
+    if known is not None and len(known) == length:
+        return known
+    pairs = report.usable if report.needs_conditions else _alone(report.listing).pairs
+    facts = recalled(report.listing.files, {path for pair in pairs for path in (pair.target, pair.condition)} - {""})
+    return made(pairs, facts)
+
+
+def _looks(pairs: Iterable[Listed], facts: Mapping[str, ImageFacts]) -> bytes:
+    return b"".join(facts[pair.target].look for pair in pairs)
+
+
+def _contents(pairs: Iterable[Listed], facts: Mapping[str, ImageFacts]) -> bytes:
+    """Of targets, then of conditions; zeros where there is none."""
+    digests = [facts[pair.target].digest for pair in pairs]
+    digests += [facts[pair.condition].digest if pair.condition else "0" * 2 * DIGEST_BYTES for pair in pairs]
+    return bytes.fromhex("".join(digests))
 
 
 def other_contents_of(report: CheckReport) -> dict[str, str]:
@@ -156,9 +192,9 @@ def _judged(listing: Listing, facts: dict[str, ImageFacts], resolution: int | No
     size_of = [(facts[pair.target].width, facts[pair.target].height) for pair in usable]
     sizes = {size: number for number, size in enumerate(sorted(set(size_of)))}
     ordered = tuple(sorted(findings, key=lambda finding: (finding.line, finding.file)))
-    looks = b"".join(facts[pair.target].look for pair in usable)
     numbers = tuple(sizes[size] for size in size_of)
-    return CheckReport(listing, tuple(usable), ordered, _fingerprint(usable, facts), tuple(sizes), numbers, looks)
+    fingerprint, looks = _fingerprint(usable, facts), _looks(usable, facts)
+    return CheckReport(listing, tuple(usable), ordered, fingerprint, tuple(sizes), numbers, looks)
 
 
 def _pair_findings(
@@ -216,43 +252,77 @@ def _fingerprint(usable: Iterable[Listed], facts: dict[str, ImageFacts]) -> str:
 # --- a list that is as it was ------------------------------------------------------------------------------
 
 
-def _stamps(listing: Listing, pace: Pace) -> Stamps:
-    """Every file that is listed, once, with what tells its content."""
-    names: dict[str, None] = {}
-    for pair in listing.pairs:
-        names[pair[1]] = names[pair[2]] = None  # by place: a million names take a while
-        if pair[4]:
-            names |= dict.fromkeys(pair[4])
+def _names(listing: Listing) -> list[str]:
+    """Every file that is listed, once."""
+    pairs = listing.pairs
+    listed = itertools.chain(map(itemgetter(1), pairs), map(itemgetter(2), pairs))
+    if listing.is_distinct:
+        return list(filter(None, listed))
+    names = dict.fromkeys(listed)
+    names |= dict.fromkeys(name for others in filter(None, map(itemgetter(4), pairs)) for name in others)
     names.pop("", None)
-    stamps: Stamps = {}
-    for number, (name, stamp) in enumerate(zip(names, listing.files.stamps(names), strict=True)):
-        stamps[name] = stamp
-        if number % BATCH == 0:
-            pace(0, len(names))
-    return stamps
+    return list(names)
 
 
-def _place(listing: Listing, resolution: int | None) -> str:
-    return f"{resolution}:{os.path.realpath(listing.list_at)}"
+class _Stamps:
+    """What tells the content of many files, end to end."""
+
+    def __init__(self, told: bytes) -> None:
+        self.told, self._parts = told, np.frombuffer(told, "<u8").reshape(-1, 3)
+
+    @property
+    def are_all_there(self) -> bool:
+        return not bool((self._parts[:, 0] == int.from_bytes(NO_STAMP[:8])).any())
+
+    def is_any_fresh(self, now_ns: int) -> bool:
+        """As `is_fresh`."""
+        return bool((np.abs(self._parts[:, 1:].view("<i8") - now_ns) < FRESH_NS).any())
+
+    def by_name(self, names: Sequence[str]) -> Stamps:
+        each = (self.told[at : at + STAMP.size] for at in range(0, len(self.told), STAMP.size))
+        return {name: None if stamp == NO_STAMP else stamp for name, stamp in zip(names, each, strict=True)}
 
 
-def _identity(listing: Listing, stamps: Stamps, resolution: int | None) -> bytes:
+def _stamps(listing: Listing, names: list[str], pace: Pace) -> _Stamps:
+    told = []
+    for some in listing.files.stamps(names):
+        told.append(some)
+        pace(0, len(names))
+    return _Stamps(b"".join(told))
+
+
+def _place(listing: Listing, what: str) -> str:
+    return f"{what}:{os.path.realpath(listing.list_at)}"
+
+
+def _identity(listing: Listing, stamps: _Stamps, needs_conditions: bool) -> bytes:
     """A digest of all that a report follows from: list, files, and the program that judges them."""
-    total = xxhash.xxh3_128(json.dumps([_program(), resolution, list(map(astuple, listing.findings))]).encode())
-    pairs = iter(listing.pairs)
-    while some := tuple(itertools.islice(pairs, BATCH)):
-        total.update(json.dumps(some).encode())
-    told = iter(stamps.values())
-    while stamped := [stamp or b"-" for stamp in itertools.islice(told, BATCH)]:
-        total.update(b"".join(stamped))
+    total = xxhash.xxh3_128(json.dumps([program(), needs_conditions]).encode())
+    if listing.identity is not None:
+        total.update(listing.identity)
+    else:
+        total.update(json.dumps(list(map(astuple, listing.findings))).encode())
+        pairs = iter(listing.pairs)
+        while some := tuple(itertools.islice(pairs, BATCH)):
+            total.update(json.dumps(some).encode())
+    total.update(stamps.told)
     return total.digest()
 
 
-@cache
-def _program() -> str:
-    """Another version, another Pillow, or other lines in what judges: everything is judged anew."""
-    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))
-    return f"{__version__} {installed('pillow')} {xxhash.xxh3_128_hexdigest(code)}"
+def _of_resolution(identity: bytes, resolution: int | None) -> bytes:
+    return xxhash.xxh3_128_digest(identity + repr(resolution).encode())
+
+
+def _remember(
+    listing: Listing, report: CheckReport, facts: Mapping[str, ImageFacts], resolution: int | None, memory: Memory
+) -> None:
+    """The report, the list as it was read, and what is asked of all its files at once, in columns."""
+    told = _to_recall(report)
+    memory.remember_list(_place(listing, f"{resolution}"), _of_resolution(report.identity, resolution), told)
+    memory.remember_list(_place(listing, "looks"), report.identity, _looks(report.usable, facts))
+    memory.remember_list(_place(listing, "contents"), report.identity, _contents(report.usable, facts))
+    if listing.identity is not None and not listing.is_recalled:
+        memory.remember_list(place_of(listing.list_at), listing.identity, packed(listing))
 
 
 def _to_recall(report: CheckReport) -> bytes:
@@ -265,8 +335,9 @@ def _to_recall(report: CheckReport) -> bytes:
     return zlib.compress(json.dumps(told).encode(), 1)
 
 
-def _recalled(listing: Listing, known: bytes) -> CheckReport:
+def _recalled(listing: Listing, known: bytes, identity: bytes) -> CheckReport:
     told = json.loads(zlib.decompress(known))
     findings = tuple(Finding(*finding) for finding in told["findings"])
     sizes = tuple((width, height) for width, height in told["sizes"])
-    return CheckReport(listing, listing.pairs, findings, told["fingerprint"], sizes, tuple(told["size_of"]))
+    numbers = tuple(told["size_of"])
+    return CheckReport(listing, listing.pairs, findings, told["fingerprint"], sizes, numbers, identity=identity)

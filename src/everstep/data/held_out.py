@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import xxhash
 
 from everstep.contracts import PairSource
@@ -75,9 +76,9 @@ def split(
     total = len(source)
     few = min(ENOUGH, int(total * LARGEST_SHARE_OF_FEW))
     room = min(count, max(1, few, int(total * LARGEST_SHARE))) if total > 1 else 0
-    hashes = [_hash(source.name(pair)) for pair in range(total)]
-    by_hash = sorted(range(total), key=hashes.__getitem__)
-    staying = _as_before(source, by_hash, hashes, room, before, by, looks)
+    hashes = list(map(_hash, map(source.name, range(total))))
+    by_hash: list[int] = np.argsort(np.array(hashes, np.uint64), kind="stable").tolist()
+    staying = _as_before(source, by_hash, hashes, room, before, by, looks) if before else []
     if staying:
         return _apart(total, staying, by)
     if looks is None or not room:

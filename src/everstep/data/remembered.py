@@ -12,11 +12,16 @@ import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version as installed
+from pathlib import Path
 from typing import Any
 
 import xxhash
 
+from everstep import __version__
 from everstep.places import cache_folder
+from everstep.stamps import STAMP
 
 FILE = "images-2.sqlite"  # the number is the format's; a file of another is left as it is
 FRESH_NS = 2_000_000_000  # the coarsest clock in use, FAT's, ticks every two seconds
@@ -30,7 +35,6 @@ TORN = (sqlite3.Error, ValueError, OverflowError, MemoryError)
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 UNWRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR)
 
-_STAMP = struct.Struct("<Qqq")
 _FACTS = struct.Struct("<16sIId")
 _CHECK_BYTES = 8
 TABLES = """
@@ -51,24 +55,19 @@ class ImageFacts:
     look: bytes = b""  # see `looks`
 
 
-def stamp_of(path: str) -> bytes | None:
-    """Size and times of a file's content; None where there is nothing to tell it by.
-
-    The second time changes with every write, and cannot be set back by whoever copies times along.
-    """
-    try:
-        found = os.stat(path)
-        return _STAMP.pack(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    except (OSError, ValueError, struct.error):  # a name that no disk takes; a time beyond the year 2262
-        return None
-
-
 def is_fresh(stamp: bytes, now_ns: int) -> bool:
     """Whether a file was written so shortly before that another write may leave the same stamp."""
     written: int
     changed: int
-    _, written, changed = _STAMP.unpack(stamp)
+    _, written, changed = STAMP.unpack(stamp)
     return abs(now_ns - written) < FRESH_NS or abs(now_ns - changed) < FRESH_NS
+
+
+@cache
+def program() -> str:
+    """What reads and judges: of another version, another Pillow, or other lines nothing is taken over."""
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))
+    return f"{__version__} {installed('pillow')} {xxhash.xxh3_128_hexdigest(code)}"
 
 
 class Memory:
@@ -100,7 +99,7 @@ class Memory:
                 path = paths.get(name, "")
                 if not path or not isinstance(told, bytes):
                     continue  # torn
-                if told[: _STAMP.size] == stamps[path] and (facts := _read(name, told)) is not None:
+                if told[: STAMP.size] == stamps[path] and (facts := _read(name, told)) is not None:
                     found[path] = facts
         return found
 
@@ -141,10 +140,10 @@ class Memory:
 
     def _open(self, is_again: bool = False) -> None:
         try:
-            cache = cache_folder()
-            if cache is None:
+            ours = cache_folder()
+            if ours is None:
                 return
-            self._file = cache / "everstep" / FILE
+            self._file = ours / "everstep" / FILE
             with contextlib.suppress(OSError):  # of another user, perhaps, where it can still be read
                 self._file.parent.mkdir(parents=True, exist_ok=True)
             # Without transactions of the library's own: ours begin as writers, so that none fails half way.
@@ -238,7 +237,7 @@ def _told(name: bytes, stamp: bytes, facts: ImageFacts) -> bytes:
 
 def _read(name: bytes, told: bytes) -> ImageFacts | None:
     known = told[:-_CHECK_BYTES]
-    if len(known) < _STAMP.size + _FACTS.size or told[-_CHECK_BYTES:] != xxhash.xxh3_64_digest(name + known):
+    if len(known) < STAMP.size + _FACTS.size or told[-_CHECK_BYTES:] != xxhash.xxh3_64_digest(name + known):
         return None
-    digest, width, height, spread = _FACTS.unpack_from(known, _STAMP.size)
-    return ImageFacts(digest.hex(), width, height, spread, "", known[_STAMP.size + _FACTS.size :])
+    digest, width, height, spread = _FACTS.unpack_from(known, STAMP.size)
+    return ImageFacts(digest.hex(), width, height, spread, "", known[STAMP.size + _FACTS.size :])

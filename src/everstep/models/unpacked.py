@@ -17,7 +17,7 @@ from pathlib import Path
 import xxhash
 
 from everstep.contracts import Counted, During
-from everstep.data.remembered import is_fresh, stamp_of
+from everstep.data.remembered import is_fresh
 from everstep.errors import UserError
 from everstep.models.folder_files import configs_of, small_files, tensor_bytes, write_networks
 from everstep.models.foreign import not_started, reading
@@ -28,6 +28,7 @@ from everstep.models.tokens import check_tokenizer
 from everstep.models.vocabulary import FILES, FOLDER, as_json
 from everstep.models.weights import TEXT_ENCODERS, reason
 from everstep.places import cache_folder
+from everstep.stamps import stamp_of
 from everstep.telling import untold
 from everstep.units import size
 from everstep.versions import fsops

@@ -15,6 +15,7 @@ from everstep.data.layouts.hub import download, is_hub_id
 from everstep.data.layouts.listing import Listing
 from everstep.data.layouts.shards import is_address, read_shards
 from everstep.data.layouts.tables import is_saved, read_parquet, read_saved
+from everstep.data.remembered import Memory
 from everstep.errors import UserError
 from everstep.places import spelled
 
@@ -22,13 +23,21 @@ OTHER_LISTS = ("metadata.parquet", "metadata.json", "train.jsonl", "dataset.json
 Counted = Callable[[int, int], None]
 
 
-def read_listing(path: Path | str, asked: Columns = NOTHING_ASKED, progress: Counted | None = None) -> Listing:
+def read_listing(
+    path: Path | str,
+    asked: Columns = NOTHING_ASKED,
+    progress: Counted | None = None,
+    memory: Memory | None = None,
+) -> Listing:
     """Find out how the pairs lie there, and list them.
+
+    Args:
+        memory: which may hold what a long list was read as before.
 
     Raises: UserError if nothing that is known lies there, or more than one thing.
     """
     with _without_collection():
-        return _read(path, asked, progress)
+        return _read(path, asked, progress, memory)
 
 
 @contextmanager
@@ -43,16 +52,16 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _read(path: Path | str, asked: Columns, progress: Counted | None) -> Listing:
+def _read(path: Path | str, asked: Columns, progress: Counted | None, memory: Memory | None) -> Listing:
     if is_address(str(path)):
         return read_shards(str(path), asked, progress)
     folder = spelled(str(path))
     if folder.is_file():
         return _of_file(folder, asked, progress)
     if folder.is_dir():
-        return _of_folder(folder, asked, progress)
+        return _of_folder(folder, asked, progress, memory)
     if is_hub_id(str(path)):
-        return _of_folder(download(str(path), progress), asked, progress)
+        return _of_folder(download(str(path), progress), asked, progress, memory)
     raise UserError(f"The data {path} is not a folder{_near(folder)}. Nothing was started.")
 
 
@@ -71,13 +80,13 @@ def _of_file(file: Path, asked: Columns, progress: Counted | None) -> Listing:
     raise UserError(f"The data {file} is a file, neither .parquet nor .tar, and no folder. Nothing was started.")
 
 
-def _of_folder(folder: Path, asked: Columns, progress: Counted | None) -> Listing:
+def _of_folder(folder: Path, asked: Columns, progress: Counted | None, memory: Memory | None) -> Listing:
     """Lists, tables and shards say what they hold; pictures beside each other only where there is none of these."""
     found: dict[str, Callable[[], Listing]] = {}
     names = sorted(os.listdir(folder))
     for name in LAYOUTS:
         if (folder / name).exists():
-            found[name] = lambda name=name: read_list(folder, name, asked)  # type: ignore[misc]
+            found[name] = lambda name=name: read_list(folder, name, asked, memory)  # type: ignore[misc]
     if is_saved(folder):
         found["a saved dataset"] = lambda: read_saved(folder, asked)
     elif tables := _inside(folder, names, ".parquet", not found):

@@ -31,16 +31,24 @@ class Entry(NamedTuple):
     fault: str = ""
 
 
-def read_entries(path: Path) -> Iterator[Entry]:
+def read_content(path: Path) -> bytes:
+    """All of a list, as it lies there. Raises: UserError."""
+    try:
+        return read_plain(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} {_why_unread(error)}. Nothing was started.") from None
+
+
+def read_entries(path: Path, content: bytes) -> Iterator[Entry]:
     """Everything that is listed, in its order. Raises: UserError if the file as a whole is no text."""
-    text = _text(path).replace("\r\n", "\n").replace("\r", "\n")
+    text = _text(path, content).replace("\r\n", "\n").replace("\r", "\n")
     start = _start_of_stream(text)
     return _of_lines(text) if start is None else _of_stream(text, start)
 
 
-def read_rows(path: Path) -> tuple[list[str], Iterator[Entry]]:
+def read_rows(path: Path, content: bytes) -> tuple[list[str], Iterator[Entry]]:
     """The names of the columns of a table in text, and its rows by name. Raises: UserError if it is none."""
-    text = _text(path).replace("\r\n", "\n").replace("\r", "\n")
+    text = _text(path, content).replace("\r\n", "\n").replace("\r", "\n")
     first = next((line for line in text.split("\n") if line.strip()), "")
     between = max(",;\t|", key=first.count)
     rows = csv.reader(io.StringIO(text), delimiter=between)
@@ -69,11 +77,7 @@ def _whole_rows(path: Path, rows: Any) -> Iterator[list[str]]:
         raise UserError(f"{path} is no table in text at line {rows.line_num} ({error}). Nothing was started.") from None
 
 
-def _text(path: Path) -> str:
-    try:
-        content = read_plain(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} {_why_unread(error)}. Nothing was started.") from None
+def _text(path: Path, content: bytes) -> str:
     if content.startswith(b"version https://git-lfs"):
         raise UserError(f"{path} is a git-lfs pointer, not the list itself. Nothing was started. git lfs pull gets it.")
     if content and not content.strip(b"\0"):

@@ -1,14 +1,12 @@
 """How the files of a listing are read, whatever holds them: a folder, a table, a tar."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from everstep.data.remembered import stamp_of
 from everstep.plain_files import read_plain
-
-SAME_BYTES = 16  # of a stamp: size and time of the last write; a file that was moved and came back is the same
+from everstep.stamps import SAME_BYTES, stamp_of, stamps_of
 
 
 class Files(Protocol):
@@ -19,11 +17,11 @@ class Files(Protocol):
         ...
 
     def stamp(self, name: str) -> bytes | None:
-        """What tells its content without reading it, as `remembered.stamp_of`; None where nothing does."""
+        """What tells its content without reading it, as `stamps.stamp_of`; None where nothing does."""
         ...
 
-    def stamps(self, names: Iterable[str]) -> Iterator[bytes | None]:
-        """The same of many."""
+    def stamps(self, names: Sequence[str]) -> Iterator[bytes]:
+        """The same of many, as `stamps.stamps_of`: end to end, some at a time."""
         ...
 
     def place(self, name: str) -> str:
@@ -60,9 +58,8 @@ class FolderFiles:
     def stamp(self, name: str) -> bytes | None:
         return stamp_of(self.place(name))
 
-    def stamps(self, names: Iterable[str]) -> Iterator[bytes | None]:
-        root = self._root
-        return (stamp_of(name if name[:1] == "/" else root + name) for name in names)
+    def stamps(self, names: Sequence[str]) -> Iterator[bytes]:
+        return stamps_of(str(self.folder), names)
 
     def place(self, name: str) -> str:
         """Millions are asked for, for which a Path takes longer than the disk."""

@@ -3,15 +3,22 @@
 Reads the list only; whether the images are there and can be used is for `checking` to find.
 """
 
+import json
+import os
 from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from everstep.data.layouts.columns import CAPTIONS, CONDITIONS, NOTHING_ASKED, ROLES, TARGETS, Columns, guess
-from everstep.data.layouts.entries import Entry, read_entries, read_rows
+from everstep.data.layouts.entries import Entry, read_content, read_entries, read_rows
 from everstep.data.layouts.files import FolderFiles
+from everstep.data.layouts.kept import unpacked
 from everstep.data.layouts.listing import Finding, Listed, Listing, made, texts
 from everstep.data.layouts.names import Names
+from everstep.data.remembered import Memory, program
 from everstep.errors import UserError
 from everstep.letters import printable, whole_letters
 
@@ -33,33 +40,59 @@ EXAMPLE = '{"file_name": "a.png", "conditioning_image": "a_edges.png", "text": "
 Keys = tuple[tuple[str, ...], ...]
 
 
-def read_list(folder: Path, layout: str, asked: Columns = NOTHING_ASKED) -> Listing:
-    """Read one of the lists that a folder may have. Raises: UserError if it cannot be read, or lists nothing."""
+def place_of(list_at: str) -> str:
+    """What a list is remembered under."""
+    return f"listing:{os.path.realpath(list_at)}"
+
+
+def read_list(folder: Path, layout: str, asked: Columns = NOTHING_ASKED, memory: Memory | None = None) -> Listing:
+    """Read one of the lists that a folder may have. Raises: UserError if it cannot be read, or lists nothing.
+
+    Args:
+        memory: which may hold what this list was read as before. Whether its files are still there is to be found out.
+    """
+    list_at, files = folder / layout, FolderFiles(folder)
+    content = read_content(list_at)
+    told = json.dumps([program(), layout, astuple(asked)]).encode()
+    identity = xxhash.xxh3_128_digest(told + xxhash.xxh3_128_digest(content))
+    if memory is not None and (kept := memory.recall_list(place_of(str(list_at)), identity)) is not None:
+        return unpacked(kept, str(folder), str(list_at), files, identity)
     keys: Keys = tuple(
         known if wanted is None else (wanted,)
         for known, wanted in zip(LAYOUTS[layout], (asked.target, asked.condition, asked.caption), strict=True)
     )
-    said, entries = layout, read_entries
+    said = layout
     if layout == "metadata.csv":
-        columns, rows = _table(folder / layout, asked)
+        columns, entries = _table(list_at, content, asked)
         keys = tuple((name,) if name else () for name in (columns.target, columns.condition, columns.caption))
-        said, entries = f"{layout} ({columns.in_words()})", lambda path: rows
-    elif asked != NOTHING_ASKED:
+        said = f"{layout} ({columns.in_words()})"
+    else:
+        entries = read_entries(list_at, content)
+    if layout != "metadata.csv" and asked != NOTHING_ASKED:
         said = f"{layout} ({', '.join(f'{r} {n}' for r in ROLES if (n := getattr(asked, r)))})"
     used: set[str] = set()
-    pairs, findings, without = _read(entries(folder / layout), keys, Names(folder), used)
+    del content  # as large as all captions
+    names = Names(folder)
+    pairs, findings, without = _read(entries, keys, names, used)
     if said == "metadata.jsonl" and (guessed := sorted(used - USUAL)):
         said = f"{layout} ({', '.join(guessed)})"
     if not pairs and not findings:
-        raise UserError(f"{folder / layout} lists no pairs. Nothing was started. A line of it: {EXAMPLE}")
-    files = FolderFiles(folder)
+        raise UserError(f"{list_at} lists no pairs. Nothing was started. A line of it: {EXAMPLE}")
     return Listing(
-        str(folder), str(folder / layout), said, tuple(pairs), tuple(findings), files, bool(keys[2]), without
+        str(folder),
+        str(list_at),
+        said,
+        tuple(pairs),
+        tuple(findings),
+        files,
+        bool(keys[2]),
+        without,
+        identity if names.are_as_written else None,
     )
 
 
-def _table(path: Path, asked: Columns) -> tuple[Columns, Iterator[Entry]]:
-    names, rows = read_rows(path)
+def _table(path: Path, content: bytes, asked: Columns) -> tuple[Columns, Iterator[Entry]]:
+    names, rows = read_rows(path, content)
     return guess(str(path), names, asked), rows
 
 

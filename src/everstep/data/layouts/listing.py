@@ -61,6 +61,9 @@ class Listing:
     files: Files
     is_captioned: bool = True  # whether there are captions at all
     without: tuple[Finding, ...] = ()  # what is missing where a pair has no condition, as far as there is more to say
+    identity: bytes | None = None  # what all of it follows from, if its files are there; None where that is not known
+    is_recalled: bool = False  # whether it was read before, and not again
+    is_distinct: bool = False  # whether it is known that no file is listed twice
 
     @property
     def has_conditions(self) -> bool:

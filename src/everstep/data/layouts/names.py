@@ -15,9 +15,20 @@ class Names:
         self._folder = folder
         self._read: dict[str, frozenset[str]] = {}
         self._alike: dict[str, dict[str, list[str]]] = {}
+        self.are_as_written = True  # all that were found so far
 
     def find(self, path: str) -> str:
         """The path of the file that is there; as it is written where that is right, or where there is none."""
+        found = self._found(path)
+        self.are_as_written &= found == path
+        return found
+
+    def lists(self, path: str) -> bool:
+        """Whether a folder lists exactly this name."""
+        parent, slash, name = path.rpartition("/")
+        return name in self._names(parent or slash)
+
+    def _found(self, path: str) -> str:
         if self._is_there(path):
             return path
         slashed = path.strip().replace("\\", "/")
@@ -25,11 +36,6 @@ class Names:
             if meant != path and self._is_there(meant):
                 return meant
         return self._alike_to(slashed) or path
-
-    def lists(self, path: str) -> bool:
-        """Whether a folder lists exactly this name."""
-        parent, slash, name = path.rpartition("/")
-        return name in self._names(parent or slash)
 
     def _is_there(self, path: str) -> bool:
         parent, slash, name = path.rpartition("/")

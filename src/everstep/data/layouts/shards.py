@@ -12,7 +12,7 @@ import re
 import struct
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -23,9 +23,10 @@ import xxhash
 from everstep.data.layouts.columns import Columns, guess
 from everstep.data.layouts.files import refuse_another
 from everstep.data.layouts.listing import Finding, Listed, Listing, made, texts
-from everstep.data.remembered import Memory, stamp_of
+from everstep.data.remembered import Memory
 from everstep.errors import UserError
 from everstep.places import spelled
+from everstep.stamps import NO_STAMP, stamp_of
 
 PICTURES = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "ppm", "gif")
 TEXTS = ("txt", "text", "caption", "json")
@@ -105,8 +106,8 @@ class ShardFiles:
     def stamp(self, name: str) -> bytes | None:
         return self._shard(name).stamp
 
-    def stamps(self, names: Iterable[str]) -> Iterator[bytes | None]:
-        return map(self.stamp, names)
+    def stamps(self, names: Sequence[str]) -> Iterator[bytes]:
+        return (self.stamp(name) or NO_STAMP for name in names)
 
     def place(self, name: str) -> str:
         """The shard as if it were a folder; an address as if it were one at the root."""

@@ -9,7 +9,7 @@ import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,8 +17,8 @@ from typing import Any, Protocol
 from everstep.data.layouts.columns import Columns, guess
 from everstep.data.layouts.files import FolderFiles, refuse_another
 from everstep.data.layouts.listing import Finding, Listed, Listing, made, texts
-from everstep.data.remembered import stamp_of
 from everstep.errors import UserError
+from everstep.stamps import NO_STAMP, stamp_of
 
 KEPT_BYTES = 256 << 20  # of row groups that were read; what is asked for in order is read once
 ROWS = 10_000  # captions listed at once
@@ -113,8 +113,8 @@ class TableFiles:
     def stamp(self, name: str) -> bytes | None:
         return self._stamps[self._split(name)[0]]
 
-    def stamps(self, names: Iterable[str]) -> Iterator[bytes | None]:
-        return map(self.stamp, names)
+    def stamps(self, names: Sequence[str]) -> Iterator[bytes]:
+        return (self.stamp(name) or NO_STAMP for name in names)
 
     def place(self, name: str) -> str:
         """The file as if it were a folder: it is then asked for once, not for every row."""

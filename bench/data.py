@@ -4,9 +4,10 @@
 
 Pairs of a JPEG of 1536x1024 with the detail of a photograph (200 to 500 kB) and an outline of the same size as PNG,
 read from the page cache. Ours is BatchStream from end to end: both pictures decoded, cropped, resized to 512 px,
-noise drawn, batches of 4 stacked; targets by data.resize, conditions as they are by default, bilinear, and once by area
-(data.condition_resize). Bare decoding is Pillow's load and a numpy array of both pictures, by a thread for
-each core, and nothing else. All take turns in one run, in an order that moves on in every round.
+noise drawn, batches of 4 stacked; targets by data.resize and conditions by data.condition_resize: both by area, the
+default, and as other defaults were before, bilinear and Lanczos. Bare decoding is Pillow's load and a numpy array of
+both pictures, by a thread for each core, and nothing else. All take turns in one run, in an order that moves on in
+every round.
 
 Once the same examples are made by processes (ProcessPoolExecutor, as many as threads), which hand them over through
 pipes. Last, what single steps cost on one core, of Pillow, OpenCV and, where it is installed, pyvips: the shortest of
@@ -25,7 +26,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -43,7 +44,12 @@ QUALITY, WHITE = 90, 0.05  # of the JPEGs; share of an outline
 WORKERS = (1, 2, 4, 8)
 ASKED = 0.9
 SETTINGS = ExampleSettings(seed=0, latent_shape=(4, SIDE // 8, SIDE // 8))
-Resize = Literal["area", "lanczos"]
+DEFAULT = Framing(SIDE, "area", "area")
+FRAMINGS = {
+    "area": DEFAULT,
+    "area, conditions bilinear": Framing(SIDE, "bilinear", "area"),
+    "lanczos, conditions bilinear": Framing(SIDE, "bilinear", "lanczos"),
+}
 BEST_OF = 7
 
 
@@ -117,11 +123,11 @@ def streamed(framer: Framer, workers: int, batches: int) -> float:
         stream.close()
 
 
-def by_processes(folder: Path, resize: Resize, workers: int, batches: int) -> float:
+def by_processes(folder: Path, workers: int, batches: int) -> float:
     """The same examples, made by processes: so many ahead as BatchStream has."""
     order = SquareOrder(range(len(open_source(str(folder), SIDE))), SETTINGS.seed, BATCH)
     turns = itertools.chain.from_iterable(order.batch(first) for first in itertools.count(0, BATCH))
-    with ProcessPoolExecutor(workers, initializer=open_there, initargs=(str(folder), resize)) as pool:
+    with ProcessPoolExecutor(workers, initializer=open_there, initargs=(str(folder),)) as pool:
         ahead = deque(pool.submit(made_there, next(turns)) for _ in range(2 * workers + 2 * BATCH))
 
         def batch() -> None:
@@ -138,9 +144,9 @@ def by_processes(folder: Path, resize: Resize, workers: int, batches: int) -> fl
     return batches * BATCH / took
 
 
-def open_there(folder: str, resize: Resize) -> None:
+def open_there(folder: str) -> None:
     global FRAMER
-    FRAMER = Framer(open_source(folder, SIDE), Framing(SIDE, resize=resize))
+    FRAMER = Framer(open_source(folder, SIDE), DEFAULT)
 
 
 def made_there(turn: Turn) -> Example:
@@ -151,15 +157,12 @@ def rates(folder: Path, pairs: int, rounds: int) -> dict[str, list[float]]:
     """Pairs a second of all, round by round."""
     source, batches = open_source(str(folder), SIDE), pairs // BATCH
     turns: dict[str, Callable[[], float]] = {"bare decoding": lambda: bare(folder, pairs)}
-    kinds: tuple[Resize, ...] = ("area", "lanczos")
-    for resize in kinds:
-        framer = Framer(source, Framing(SIDE, resize=resize))
-        for workers in WORKERS:
-            turns[f"{resize}, {workers} threads"] = lambda f=framer, w=workers: streamed(f, w, batches)  # type: ignore[misc]
-        if resize == "area":
-            both = Framer(source, Framing(SIDE, "area", "area"))
-            turns[f"{resize} of both, {WORKERS[-1]} threads"] = lambda f=both: streamed(f, WORKERS[-1], batches)  # type: ignore[misc]
-        turns[f"{resize}, {WORKERS[-1]} processes"] = lambda r=resize: by_processes(folder, r, WORKERS[-1], batches)  # type: ignore[misc]
+    most = WORKERS[-1]
+    for name, framing in FRAMINGS.items():
+        framer = Framer(source, framing)
+        for workers in WORKERS if framing == DEFAULT else (most,):
+            turns[f"{name}, {workers} threads"] = lambda f=framer, w=workers: streamed(f, w, batches)  # type: ignore[misc]
+    turns[f"area, {most} processes"] = lambda: by_processes(folder, most, batches)
     found: dict[str, list[float]] = {name: [] for name in turns}
     for number in range(rounds):
         names = list(turns)[number % len(turns) :] + list(turns)[: number % len(turns)]
@@ -277,7 +280,7 @@ def table_of_rates(found: dict[str, list[float]]) -> list[str]:
     for name, of_name in found.items():
         shares = [one / other for one, other in zip(of_name, found["bare decoding"], strict=True)]
         share = f"{statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"
-        asked = f"at least {ASKED}" if name.endswith(f"{WORKERS[-1]} threads") else ""
+        asked = f"at least {ASKED}" if name == f"area, {WORKERS[-1]} threads" else ""
         lines.append(f"| {name} | {statistics.median(of_name):.1f} | {share} | {asked} |")
     return lines
 

@@ -98,9 +98,10 @@ def test_the_frame_is_of_the_picture_as_it_is_on_the_disk(tmp_path: Path) -> Non
 
 def test_a_run_of_before_goes_on_as_it_was_trained(tmp_path: Path) -> None:
     new = resolve(None, {})
-    assert new.data.resize == "area"
+    assert new.data.resize == new.data.condition_resize == "area"
     written = dump(new)
     (tmp_path / "new.yaml").write_text(written)
     (tmp_path / "old.yaml").write_text("".join(line for line in io.StringIO(written) if "resize: area" not in line))
-    assert read_hparams(tmp_path / "new.yaml").data.resize == "area"
-    assert read_hparams(tmp_path / "old.yaml").data.resize == "lanczos"
+    assert read_hparams(tmp_path / "new.yaml") == new
+    old = read_hparams(tmp_path / "old.yaml").data
+    assert (old.resize, old.condition_resize) == ("lanczos", "bilinear")

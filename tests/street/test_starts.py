@@ -125,7 +125,7 @@ ROWS = [
     Row("device_that_is_none", line("--compute.device", "gpu")),
     # the others are in test_conditions.py
     Row("condition_that_draws_nothing", line("--data.condition", "grey", "--data.condition-random")),
-    Row("condition_is_never_resized", line("--data.condition", "canny", "--data.condition-resize", "area")),
+    Row("condition_is_never_resized", line("--data.condition", "canny", "--data.condition-resize", "nearest")),
 ]
 VARIABLES = [
     Row("variable_with_a_slip", line()),

@@ -55,7 +55,7 @@ def test_auto_that_means_another_precision_here_is_said_at_the_resume(everstep, 
 
 def test_the_line_of_a_run_that_began_before_there_was_a_choice_of_resizing_goes_on(everstep, words, workplace):
     """Its settings lack it, and it goes on as it was trained; whoever asks for another way is refused."""
-    assert everstep(*words, "--data.resize", "lanczos").code == 0
+    assert everstep(*words, "--data.resize", "lanczos", "--data.condition-resize", "bilinear").code == 0
     path = Run.open(workplace / "runs/a").layout.hparams
     path.write_text(
         "".join(line for line in path.read_text().splitlines(keepends=True) if "resize: lanczos" not in line)

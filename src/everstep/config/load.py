@@ -166,7 +166,7 @@ def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
 
 
 # What was done before there was a setting for it, where that is no longer the default.
-BEFORE: Settings = {"data": {"resize": "lanczos"}}
+BEFORE: Settings = {"data": {"resize": "lanczos", "condition_resize": "bilinear"}}
 
 
 def as_it_was(settings: Mapping[str, Any]) -> Settings:

@@ -70,9 +70,9 @@ class Data(PathSection):
     condition_random: bool = False
     """Draw the thresholds of canny, the width of blur or the factor of tile for each example; held-out pairs have
     fixed ones."""
-    condition_resize: Literal["bilinear", "nearest", "area"] = "bilinear"
-    """How condition images are resized; nearest for label maps whose colours are classes and for edges, area for
-    photographs."""
+    condition_resize: Literal["area", "bilinear", "nearest"] = "area"
+    """How condition images are resized: area, the mean of what a pixel covers; bilinear, in three times the time; or
+    nearest, for label maps whose colours are classes and for edges that have to stay black or white."""
     resize: Literal["area", "lanczos"] = "area"
     """How targets are resized: area, the mean of what a pixel covers, in half the time; or lanczos, a bit crisper."""
     cache: Literal["off", "ahead", "along"] = "off"

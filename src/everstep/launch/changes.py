@@ -63,13 +63,13 @@ def edited(before: Config, version: Version | None) -> Changes:
 
 def as_begun(before: Config, config: Config) -> Config:
     """What the line leaves open is what the run was begun with: auto may mean another precision here, and there were
-    runs before there was a choice of how targets are resized.
+    runs before there was a choice of how pictures are resized, or another one was the usual.
     """
     compute, data = config.compute, config.data
     if compute.precision == "auto":
         compute = compute.model_copy(update={"precision": before.compute.precision})
-    if "resize" not in data.model_fields_set:
-        data = data.model_copy(update={"resize": before.data.resize})
+    left_open = {"resize", "condition_resize"} - data.model_fields_set
+    data = data.model_copy(update={name: getattr(before.data, name) for name in left_open})
     return config.model_copy(update={"compute": compute, "data": data})
 
 

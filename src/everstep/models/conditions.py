@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 def recipe_of(data: Data) -> Recipe | None:
     """How conditions are made; None where they are pictures. Raises: UserError with what does not fit."""
     recipe = read_recipe(data.condition, data.condition_model, data.condition_random)
-    if recipe is not None and data.condition_resize != "bilinear":
+    if recipe is not None and data.condition_resize == "nearest":
         raise UserError(
-            f"data.condition_resize is {data.condition_resize}, but data.condition is {data.condition}: what is made "
+            f"data.condition_resize is nearest, but data.condition is {data.condition}: what is made "
             "is of the size that is trained on, and never resized. Nothing was started. Leave one of them out."
         )
     return recipe

@@ -17,7 +17,7 @@ FLOORS = {
     7: ("launch",),
     6: ("train", "delivery"),
     5: ("evaluation", "arrival"),
-    4: ("models",),
+    4: ("models", "adapters"),
     3: ("config", "records", "keeping", "exchange", "encoded"),
     2: ("versions", "data"),
     1: ("places", "plain_files", "heap", "stamps"),
@@ -26,11 +26,12 @@ FLOORS = {
 FLOOR_OF = {package: floor for floor, packages in FLOORS.items() for package in packages}
 
 # Packages that name PyTorch or lead to it, and the single files of others that do; no __init__ is among them.
-TORCH_PACKAGES = ("models", "evaluation", "train", "delivery")
+TORCH_PACKAGES = ("adapters", "models", "evaluation", "train", "delivery")
 TORCH_FILES = (
     "versions/torch.py",
     "keeping/copying.py",
     "keeping/generators.py",
+    "keeping/kept.py",
     "keeping/loop.py",
     "keeping/parts.py",
     "keeping/trees.py",

@@ -264,18 +264,18 @@ def test_a_second_interrupt_leaves_at_once_and_the_newest_whole_state_is_kept(
 @pytest.mark.fault("Ctrl-C in a loop of somebody's own")
 def test_an_interrupt_between_steps_loses_nothing(tmp_path: Path, straight: dict[str, object]) -> None:
     between = NOTEBOOK.replace(
-        "    with everstep_keep", "    stepped = everstep.Kept._stepped\n    with everstep_keep", 1
+        "    with everstep_keep", "    stepped = everstep.Kept.stepped\n    with everstep_keep", 1
     )
     between = between.replace(
         "        for step",
-        "        def interrupted(kept, saver):\n"
-        "            stepped(kept, saver)\n"
+        "        def interrupted(kept):\n"
+        "            stepped(kept)\n"
         "            kept.step == 33 and os.kill(os.getpid(), signal.SIGINT)\n"
-        "        everstep.Kept._stepped = interrupted\n"
+        "        everstep.Kept.stepped = interrupted\n"
         "        for step",
         1,
     )
-    out = run_through(script(tmp_path, between.replace("again = ", "everstep.Kept._stepped = stepped\nagain = ")))
+    out = run_through(script(tmp_path, between.replace("again = ", "everstep.Kept.stepped = stepped\nagain = ")))
     assert "interrupted after 34 signal" in out
     assert_whole(tmp_path, straight)
 

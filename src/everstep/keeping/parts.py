@@ -115,6 +115,12 @@ class Parts:
         self.step, self.images_seen = facts["step"], facts["images_seen"]
         generators.restore(facts["rng"])
 
+    def count_from(self, version: Version) -> None:
+        """Put back steps and generators alone, where somebody else has put back the rest, or will."""
+        facts = json.loads(read_small(version, STATE))
+        self.step, self.images_seen = facts["step"], facts["images_seen"]
+        generators.restore(facts["rng"])
+
     def _check_names(self, version: Version, parts: Mapping[str, Any]) -> None:
         files = [path for path in version.files if path.endswith(".safetensors") and "/" not in path]
         _same(version, "modules", [path.removesuffix(".safetensors") for path in files], self.modules)
@@ -127,9 +133,7 @@ class Parts:
         self._load_unshared(weights)
         for name, extra in facts.get(EXTRA, {}).items():
             self.modules[name].load_state_dict(put_together(extra, {}), strict=False)
-        # As PyTorch makes them: where memory begins may decide the last bit of a product of matrices.
-        read = read_torch(version, TENSORS)
-        found = {name: read.pop(name).clone() for name in list(read)}
+        found = _tensors(version)
         _same(
             version, "tensors", [name.removeprefix(OWN) for name in found if name.startswith(OWN)], self.tensors_of_own
         )
@@ -148,6 +152,26 @@ class Parts:
             copies = {key: value for key, value in live.items() if value.data_ptr() != now[key].data_ptr()}
             if copies:
                 module.load_state_dict(copies, strict=False)
+
+
+def states_of(version: Version) -> dict[str, Any]:
+    """The state dicts of a version's modules and other parts, by name, for whoever puts them back otherwise.
+
+    Raises: DamageFound.
+    """
+    facts, found = json.loads(read_small(version, STATE)), _tensors(version)
+    states = {name: put_together(tree, found) for name, tree in facts["parts"].items()}
+    for path in version.files:
+        if path.endswith(".safetensors") and "/" not in path:
+            name = path.removesuffix(".safetensors")
+            states[name] = {**read_torch(version, path), **put_together(facts.get(EXTRA, {}).get(name, {}), {})}
+    return states
+
+
+def _tensors(version: Version) -> dict[str, Tensor]:
+    """As PyTorch makes them: where memory begins may decide the last bit of a product of matrices."""
+    read = read_torch(version, TENSORS)
+    return {name: read.pop(name).clone() for name in list(read)}
 
 
 def _file(name: str) -> str:

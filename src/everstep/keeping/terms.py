@@ -31,13 +31,14 @@ class Terms:
     settings: Settings
     observers: tuple[Observer, ...]
     report: Report
+    about: str = ABOUT
 
     def hello(self) -> dict[str, Any]:
         """For the keeper."""
         return {
             "run": str(self.folder),
             "hparams": self.hparams,
-            "about": ABOUT,
+            "about": self.about,
             "pid": os.getpid(),
             "command": command(),
             "settings": _as_told(self.settings),
@@ -55,6 +56,14 @@ class Terms:
             every_s=self.every_s,
             may_wait=sys.stdout.isatty(),
         )
+
+
+def say(text: str) -> None:
+    """Print, unless nobody listens any more."""
+    try:
+        print(text, flush=True)
+    except (OSError, ValueError):  # what is only told ends no training
+        return
 
 
 def command() -> str:

@@ -26,6 +26,7 @@ from everstep.versions.reach import cause, reaching
 from everstep.versions.readme import BEST_BEFORE, About
 from everstep.versions.recovery import last_logged, recover
 from everstep.versions.requests import clear_requests
+from everstep.versions.strangers import is_lightning_log, stranger
 from everstep.versions.version import Version
 
 ABOUT = About()
@@ -45,13 +46,14 @@ class Run:
     @classmethod
     def exists(cls, root: Path) -> bool:
         with reaching(root):
-            return not is_unmade(root.name) and RunLayout(root).hparams.is_file()
+            is_there = not is_unmade(root.name) and RunLayout(root).hparams.is_file()
+            return is_there and not is_lightning_log(root)
 
     @classmethod
     def open(cls, root: Path) -> "Run":
         """Raises: UserError with the nearest name, if no run is there."""
         if not cls.exists(root):
-            raise UserError(f"There is no run {root}{_near(root)}.")
+            raise UserError(f"There is no run {root}{stranger(root) or _near(root)}.")
         return cls(absolute(root))
 
     @classmethod

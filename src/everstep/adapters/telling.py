@@ -1,5 +1,6 @@
 """What other people's trainers say of themselves, as settings that a person reads: never an empty hparams.yaml."""
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,9 @@ import torch
 import yaml
 
 LONGEST = 200  # letters of a value that has no form of its own
+# Ends of names whose values nobody shall read in a file; a tokenizer is none.
+SECRETS = re.compile(r"(?:^|[_-])(?:token|key|secret|password)$", re.IGNORECASE)
+LEFT_OUT = "(left out)"
 OF_TRAINER = (*("max_steps", "max_epochs", "accumulate_grad_batches", "gradient_clip_val", "precision", "num_devices"),)
 
 
@@ -16,7 +20,7 @@ def hparams_of(trainer: Any, module: Any, settings: Mapping[str, Any]) -> str:
     """hparams.yaml of a training by Lightning."""
     loaders = getattr(trainer, "train_dataloader", None)
     told = {
-        **settings,
+        **plain(settings),
         "module": {"class": _name(module), "parameters": _count(module), **plain(dict(module.hparams))},
         "trainer": {name: plain(getattr(trainer, name, None)) for name in OF_TRAINER},
         "optimizers": [groups_of(optimizer) for optimizer in trainer.optimizers],
@@ -54,7 +58,7 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {str(key): _told(str(key), one) for key, one in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(one) for one in value]
     if isinstance(value, torch.Tensor) and value.numel() == 1:
@@ -62,6 +66,10 @@ def plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return repr(value)[:LONGEST]
+
+
+def _told(name: str, value: Any) -> Any:
+    return LEFT_OUT if isinstance(value, str) and SECRETS.search(name) else plain(value)
 
 
 def batch_size_of(batch: Any) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import programs
 import pytest
 import yaml
-from programs import OWN_LOGS, STEPS, lightning, weights
+from programs import KEPT, OWN_LOGS, STEPS, lightning, weights
 
 from everstep.adapters.lightning import checkpoint_of
 from everstep.cli.main import run as everstep
@@ -70,6 +70,14 @@ def test_the_other_package_is_kept_too(tmp_path: Path, straight: dict[str, list[
     again = programs.run(tmp_path, lightning("pytorch_lightning"))
     assert f"ended at {STEPS}" in again
     assert len(Run.open(tmp_path / "runs/own").versions()) == count
+
+
+def test_an_epoch_that_is_cut_short_is_over(tmp_path: Path) -> None:
+    lines = KEPT.replace("max_steps=30", "max_steps=30, limit_train_batches=5")
+    programs.run(tmp_path / "straight", lightning(lines=lines))
+    programs.run(tmp_path / "killed", lightning(lines=lines), die_at=10)
+    programs.run(tmp_path / "killed", lightning(lines=lines))
+    assert weights(tmp_path / "killed") == weights(tmp_path / "straight")
 
 
 def test_going_on_from_elsewhere_is_refused(tmp_path: Path) -> None:

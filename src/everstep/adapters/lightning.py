@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from everstep.adapters.loading import after_epoch
 from everstep.adapters.telling import batch_size_of, hparams_of
 from everstep.contracts import Reason, Report
 from everstep.errors import UserError
@@ -114,7 +115,10 @@ def _classes(package: str) -> tuple[Any, Any]:
             return None if version is None else str(version.path)
 
         def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-            if stage == "fit" and not isinstance(trainer.strategy.checkpoint_io, VersionIO):
+            if trainer.world_size > 1:
+                several = f"this training has {trainer.world_size}"
+                raise UserError(f"One process writes a run; {several}. Nothing was started.")
+            if not isinstance(trainer.strategy.checkpoint_io, VersionIO):
                 trainer.strategy.checkpoint_io = VersionIO(trainer.strategy.checkpoint_io)
 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -205,12 +209,15 @@ class _Rest:
     """
 
     def __init__(self, trainer: Any) -> None:
-        self._connector = trainer._checkpoint_connector
+        self._connector, self._fit_loop = trainer._checkpoint_connector, trainer.fit_loop
         self.note()
 
     def note(self) -> None:
         """A batch is done."""
         self._loops = self._connector._get_loops_state_dict()
+        if self._fit_loop.epoch_loop._num_ready_batches_reached():  # limit_train_batches too ends an epoch
+            loop = self._loops["fit_loop"]["state_dict"]
+            loop["combined_loader"] = list(map(after_epoch, loop.get("combined_loader", [])))
 
     def state_dict(self) -> dict[str, Any]:
         dumped: dict[str, Any] = self._connector.dump_checkpoint(weights_only=False)
@@ -234,6 +241,10 @@ class _Keeping:
         self._trainer: Any = None
         self._module: Any = None
 
+    def __deepcopy__(self, memo: Any) -> "_Keeping":
+        """A module that is copied while it is trained, for an average, has a hook that leads here."""
+        return self
+
     def newest(self) -> Version | None:
         """What there is to go on from. Raises: UserError if another process writes the run."""
         if not self._is_connected and Run.exists(self._terms.folder):
@@ -246,8 +257,6 @@ class _Keeping:
 
     def begin(self, trainer: Any, module: Any) -> None:
         """Everything is there and put back, and nothing has been trained yet."""
-        if trainer.world_size > 1:
-            raise UserError(f"One process writes a run; this training has {trainer.world_size}. Nothing was started.")
         self._terms = replace(self._terms, hparams=hparams_of(trainer, module, self._settings))
         self._check_origin(trainer)
         if not self._is_connected:
@@ -307,7 +316,8 @@ class _Keeping:
 
     def close(self, error: BaseException | None = None) -> None:
         if self._hook is not None:
-            self._module.on_train_batch_end, self._hook = self._hook, None
+            self._hook = None
+            del self._module.on_train_batch_end  # what its class has is called again
         if self._is_connected:
             self.kept.close(error)
         self._is_connected = self._is_attached = False

@@ -86,6 +86,13 @@ class Ordered:
         """Epochs are counted here; trainers that count them too are not needed."""
 
 
+def after_epoch(state: Any) -> Any:
+    """The state of a loader whose epoch is over, though not all of it may have been asked for; of others, the same."""
+    if isinstance(state, Mapping) and state.keys() == {"epoch", "position"} and state["position"]:
+        return {"epoch": state["epoch"] + 1, "position": 0}
+    return state
+
+
 class _Plan(Sampler[list[tuple[int, Any]]]):
     """The batches of an epoch, from a position on: of each example its number in all, and its index."""
 

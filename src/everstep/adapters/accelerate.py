@@ -92,7 +92,7 @@ class KeptLoop:
     """A loop that is kept. It ends with `accelerator.end_training()`, or with the program."""
 
     def __init__(self, accelerator: Any, terms: Terms, max_steps: int | None, seed: int) -> None:
-        self._accelerator, self._seed, self._images = accelerator, seed, 0
+        self._accelerator, self._terms, self._seed, self._images = accelerator, terms, seed, 0
         self._order = _Order()
         self._has_stepped = False
         self._parts = self._taken()
@@ -212,15 +212,15 @@ class KeptLoop:
     def _save_state(self, output_dir: Any = None, *_: Any, **__: Any) -> str:
         """A version, with the folder's name as its label, when the step is done; there is no such folder."""
         self._kept.save(None if output_dir is None else Path(str(output_dir)).name)
-        return str(self._kept.folder)
+        return str(self._terms.folder)
 
     def _load_state(self, input_dir: Any = None, *given: Any, **named: Any) -> None:
         """Of a run that begins, Accelerate's own; a run that goes on has put back its newest version already."""
         if self._version is not None:
-            return self._kept.report(f"{input_dir} was not loaded: the run goes on from {self._version.name}.")
+            return self._terms.report(f"{input_dir} was not loaded: the run goes on from {self._version.name}.")
         with self._kept.changing():
             self._load(input_dir, *given, **named)
-        self._kept.report(f"{input_dir} was loaded; steps are counted from {self.step} on.")
+        self._terms.report(f"{input_dir} was loaded; steps are counted from {self.step} on.")
 
 
 class _Order:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 
 from everstep.contracts import COMPLETE, Reason
@@ -57,18 +56,9 @@ class Kept:
         return self._parts.step
 
     @property
-    def folder(self) -> Path:
-        """Of the run."""
-        return self._terms.folder
-
-    @property
     def is_open(self) -> bool:
         """Whether it is kept: attached, and not closed."""
         return self._saver is not None
-
-    def report(self, sentence: str) -> None:
-        """Say something to whoever watches."""
-        self._report(sentence)
 
     def changing(self) -> AbstractContextManager[None]:
         """Change what is kept inside, other than by an optimizer's step: averages, tensors of one's own."""

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from everstep.versions import Run, verify
+from everstep.versions import Run, read_live, verify
 from everstep.versions.torch import read_torch
 
 STEPS = 30
@@ -135,4 +135,7 @@ def weights(folder: Path) -> dict[str, list[float]]:
     newest = run.versions()[-1]
     assert newest.step == STEPS
     assert newest.reason == "final"
+    live = read_live(run.layout)
+    assert live is not None
+    assert live.images_per_second
     return {name: tensor.tolist() for name, tensor in read_torch(newest, "weights.safetensors").items()}

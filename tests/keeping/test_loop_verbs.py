@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from loops import EVERSTEP, Running, everstep, latest, run_through, script, wait_until_gone
+from PIL import Image
 
 from everstep.versions import Run
 
@@ -53,6 +54,28 @@ def test_looking_at_it_takes_no_settings_of_ours(ended: Path) -> None:
     assert resumed.returncode == 2
     assert resumed.stderr == "own is a loop of its own: start the program that made it again, and it goes on.\n"
     assert (ended / "runs/own/hparams.yaml").read_text() == "lr: 0.01\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("score own@3", "does not say how it was trained"),
+        ("score own --all", "does not say how it was trained"),
+        ("sample own@3 --condition edges.png --prompt red", "does not say how it was trained"),
+        ("reproduce own@3", "has no contact sheet"),
+        ("compare own@1 own@3", "does not say how it was trained"),
+        ("replay own@3", "not made by everstep train"),
+        ("export own@3 --for comfyui", "holds no ControlNet"),
+    ],
+)
+def test_what_has_no_meaning_for_it_is_said_in_a_sentence(ended: Path, words: str, said: str) -> None:
+    Image.new("RGB", (8, 8)).save(ended / "edges.png")
+    before = sorted(ended.rglob("*"))
+    asked = everstep(ended, *words.split())
+    assert asked.returncode == 2, asked.stderr
+    assert said in asked.stderr
+    assert "bug" not in asked.stderr
+    assert sorted(ended.rglob("*")) == before
 
 
 def test_the_folder_says_what_was_trained(ended: Path) -> None:

@@ -27,9 +27,7 @@ from everstep.errors import UserError
 from everstep.keeping.kept import Kept
 from everstep.keeping.parts import HasState, Parts
 from everstep.keeping.settings import Settings
-from everstep.keeping.terms import Terms, say
-from everstep.places import absolute
-from everstep.versions import run_folder
+from everstep.keeping.terms import Terms
 
 OF_ACCELERATOR = ("mixed_precision", "gradient_accumulation_steps", "num_processes")
 
@@ -73,18 +71,7 @@ def keep(
         "optimizers": [groups_of(prepared.optimizer) for prepared in accelerator._optimizers],
         "data": [data_of(loader) for loader in accelerator._dataloaders],
     }
-    terms = Terms(
-        folder=absolute(run_folder(str(run))),
-        hparams=as_yaml(told),
-        facts={},
-        images_per_step=0,  # as many as the batches hold
-        every_steps=every,
-        every_s=every_s,
-        settings=keeping or Settings(),
-        observers=(),
-        report=report or say,
-        about="training by Accelerate",
-    )
+    terms = Terms.of(run, as_yaml(told), (every, every_s), keeping, report, about="training by Accelerate")
     return KeptLoop(accelerator, terms, max_steps, seed)
 
 

@@ -23,9 +23,8 @@ from everstep.errors import UserError
 from everstep.keeping.kept import Kept
 from everstep.keeping.parts import Parts, states_of
 from everstep.keeping.settings import Settings
-from everstep.keeping.terms import Terms, say
-from everstep.places import absolute
-from everstep.versions import Run, Version, run_folder
+from everstep.keeping.terms import Terms
+from everstep.versions import Run, Version
 from everstep.versions.layout import MANIFEST
 
 WEIGHTS, REST = "weights", "lightning"
@@ -60,20 +59,8 @@ def keep(
 
     Raises: UserError if Lightning is not installed.
     """
-    terms = Terms(
-        folder=absolute(run_folder(str(run))),
-        hparams="",
-        facts={},
-        images_per_step=0,  # as many as the batches hold
-        every_steps=every,
-        every_s=every_s,
-        settings=keeping or Settings(),
-        observers=(),
-        report=report or say,
-        about="training by Lightning",
-    )
-    package = _package()
-    return _classes(package)[0](terms, dict(settings or {}))
+    terms = Terms.of(run, "", (every, every_s), keeping, report, about="training by Lightning")
+    return _classes(_package())[0](terms, dict(settings or {}))
 
 
 def _package() -> str:
@@ -253,7 +240,7 @@ class _Keeping:
 
     def _connect(self) -> None:
         self.kept = Kept(self._terms)
-        self._version, self._is_connected = self.kept.connect(self._terms), True
+        self._version, self._is_connected = self.kept.connect(), True
 
     def begin(self, trainer: Any, module: Any) -> None:
         """Everything is there and put back, and nothing has been trained yet."""

@@ -82,9 +82,6 @@ class Ordered:
         if self._plan.position >= len(self._plan):
             self._plan.next_epoch()
 
-    def set_epoch(self, epoch: int) -> None:
-        """Epochs are counted here; trainers that count them too are not needed."""
-
 
 def after_epoch(state: Any) -> Any:
     """The state of a loader whose epoch is over, though not all of it may have been asked for; of others, the same."""

@@ -2,7 +2,7 @@
 
 from everstep.config import Config
 from everstep.config.load import known_part, validate
-from everstep.errors import DamageFound
+from everstep.errors import DamageFound, UserError
 from everstep.models.arithmetic import arithmetic
 from everstep.models.base import locate
 from everstep.models.family import Family
@@ -13,7 +13,9 @@ from everstep.versions.torch import load_weights
 
 
 def config_of(version: Version) -> Config:
-    """The settings that a version was trained with."""
+    """The settings that a version was trained with. Raises: UserError for one of a loop of somebody's own."""
+    if "config" not in version.manifest:
+        raise UserError(f"{version.name} does not say how it was trained, so there is nothing to draw it on.")
     return validate(known_part(version.manifest["config"]), f"{version.name}: manifest.json")
 
 

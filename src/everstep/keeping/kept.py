@@ -45,7 +45,7 @@ class Kept:
         self._until: int | None = None
         self._wanted: list[str | None] = []  # labels of versions that were asked for within a step
         self._told_at = self._began_at = 0.0
-        self._first = 0
+        self._seen_before = 0  # images
         self._run: Run | None = None
         self._version: Version | None = None  # that it goes on from
         self.ended: Reason | None = None  # why no more steps come: final, early, asked, signal, rescue
@@ -71,12 +71,11 @@ class Kept:
         self.attach()
         return self
 
-    def connect(self, terms: Terms | None = None) -> Version | None:
+    def connect(self) -> Version | None:
         """Start the keeper, hold the run, settle what lies in memory of it; tells the version to go on from.
 
         Raises: UserError if another process writes the run.
         """
-        self._terms = terms or self._terms
         end, self._keeper = connect()
         link = self._link = Link(Channel(end))
         with self._or_closed():
@@ -112,7 +111,7 @@ class Kept:
             saver = Saver(terms.making(run), self._parts, version, parent, link, observers=terms.observers)
             self._saver = saver
             self._asked = Asked(run.layout, self._save_as_asked)
-            self._first = self.step
+            self._seen_before = self._parts.images_seen
             saver.snapshots = open_snapshots(self._parts, saver.small_bytes(), link, terms.settings, self._report)
             self._tell("running")
             self._interrupts.listen()
@@ -165,7 +164,7 @@ class Kept:
             until: how many steps there are to be at the end, where that is known.
         """
         saver = self._in_use()
-        self._until, self._began_at, self._first = until, time.monotonic(), self.step
+        self._until, self._began_at, self._seen_before = until, time.monotonic(), self._parts.images_seen
         saver.making = replace(saver.making, max_steps=until)
         if self.ended in COMPLETE:  # of steps before these
             self.ended = None
@@ -328,7 +327,7 @@ class Kept:
         if state == "running" and now - self._told_at < TELL_PERIOD_S:
             return
         saver, self._told_at = self._in_use(), now
-        rate = (self.step - self._first) * self._terms.images_per_step / max(1e-9, now - self._began_at)
+        rate = (self._parts.images_seen - self._seen_before) / max(1e-9, now - self._began_at)
         write_live(
             saver.making.run.layout,
             LiveStatus.now(

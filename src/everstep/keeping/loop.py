@@ -18,9 +18,7 @@ from everstep.keeping.claims import Observer
 from everstep.keeping.kept import Kept
 from everstep.keeping.parts import HasState, Parts
 from everstep.keeping.settings import Settings
-from everstep.keeping.terms import Terms, say
-from everstep.places import absolute
-from everstep.versions import run_folder
+from everstep.keeping.terms import Terms
 
 Modules = nn.Module | Mapping[str, nn.Module]
 Others = HasState | Mapping[str, HasState]
@@ -60,15 +58,14 @@ def keep(
     named = {"weights": modules} if isinstance(modules, nn.Module) else dict(modules)
     stepping = optimizers if isinstance(optimizers, Mapping) else {"optimizer": optimizers} if optimizers else {}
     parts = Parts(named, {**stepping, **(others or {})}, dict(tensors or {}))
-    terms = Terms(
-        folder=absolute(run_folder(str(run))),
-        hparams=yaml.safe_dump(dict(settings or {}), sort_keys=False),
+    terms = Terms.of(
+        run,
+        yaml.safe_dump(dict(settings or {}), sort_keys=False),
+        (every, every_s),
+        keeping,
+        report,
         facts=dict(facts or {}),
         images_per_step=images_per_step,
-        every_steps=every,
-        every_s=every_s,
-        settings=keeping or Settings(),
         observers=observers,
-        report=report or say,
     )
     return Kept(terms, parts)

@@ -112,8 +112,7 @@ class Parts:
         self._check_names(version, facts["parts"])
         with self.revision.changing(), _fitting(version):
             self._restore(version, facts)
-        self.step, self.images_seen = facts["step"], facts["images_seen"]
-        generators.restore(facts["rng"])
+        self.count_from(version)
 
     def count_from(self, version: Version) -> None:
         """Put back steps and generators alone, where somebody else has put back the rest, or will."""

@@ -11,8 +11,8 @@ from typing import Any
 from everstep.contracts import Report
 from everstep.keeping.claims import Making, Observer
 from everstep.keeping.settings import Settings
-from everstep.places import spelled
-from everstep.versions import Run
+from everstep.places import absolute, spelled
+from everstep.versions import Run, run_folder
 from everstep.versions.layout import HPARAMS
 
 ABOUT = "training of a PyTorch loop"
@@ -32,6 +32,35 @@ class Terms:
     observers: tuple[Observer, ...]
     report: Report
     about: str = ABOUT
+
+    @classmethod
+    def of(
+        cls,
+        run: str | Path,
+        hparams: str,
+        every: tuple[int | None, float | None],
+        keeping: Settings | None,
+        report: Report | None,
+        **others: Any,
+    ) -> "Terms":
+        """As those say it who keep something.
+
+        Args:
+            run: a name in runs/, or a path.
+            every: steps and seconds between versions.
+            others: what a program of other people's may not know: images_per_step, facts, observers, about.
+        """
+        counted = {"facts": {}, "images_per_step": 0, "observers": (), **others}
+        folder, (steps, seconds) = absolute(run_folder(str(run))), every
+        return cls(
+            folder=folder,
+            hparams=hparams,
+            every_steps=steps,
+            every_s=seconds,
+            settings=keeping or Settings(),
+            report=report or say,
+            **counted,
+        )
 
     def hello(self) -> dict[str, Any]:
         """For the keeper."""

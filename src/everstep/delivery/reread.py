@@ -22,7 +22,7 @@ from everstep.models.lllite import ControlNetLLLite
 
 # How far what a network computes may move when its weights are rounded, over its own size. At the size of SD 1.5 it is
 # 0.06 % in fp16 and 0.5 % in bf16; with zero convolutions of 1e-7, which fp16 cannot hold, 17 %.
-TOLERANCES = {torch.float32: 1e-6, torch.float16: 1e-2, torch.bfloat16: 8e-2}
+TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 8e-2}
 SIDE = 8  # of the latents that are computed with: the smallest that four blocks can halve
 TEXT_TOKENS = 4
 LLLITE_SIDE = 64  # of the picture: no LLLite makes it smaller by more than 32
@@ -40,9 +40,13 @@ def reread(
     """
     with safe_open(path, framework="pt") as file:
         found = bijection.back({name: file.get_tensor(name) for name in file.keys()}, torch.cat)  # noqa: SIM118
+    is_rounded = False
     for name, tensor in tensors.items():
         if found[name].dtype != dtype or not torch.equal(found[name], tensor.to(dtype)):
             raise DamageFound(f"{name} is not in the file as it is in the version")
+        is_rounded = is_rounded or not torch.equal(found[name].float(), tensor.float())
+    if not is_rounded:  # kernels may sum the same numbers in another order; nothing of that is the file's
+        return 0.0
     difference = _difference(config, tensors, found)
     if not difference <= TOLERANCES[dtype]:
         raise DamageFound(f"what it computes differs by {difference:.2%} from what the version computes")

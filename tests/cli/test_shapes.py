@@ -4,9 +4,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from everstep.cli.check import CELL_PX
 from everstep.data.sequence import BucketOrder
+from everstep.evaluation.pictures.sheet import GAP_PX, PAPER
 from oblong import PAIRS, write_oblong
 from program import Ended
 
@@ -27,6 +31,17 @@ def test_check_says_how_many_pictures_are_in_which_shape(everstep: Everstep, fol
     told = json.loads(everstep("check", folder, "--base", tiny_base, "--buckets", 16, "--json").out)
     assert sum(shape["pairs"] for shape in told["shapes"]) == PAIRS
     assert told["shapes"][0] == {"size": [8, 32], "pairs": 1}
+
+
+def test_pairs_are_shown_in_their_shapes(everstep: Everstep, folder: Path, tiny_base: Path, tmp_path: Path) -> None:
+    """The last column is a narrow picture: in its cell, paper lies beside it; beside a square there is none."""
+    for words, is_narrow in (((), False), (("--buckets", 16), True)):
+        ended = everstep("check", folder, "--base", tiny_base, "--show", tmp_path / "shown.png", *words)
+        assert ended.code == 0, ended.out
+        assert ("each in its shape" in ended.out) is is_narrow
+        with Image.open(tmp_path / "shown.png") as page:
+            beside = np.asarray(page)[-GAP_PX - CELL_PX // 2, -GAP_PX - CELL_PX + 2]
+        assert (tuple(beside) == PAPER) is is_narrow
 
 
 def test_check_without_it_says_nothing_of_shapes(everstep: Everstep, folder: Path) -> None:

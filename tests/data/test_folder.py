@@ -151,7 +151,7 @@ def test_the_fingerprint_follows_content_and_captions(folder: Path) -> None:
 
 def test_a_mistyped_folder_is_an_error_that_names_the_near_one(folder: Path) -> None:
     (folder / "photos").mkdir()
-    with pytest.raises(UserError, match=r"did you mean .*photos"):
+    with pytest.raises(UserError, match=r"did you mean .*photos\? Nothing was started\.$"):
         open_source(str(folder / "photo"), 32)
     with pytest.raises(UserError, match="no built-in data builtin:squares"):
         open_source("builtin:squares", 32)

@@ -58,8 +58,13 @@ def test_which_files_differ_is_told(tiny_base: Path, tmp_path: Path) -> None:
 
 
 def test_a_mistyped_folder_names_the_near_one(tiny_base: Path) -> None:
-    with pytest.raises(UserError, match=r"did you mean .*sd15"):
+    with pytest.raises(UserError, match=r"did you mean .*sd15\? Nothing was started\.$"):
         locate(str(tiny_base.parent / "sd1.5"))
+
+
+def test_a_built_in_base_by_its_bare_name_is_told_its_whole_one() -> None:
+    with pytest.raises(UserError, match=r"did you mean builtin:circles\? Nothing was started\.$"):
+        locate("circles")
 
 
 def test_a_folder_without_all_parts_is_refused(tiny_base: Path, tmp_path: Path) -> None:

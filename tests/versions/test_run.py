@@ -66,7 +66,7 @@ def test_the_best_version_goes_by_its_score_and_is_not_guessed(run: Run) -> None
 
 
 def test_a_mistyped_run_is_an_error_that_names_the_near_one(run: Run) -> None:
-    with pytest.raises(UserError, match="did you mean r"):
+    with pytest.raises(UserError, match=r"did you mean r\?$"):
         Run.open(run.path.parent / "rr")
 
 

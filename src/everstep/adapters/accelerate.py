@@ -27,7 +27,7 @@ from everstep.errors import UserError
 from everstep.keeping.kept import Kept
 from everstep.keeping.parts import HasState, Parts
 from everstep.keeping.settings import Settings
-from everstep.keeping.terms import Terms
+from everstep.keeping.terms import Terms, refuse_ranks
 
 OF_ACCELERATOR = ("mixed_precision", "gradient_accumulation_steps", "num_processes")
 
@@ -59,10 +59,7 @@ def keep(
     Raises: UserError if nothing was prepared, several processes train, another process writes the run, or its versions
     are of other parts.
     """
-    if accelerator.num_processes > 1:
-        raise UserError(
-            f"One process writes a run; this training has {accelerator.num_processes}. Nothing was started."
-        )
+    refuse_ranks(accelerator.num_processes)
     if not accelerator._models or not accelerator._optimizers:
         raise UserError("Nothing was prepared: keep() comes after accelerator.prepare(model, optimizer, ...).")
     told = {

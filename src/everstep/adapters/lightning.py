@@ -23,7 +23,7 @@ from everstep.errors import UserError
 from everstep.keeping.kept import Kept
 from everstep.keeping.parts import Parts, states_of
 from everstep.keeping.settings import Settings
-from everstep.keeping.terms import Terms
+from everstep.keeping.terms import Terms, refuse_ranks
 from everstep.versions import Run, Version
 from everstep.versions.layout import MANIFEST
 
@@ -102,9 +102,7 @@ def _classes(package: str) -> tuple[Any, Any]:
             return None if version is None else str(version.path)
 
         def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-            if trainer.world_size > 1:
-                several = f"this training has {trainer.world_size}"
-                raise UserError(f"One process writes a run; {several}. Nothing was started.")
+            refuse_ranks(trainer.world_size)
             if not isinstance(trainer.strategy.checkpoint_io, VersionIO):
                 trainer.strategy.checkpoint_io = VersionIO(trainer.strategy.checkpoint_io)
 

@@ -9,6 +9,8 @@ from everstep.cli.printing import beside, print_json
 from everstep.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from everstep.contracts import Uint8Array
     from everstep.data import CheckReport
     from everstep.data.buckets import Size
@@ -47,7 +49,8 @@ def check_(
     resolution
         The side that pairs shall be trained at, in pixels: smaller ones are found, and --show crops to it.
     buckets
-        Side of a square: say in which shapes of its area pictures would be trained with data.shape buckets.
+        Side of a square: say in which shapes of its area pictures would be trained with data.shape buckets;
+        --show crops to them.
     condition
         How conditions are made, as data.condition says; left out, each pair has a picture of it.
     condition_model
@@ -71,7 +74,8 @@ def check_(
         with beside("Counting captions that are cut"):
             report = _with_cut_captions(report, base)
     if show is not None:
-        _draw(report, show, resolution, {"condition": condition, "condition_model": condition_model})
+        sides = {} if shapes is None else _sizes(report, shapes)
+        _draw(report, show, resolution or buckets, {"condition": condition, "condition_model": condition_model}, sides)
     if json:
         print_json(_row(report, shapes))
     else:
@@ -114,8 +118,18 @@ def _first(report: "CheckReport") -> "Uint8Array":
     return np.array(ListedSource(report).load(0).target)
 
 
-def _draw(report: "CheckReport", path: Path, resolution: int | None, made: dict[str, str | None]) -> None:
-    """Four pairs from all over the list, after crop and resize. Raises: UserError."""
+def _draw(
+    report: "CheckReport",
+    path: Path,
+    resolution: int | None,
+    made: dict[str, str | None],
+    sizes: "Mapping[int, Size]",
+) -> None:
+    """Four pairs from all over the list, after crop and resize. Raises: UserError.
+
+    Args:
+        sizes: width and height of each pair that is no square, by its number.
+    """
     from everstep.config import resolve
     from everstep.data import describe
     from everstep.data.source import ListedSource
@@ -129,12 +143,14 @@ def _draw(report: "CheckReport", path: Path, resolution: int | None, made: dict[
     side = resolution or min(*report.sizes[0], LARGEST_SHOWN_PX)
     numbers = sorted({k * (len(source) - 1) // (SHOWN - 1) for k in range(SHOWN)})
     framer = open_framer(resolve(None, {"data": {"resolution": side, **made}}), source)
-    page = sheet(describe(report), shown_pairs(framer, numbers), {}, CELL_PX)
+    shown = shown_pairs(framer, numbers, [sizes.get(number) for number in numbers])
+    page = sheet(describe(report), shown, {}, CELL_PX)
     try:
         page.save(path, "PNG")
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror or error}). The pairs are as they were.") from None
-    print(f"{len(numbers)} pairs at {side} px: {path}", file=sys.stderr)
+    each = "" if not sizes else ", each in its shape"
+    print(f"{len(numbers)} pairs at {side} px{each}: {path}", file=sys.stderr)
 
 
 def _with_cut_captions(report: "CheckReport", base: str) -> "CheckReport":
@@ -161,6 +177,14 @@ def _shapes(resolution: int, base: str | None) -> "tuple[Size, ...]":
         nearest = max(step, round(resolution / step) * step)
         raise UserError(f"--buckets is {resolution}, but has to be a multiple of {step}; {nearest} is the nearest.")
     return shapes_of(resolution, step)
+
+
+def _sizes(report: "CheckReport", shapes: "tuple[Size, ...]") -> "dict[int, Size]":
+    """The shape of each pair, by its number."""
+    from everstep.data.buckets import nearest
+    from everstep.data.checking import sizes_of
+
+    return {number: shapes[shape] for number, shape in enumerate(nearest(sizes_of(report), shapes).tolist())}
 
 
 def _filled(report: "CheckReport", shapes: "tuple[Size, ...]") -> "list[tuple[Size, int]]":

@@ -12,7 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from everstep.keeping.child import Child
 from everstep.keeping.ending import recover_memory
 from everstep.keeping.keeper import Keeper
 from everstep.keeping.origin import Keeping, Origin
+from everstep.keeping.restart import End
 from everstep.keeping.settings import Settings
 from everstep.keeping.signals import Listening
 from everstep.versions import Run, Version
@@ -108,89 +109,172 @@ def beside(descriptor: int, report: Report) -> int:
 
 
 class Command:
-    """Starts a command again and again, and waits for it to ask to be kept."""
+    """Starts a command again and again, and waits for it, or for what it starts, to ask to be kept."""
 
     def __init__(self, words: Sequence[str], report: Report) -> None:
         self._words, self._report = words, report
         self._signals = Listening()
         self._opened: Opened | None = None
+        self._child: Child | None = None  # the command, while it lives
+        self._address = ""  # where it finds its keeper
+        self._listener: socket.socket | None = None  # open while nobody is kept
+        self._asking: Asking | None = None  # a trainer that waits for its answer
+        self._asked_to_stop, self._run = 0, ""
 
     def run(self, settings: Settings) -> int:
         """Returns the exit code of the program. Raises: UserError if the command cannot be started."""
-        child, channel, hello = self._start()
-        if hello is None:
-            code = child.end() or 0
+        asking = self._start()
+        if asking is None:
+            code = self._end() or 0
             self._report(f"{self._words[0]} ended without asking to be kept: it has to call everstep.keep().")
             return code if code >= 0 else int(ExitCode.STOPPED)
         with ExitStack() as held:
-            settings = replace(Settings(**hello["settings"]), restarts=settings.restarts)
+            settings = replace(Settings(**asking.hello["settings"]), restarts=settings.restarts)
             try:
-                self._opened = opened = open_run(hello, settings, held, self._report)
+                self._opened = opened = open_run(asking.hello, settings, held, self._report)
+                self._run = asking.hello["run"]
             except EverstepError as error:
-                send(channel, "no", why=str(error), exit_code=int(error.exit_code))
-                child.end()
+                send(asking.channel, "no", why=str(error), exit_code=int(error.exit_code))
+                self._end()
                 return int(error.exit_code)
             held.callback(opened.held.let_go)
             keeper = keeper_of(opened, settings, self._report, self._signals)
-            welcome(channel, opened, opened.version)
-            return keeper.run(self._again, (child, channel))
+            self._asking = asking
+            return keeper.run(self._again, self._outlasts)
 
-    def _again(self, origin: Origin) -> tuple[Child, Channel]:
-        child, channel, hello = self._start()
-        assert self._opened is not None
-        if hello is not None:
-            welcome(channel, self._opened, origin.version)
-        return child, channel
-
-    def _start(self) -> tuple[Child, Channel, Message | None]:
-        """Begin the command; returns once it has asked to be kept, or has ended without (then no message)."""
-        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as listener:
-            address = f"everstep-{os.getpid()}-{os.urandom(8).hex()}"
-            listener.bind(f"\0{address}")
-            listener.listen()
-            child = self._begin(address)
-            asked_to_stop = 0
-            while not child.has_ended:
-                waiting: list[Any] = [listener, child.handle, self._signals]
-                ready = select.select(waiting, [], [])[0]
-                asked_to_stop = self._pass_on(child, asked_to_stop)
-                found = _hello(listener) if listener in ready else None
-                if found is not None:
-                    # Whoever asks later, another loop of this program say, finds nobody here: it starts a keeper.
-                    return child, *found
-        return child, Channel.pair()[0], None
-
-    def _begin(self, address: str) -> Child:
-        surroundings = {**os.environ, ADDRESS: address}
+    def _start(self) -> "Asking | None":
+        """Begin the command; returns who has asked to be kept, or None if it has ended without."""
+        self._address = f"everstep-{os.getpid()}-{os.urandom(8).hex()}"
+        self._listen()
+        surroundings = {**os.environ, ADDRESS: self._address}
         try:
             # Its own group: Ctrl-C is for the keeper, which passes it on in words.
             process = subprocess.Popen(self._words, env=surroundings, process_group=0)
         except OSError as error:
             raise UserError(f"{self._words[0]} cannot be started: {error.strerror}. Nothing was started.") from None
         process.returncode = 0  # reaped by its handle, not by Popen
-        return Child.of(process.pid, hears_signals=False)
+        self._child, self._asked_to_stop = Child.of(process.pid, hears_signals=False), 0
+        return self._hear()
 
-    def _pass_on(self, child: Child, done: int) -> int:
-        """A command that has not asked to be kept yet is asked to end, and if it does not, ended."""
+    def _listen(self) -> None:
+        if self._listener is None:
+            self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._listener.bind(f"\0{self._address}")
+            self._listener.listen()
+
+    def _close(self) -> None:
+        """Whoever asks later, another loop of this program say, finds nobody here: it starts a keeper of its own."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def _hear(self) -> "Asking | None":
+        """Wait until somebody asks to be kept, or until the command has ended."""
+        assert self._child is not None
+        assert self._listener is not None
+        found = None
+        while found is None and not self._child.has_ended:
+            waiting: list[Any] = [self._listener, self._child.handle, self._signals]
+            ready = select.select(waiting, [], [])[0]
+            self._pass_on(self._child)
+            found = _hello(self._listener) if self._listener in ready else None
+        self._close()
+        return found
+
+    def _pass_on(self, child: Child) -> None:
+        """A command of which nothing is kept now is asked to end, and if it does not, ended."""
         self._signals.drain()
-        asked = (self._signals.stop is not None) + self._signals.is_asked_again
-        if asked > done:
+        asked = self._signals.asked
+        if asked > self._asked_to_stop:
             child.signal(signal.SIGKILL if self._signals.is_asked_again else signal.SIGTERM)
-        return asked
+        self._asked_to_stop = asked
+
+    def _end(self) -> int | None:
+        """Wait for the command's end; returns its exit code."""
+        child, self._child = self._child, None
+        return None if child is None else child.end()
+
+    def _trainer(self, asking: "Asking") -> Child:
+        """The command itself, or, where that starts others as torchrun does, whoever asked."""
+        assert self._child is not None
+        if asking.pid == self._child.pid:
+            os.close(asking.handle)
+            return self._child
+        return Launched(asking.pid, asking.handle, hears_signals=False, launcher=self._child, at_end=self._listen)
+
+    def _outlasts(self, end: End, is_safe: bool) -> End | None:
+        """After a trainer's end the command may go on, and start the next: then there is no end (None) yet.
+
+        Args:
+            is_safe: whether memory is free for a next one.
+        """
+        if self._listener is None:  # the command was the trainer
+            self._child = None
+            return end
+        self._asked_to_stop = self._signals.asked  # what the trainer was told, and its program does what comes after
+        while (asking := self._hear()) is not None:
+            if asking.hello["run"] != self._run:
+                send(asking.channel, "elsewhere")
+            elif not is_safe:
+                why = "What memory holds of this run is on no disk yet, so nothing goes on. Nothing was changed."
+                send(asking.channel, "no", why=why, exit_code=int(ExitCode.DISK_FULL))
+            else:
+                self._asking = asking
+                return None
+            self._listen()
+        return End.of(self._end(), end.code, end.step)
+
+    def _again(self, origin: Origin) -> tuple[Child, Channel]:
+        asking, self._asking = self._asking or self._start(), None
+        if asking is None:
+            assert self._child is not None
+            return self._child, Channel.pair()[0]
+        assert self._opened is not None
+        welcome(asking.channel, self._opened, origin.version)
+        return self._trainer(asking), asking.channel
 
 
-def _hello(listener: socket.socket) -> tuple[Channel, Message] | None:
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Who has asked to be kept."""
+
+    pid: int
+    handle: int  # as Child has it
+    channel: Channel
+    hello: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Launched(Child):
+    """A trainer that our command has started in its turn; its exit code is told to the command alone."""
+
+    launcher: Child | None = None
+    at_end: Callable[[], None] = lambda: None  # before anything is settled: the command may start the next at once
+
+    def signal(self, number: int) -> None:
+        """What ends it is for its launcher first, which would start it again."""
+        if self.launcher is not None and number in (signal.SIGTERM, signal.SIGKILL):
+            self.launcher.signal(number)
+        Child.signal(self, number)
+
+    def end(self) -> int | None:
+        """As of any; the launcher lives on."""
+        code = Child.end(self)
+        self.at_end()
+        return code
+
+
+def _hello(listener: socket.socket) -> Asking | None:
     end, _ = listener.accept()
-    _, uid, _ = CREDENTIALS.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
-    if uid != os.getuid():
-        end.close()
-        return None
+    pid, uid, _ = CREDENTIALS.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
     channel = Channel(end, waits=False)
     try:
-        return channel, channel.receive()
-    except Gone:
-        channel.close()
-        return None
+        if uid == os.getuid():
+            return Asking(pid, os.pidfd_open(pid), channel, channel.receive())
+    except (Gone, ProcessLookupError):  # it has ended meanwhile
+        pass
+    channel.close()
+    return None
 
 
 # --- the program's side --------------------------------------------------------------------------------------
@@ -206,6 +290,11 @@ def connect() -> tuple[socket.socket, "subprocess.Popen[bytes] | None"]:
             return end, None
         except OSError:  # it keeps another loop, or is gone
             end.close()
+    return start_beside()
+
+
+def start_beside() -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
+    """A keeper of its own for this program."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     words = [sys.executable, "-m", "everstep.keeping.host", str(theirs.fileno())]
     with contextlib.closing(theirs):

@@ -50,22 +50,28 @@ class Keeper:
         self._untold: list[Outcome] = []
         self._begins_at = keeping.run.next_number()  # versions from here on are this keeper's
 
-    def run(self, start: Callable[[Origin], tuple[Child, Channel]], first: tuple[Child, Channel] | None = None) -> int:
+    def run(
+        self,
+        start: Callable[[Origin], tuple[Child, Channel]],
+        outlasts: Callable[[End, bool], End | None] = lambda end, is_safe: end,
+    ) -> int:
         """Start the trainer, again where that is allowed. Returns the exit code of the program.
 
         Args:
             start: begins a trainer that goes on from the origin; returns it, and our side of the channel to it.
-            first: one that was begun already.
+            outlasts: waits for what outlives a trainer; returns the whole end, or None where that has begun the next
+                trainer, which `start` then returns.
         """
         starts = 1
         while True:
-            child, channel = first or start(self.origin)
-            first = None
-            end = self.keep(child, channel)
+            end = self.keep(*start(self.origin))
             settled = self.settle(end)
-            if self._was_damaged():
+            was_damaged, over = self._was_damaged(), outlasts(end, settled.is_safe)
+            if over is None and not was_damaged:
+                self.origin = self.origin.moved_to(self._run, self._run.newest_resumable(self._report))
+            if over is None or was_damaged:
                 continue
-            decided = self._decide(end, settled, starts)
+            decided = self._decide(over, settled, starts)
             if decided.exit_code is not None:
                 return self.leave(decided.exit_code, settled)
             self._go_on_from(decided)
@@ -328,8 +334,7 @@ class Keeper:
         live = read_live(self._run.layout)
         return live.step if live is not None else 0
 
-    def _versions(self) -> list[Version]:
-        """None where the disk does not answer: that decides nothing about what is in memory."""
+    def _versions(self) -> list[Version]:  # none where the disk does not answer: of what is in memory nothing follows
         try:
             return self._run.versions()
         except EverstepError as error:
@@ -337,8 +342,7 @@ class Keeper:
             return []
 
     def _say_last_version(self, step: int) -> None:
-        versions = self._versions()
-        if versions:
+        if versions := self._versions():
             last = versions[-1]
             back = max(0, step - last.step)
             self._report(f"{last.name} (step {last.step:,}) is the last version, {back} steps back: {last.path}")

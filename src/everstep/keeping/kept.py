@@ -2,16 +2,17 @@
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
+from socket import socket
 from types import TracebackType
 
 from everstep.contracts import COMPLETE, Reason
 from everstep.errors import DamageFound, EverstepError, ExitCode, NotCommitted, UserError
 from everstep.keeping.asked import Asked
-from everstep.keeping.channel import Channel
-from everstep.keeping.host import connect
+from everstep.keeping.channel import Channel, Message
+from everstep.keeping.host import connect, start_beside
 from everstep.keeping.interrupts import Interrupts
 from everstep.keeping.link import KeeperGone, Link
 from everstep.keeping.parts import Parts
@@ -76,10 +77,11 @@ class Kept:
 
         Raises: UserError if another process writes the run.
         """
-        end, self._keeper = connect()
-        link = self._link = Link(Channel(end))
         with self._or_closed():
-            answer = link.ask_any("hello", ("origin", "no"), **self._terms.hello())
+            answer = self._greet(connect)
+            if answer["kind"] == "elsewhere" and self._link is not None:  # what launched it keeps another run
+                self._link.close()
+                answer = self._greet(start_beside)
             if answer["kind"] == "no":
                 kind = NotCommitted if answer["exit_code"] == ExitCode.DISK_FULL else UserError
                 raise kind(answer["why"])
@@ -87,6 +89,12 @@ class Kept:
             self._lock = self._held.enter_context(run.lock_from(answer["descriptor"], command()))
             self._version = None if answer["number"] is None else run.version(answer["number"])
         return self._version
+
+    def _greet(self, start: Callable[[], tuple[socket, "subprocess.Popen[bytes] | None"]]) -> Message:
+        """Ask a keeper for this run; it says what is gone on from, or why it cannot."""
+        end, self._keeper = start()
+        self._link = Link(Channel(end))
+        return self._link.ask_any("hello", ("origin", "no", "elsewhere"), **self._terms.hello())
 
     def attach(self, parts: Parts | None = None, terms: Terms | None = None, is_restored: bool = False) -> None:
         """Put back what the version holds, and begin to keep the parts; a run without any gets version_0.
@@ -224,7 +232,7 @@ class Kept:
             for label in wanted:
                 self._save_as_asked(label)
         elif saver.is_due(self.step):
-            self._save_as_due(saver)
+            self._try_to_save(Reason.INTERVAL)
         else:
             saver.snapshot()
         self._asked.signal = self._asked.signal or self._interrupts.asked
@@ -247,18 +255,16 @@ class Kept:
         self.ended = Reason.EARLY
 
     def _save_as_asked(self, label: str | None) -> str | None:
+        return self._try_to_save(Reason.ASKED, label, may_wait=False)
+
+    def _try_to_save(self, reason: Reason, label: str | None = None, may_wait: bool | None = None) -> str | None:
+        """Returns why not, which is said."""
         try:
-            self._in_use().save(Reason.ASKED, label, may_wait=False)
+            self._in_use().save(reason, label, may_wait)
         except NotCommitted as error:
             self._report(str(error))
             return str(error)
         return None
-
-    def _save_as_due(self, saver: Saver) -> None:
-        try:
-            saver.save(Reason.INTERVAL)
-        except NotCommitted as error:
-            self._report(str(error))
 
     def _save_last(self, saver: Saver) -> None:
         assert self.ended is not None

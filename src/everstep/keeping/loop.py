@@ -6,6 +6,7 @@ with everstep.keep("runs/mine", network, optimizer, every=100) as kept:
         optimizer.step()
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ import yaml
 from torch import Tensor, nn
 
 from everstep.contracts import Report
+from everstep.errors import UserError
 from everstep.keeping.claims import Observer
 from everstep.keeping.kept import Kept
 from everstep.keeping.parts import HasState, Parts
 from everstep.keeping.settings import Settings
-from everstep.keeping.terms import Terms
+from everstep.keeping.terms import Terms, refuse_ranks
 
 Modules = nn.Module | Mapping[str, nn.Module]
 Others = HasState | Mapping[str, HasState]
@@ -53,8 +55,15 @@ def keep(
         every, every_s: steps, seconds between versions.
         keeping: how often snapshots are taken, where their memory is.
 
-    Raises on entering: UserError if another process writes the run, or its versions are of other parts.
+    Raises: UserError for what is no module, and for a training of several ranks; on entering, if another process writes
+    the run, or its versions are of other parts.
     """
+    if not isinstance(modules, nn.Module | Mapping) or not isinstance(run, str | Path):
+        raise UserError(
+            "everstep.keep takes the run's name, and a module or modules by name. Nothing was started.\n"
+            "For Lightning: from everstep.adapters import lightning as everstep; for Accelerate: import accelerate so."
+        )
+    refuse_ranks(int(os.environ.get("WORLD_SIZE") or 1))
     named = {"weights": modules} if isinstance(modules, nn.Module) else dict(modules)
     stepping = optimizers if isinstance(optimizers, Mapping) else {"optimizer": optimizers} if optimizers else {}
     parts = Parts(named, {**stepping, **(others or {})}, dict(tensors or {}))

@@ -36,6 +36,11 @@ class Listening:
                 signal.signal(number, self._note)
         signal.set_wakeup_fd(self._waking, warn_on_full_buffer=False)
 
+    @property
+    def asked(self) -> int:
+        """How often somebody has asked to stop: 0, 1, or 2, to leave at once."""
+        return (self.stop is not None) + self.is_asked_again
+
     def fileno(self) -> int:
         return self._wakeup
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from everstep.contracts import Report
+from everstep.errors import UserError
 from everstep.keeping.claims import Making, Observer
 from everstep.keeping.settings import Settings
 from everstep.places import absolute, spelled
@@ -85,6 +86,12 @@ class Terms:
             every_s=self.every_s,
             may_wait=sys.stdout.isatty(),
         )
+
+
+def refuse_ranks(count: int) -> None:
+    """Raises: UserError for more than one."""
+    if count > 1:
+        raise UserError(f"One process writes a run; this training has {count}. Nothing was started.")
 
 
 def say(text: str) -> None:

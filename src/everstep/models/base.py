@@ -179,7 +179,7 @@ def locate(name: str, revision: str | None = None, during: During = untold) -> B
     if path.is_symlink():
         raise UserError(f"The base {name} is a link to {path.readlink()}, which is not there. Nothing was started.")
     if path.is_absolute() or name.startswith(".") or name.count("/") != 1:
-        raise UserError(f"The base {name} is not a folder{_near(path)}. Nothing was started.")
+        raise UserError(f"The base {name} is not a folder{_near(path)} Nothing was started.")
     return BaseFolder(name, _checked(download(name, revision), name), revision)
 
 
@@ -226,9 +226,11 @@ def _checked(path: Path, name: str) -> Path:
 
 
 def _near(path: Path) -> str:
+    if str(path) in BUILTINS:
+        return f"; did you mean builtin:{path}?"
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, siblings, n=1)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""
+    return f"; did you mean {path.parent / near[0]}?" if near else "."
 
 
 def _once_digested(folder: Path) -> Iterator[Path]:

@@ -53,7 +53,8 @@ class Run:
     def open(cls, root: Path) -> "Run":
         """Raises: UserError with the nearest name, if no run is there."""
         if not cls.exists(root):
-            raise UserError(f"There is no run {root}{stranger(root) or _near(root)}.")
+            told = f"There is no run {root}{stranger(root) or _near(root)}"
+            raise UserError(told if told.endswith("?") else f"{told}.")
         return cls(absolute(root))
 
     @classmethod

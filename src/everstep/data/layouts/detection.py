@@ -62,7 +62,7 @@ def _read(path: Path | str, asked: Columns, progress: Counted | None, memory: Me
         return _of_folder(folder, asked, progress, memory)
     if is_hub_id(str(path)):
         return _of_folder(download(str(path), progress), asked, progress, memory)
-    raise UserError(f"The data {path} is not a folder{_near(folder)}. Nothing was started.")
+    raise UserError(f"The data {path} is not a folder{_near(folder)} Nothing was started.")
 
 
 def is_elsewhere(words: str) -> bool:
@@ -138,4 +138,4 @@ def _nothing(folder: Path, below: list[Path]) -> str:
 def _near(path: Path) -> str:
     siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, siblings, n=1)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""
+    return f"; did you mean {path.parent / near[0]}?" if near else "."

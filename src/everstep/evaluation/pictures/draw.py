@@ -15,6 +15,7 @@ import torch
 from everstep.config.schema import Sampling
 from everstep.contracts import Counted, Float32Array, Uint8Array
 from everstep.data import Framer
+from everstep.data.framing import PLAIN, Look
 from everstep.errors import UserError
 from everstep.models.family import Family
 
@@ -174,7 +175,12 @@ def _painted(
     return pictures
 
 
-def shown_pairs(framer: Framer, numbers: Sequence[int]) -> list[Shown]:
-    """Pairs to draw from, framed as for training. Raises: UserError naming a file that cannot be read."""
-    framed = map(framer, numbers)
+def shown_pairs(framer: Framer, numbers: Sequence[int], sizes: Sequence[tuple[int, int] | None] = ()) -> list[Shown]:
+    """Pairs to draw from, framed as for training. Raises: UserError naming a file that cannot be read.
+
+    Args:
+        sizes: width and height of each, where they are not all squares.
+    """
+    looks = [Look(size=size) for size in sizes] or [PLAIN] * len(numbers)
+    framed = map(framer, numbers, looks)
     return [Shown(found.condition_HWC, found.caption, found.target_HWC) for found in framed]

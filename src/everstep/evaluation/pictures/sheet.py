@@ -55,7 +55,10 @@ def _width(text: str, font: Any) -> int:
 
 
 def _cell(pixels_HWC: Uint8Array, cell_px: int) -> Image.Image:
-    """Small pictures are enlarged with hard pixels: what is seen is what was drawn."""
+    """As large as the cell allows, in its middle. Small ones get hard pixels: what is seen is what was drawn."""
     picture = Image.fromarray(pixels_HWC)
-    filter_ = Image.Resampling.NEAREST if picture.width < cell_px else Image.Resampling.LANCZOS
-    return picture.resize((cell_px, cell_px), filter_)
+    filter_ = Image.Resampling.NEAREST if max(picture.size) < cell_px else Image.Resampling.LANCZOS
+    width, height = (max(1, round(side * cell_px / max(picture.size))) for side in picture.size)
+    cell = Image.new("RGB", (cell_px, cell_px), PAPER)
+    cell.paste(picture.resize((width, height), filter_), ((cell_px - width) // 2, (cell_px - height) // 2))
+    return cell

@@ -33,5 +33,5 @@ def branched(_branched: Path, workplace: Path) -> Path:
 @pytest.fixture
 def words(tiny_base: Path, pairs_folder: Path) -> tuple[object, ...]:
     """The line that starts a small training, a version every two steps."""
-    small = ("--optim.batch-size", 2, "--sampling.pairs", 0, "--versions.every", 2)
+    small = ("--optim.batch-size", 2, "--sampling.pairs", 0, "--scoring.overhead", 0, "--versions.every", 2)
     return ("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *small)

@@ -17,6 +17,10 @@ STEPS = 8
 SETTINGS = (
     *("--optim.max-steps", STEPS, "--versions.every", 2, "--optim.batch-size", 2, "--optim.ema-decay", 0.9),
     *("--optim.learning-rate", 1e-3, "--sampling.pairs", 0, "--keeper.snapshots", "off", "--keep.everything"),
+    *(
+        "--scoring.overhead",
+        0,
+    ),
 )
 Start = Callable[..., Program]
 

@@ -23,7 +23,18 @@ def words(tiny_base: Path, pairs_folder: Path, memory: Path) -> Words:
 
 @pytest.fixture
 def endless(tiny_base: Path, pairs_folder: Path, memory: Path) -> Words:
-    many = ("--optim.max-steps", 10**6, "--versions.every", 10, "--sampling.pairs", 0, "--keeper.ram-dir", memory)
+    many = (
+        "--optim.max-steps",
+        10**6,
+        "--versions.every",
+        10,
+        "--sampling.pairs",
+        0,
+        "--scoring.overhead",
+        0,
+        "--keeper.ram-dir",
+        memory,
+    )
     return ("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *many)
 
 

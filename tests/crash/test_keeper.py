@@ -185,7 +185,7 @@ def test_a_trainer_that_hangs_is_reported_with_its_stacks_and_its_state_is_commi
 
 @pytest.fixture
 def endless(tiny_base: Path, pairs_folder: Path) -> Words:
-    many = ("--optim.max-steps", 10**6, "--versions.every", 10, "--sampling.pairs", 0)
+    many = ("--optim.max-steps", 10**6, "--versions.every", 10, "--sampling.pairs", 0, "--scoring.overhead", 0)
     return ("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *many)
 
 

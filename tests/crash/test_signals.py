@@ -36,7 +36,18 @@ STOPPED = 3
 
 @pytest.fixture
 def words(tiny_base: Path, pairs_folder: Path) -> Words:
-    small = ("--optim.max-steps", 10**6, "--versions.every", 10**6, "--sampling.pairs", 0, "--optim.batch-size", 2)
+    small = (
+        "--optim.max-steps",
+        10**6,
+        "--versions.every",
+        10**6,
+        "--sampling.pairs",
+        0,
+        "--scoring.overhead",
+        0,
+        "--optim.batch-size",
+        2,
+    )
     return ("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *small, "--keeper.snapshots", 1)
 
 

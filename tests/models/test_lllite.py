@@ -37,7 +37,18 @@ from everstep.versions import Run, verify
 from program import Ended
 
 Everstep = Callable[..., Ended]
-QUICK = ("--optim.control", "lllite", "--sampling.pairs", 0, "--optim.learning-rate", 1e-2, "--optim.batch-size", 2)
+QUICK = (
+    "--optim.control",
+    "lllite",
+    "--sampling.pairs",
+    0,
+    "--scoring.overhead",
+    0,
+    "--optim.learning-rate",
+    1e-2,
+    "--optim.batch-size",
+    2,
+)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from everstep.versions import Run
 from law import SETTINGS
 from program import Program
 
-KEPT = (*SETTINGS, "--keep.everything", "--scoring.overhead", 0)
+KEPT = (*SETTINGS, "--keep.everything")
 
 
 @pytest.fixture(scope="session")

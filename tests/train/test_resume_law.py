@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from everstep.versions import Run, read_requests
-from law import SETTINGS, STEPS, KillAfter, outcome
+from law import SCORED, SETTINGS, STEPS, KillAfter, outcome
 from program import Ended, Program
 
 
@@ -55,6 +55,17 @@ def test_the_settings_written_before_the_first_step_repeat_the_run(
     program.wait()
     assert start("train", "--config", "runs/a/hparams.yaml", "--run", "b").wait() == 0
     assert outcome(workplace / "runs/b") == straight
+
+
+def test_scores_change_nothing_that_is_trained(
+    straight: object, tiny_base: Path, pairs_folder: Path, start: Callable[..., Program], workplace: Path
+) -> None:
+    words = ("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *SCORED)
+    assert start(*words, prepare=KillAfter(19, signal.SIGKILL)).wait() == 3
+    program = start(*words)
+    assert program.wait() == 0, program.output
+    assert "control gain" in program.output
+    assert outcome(workplace / "runs/a") == straight
 
 
 def test_every_example_is_trained_once_in_an_epoch_and_held_out_ones_never(straight: object) -> None:

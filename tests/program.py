@@ -1,11 +1,15 @@
 """The program as a user runs it, in a process of its own that can be killed, and how a command ended."""
 
+import atexit
 import contextlib
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,9 +75,35 @@ class Program:
             time.sleep(0.005)
 
 
-def _run(
-    words: list[str], folder: Path, log: Path, surroundings: dict[str, str], prepare: Callable[[], None] | None
-) -> None:
+class Script:
+    """A program of somebody's own in a process of its own, as Python runs it; what it prints goes into a file.
+
+    It is forked from a process that has PyTorch loaded, which saves it the seconds that takes.
+    """
+
+    def __init__(self, path: Path, words: tuple[object, ...], folder: Path, log: Path, **environ: str) -> None:
+        surroundings = {**os.environ, **environ}
+        self._process = PROCESSES.Process(
+            target=_run_script, args=(path, list(map(str, words)), folder, log, surroundings)
+        )
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        """Its exit code; minus the signal's number where one ended it; None while it runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout_s: float = 60) -> int:
+        """Raises: AssertionError if it runs for longer."""
+        self._process.join(timeout_s)
+        code = self.poll()
+        assert code is not None
+        return code
+
+
+def _begin(folder: Path, log: Path, surroundings: dict[str, str]) -> None:
+    """What a new process has, for one that was forked."""
     os.chdir(folder)
     for name in os.environ.keys() - surroundings.keys():  # the server that forks may have begun with others
         del os.environ[name]
@@ -87,6 +117,32 @@ def _run(
     # A fork spoils PyTorch's pool of threads, and several threads that mend it at once meet none there. Users' keepers
     # fork before PyTorch is loaded; here it is there before, so that a test need not wait for it.
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
+def _run_script(path: Path, words: list[str], folder: Path, log: Path, surroundings: dict[str, str]) -> None:
+    """As `python path words`, to the end of the process."""
+    os.setsid()
+    _begin(folder, log, surroundings)
+    sys.argv[:] = [str(path), *words]
+    sys.path.insert(0, str(path.parent))
+    code: object = 0
+    try:
+        runpy.run_path(str(path), run_name="__main__")
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def _run(
+    words: list[str], folder: Path, log: Path, surroundings: dict[str, str], prepare: Callable[[], None] | None
+) -> None:
+    _begin(folder, log, surroundings)
     from everstep.cli.main import run
 
     if prepare is not None:

@@ -14,6 +14,7 @@ import torch
 from everstep.keeping.memory import lying_about
 from everstep.versions import Run, Version, read_live, read_small
 from everstep.versions.torch import read_torch
+from program import Script
 
 EVERSTEP = [sys.executable, "-c", "from everstep.cli.main import main; main()"]
 STEPS = 60
@@ -66,11 +67,14 @@ class Running:
     """A loop in a process of its own; beside its keeper, or under `everstep keep`."""
 
     def __init__(self, path: Path, way: str, steps: int = STEPS, pause_s: float = 0.0, flags: tuple[str, ...] = ()):
-        words = [sys.executable, str(path), str(steps), str(pause_s)]
-        words = [*EVERSTEP, "keep", *flags, "--", *words] if way == "under" else words
         self.way, self.folder = way, path.parent
         # A file, not a pipe: who is killed leaves children that would hold the pipe open.
         self.log = self.folder / f"log-{time.monotonic_ns()}"
+        self.process: subprocess.Popen[bytes] | Script
+        if way == "beside":
+            self.process = Script(path, (steps, pause_s), self.folder, self.log)
+            return
+        words = [*EVERSTEP, "keep", *flags, "--", sys.executable, str(path), str(steps), str(pause_s)]
         with self.log.open("w") as file:
             self.process = subprocess.Popen(words, stdout=file, stderr=file, cwd=self.folder, start_new_session=True)
 

@@ -25,7 +25,7 @@ tests: $(VENV)/.installed
 # The long crash suite: many more moments to die at, and every guard taken out once. Counts what it did into
 # docs/reliability.json and .md, also where something failed. EVERSTEP_CRASH_SEED picks other moments.
 EVERSTEP_CRASH_ROUNDS ?= 200
-INJECTING := tests/crash tests/keeping tests/versions tests/train tests/cli
+INJECTING := tests/adapters tests/crash tests/keeping tests/versions tests/train tests/cli
 crash: $(VENV)/.installed
 	EVERSTEP_CRASH_ROUNDS=$(EVERSTEP_CRASH_ROUNDS) EVERSTEP_FAULT_TABLE=docs/reliability.json \
 	  $(BIN)/python -m pytest $(INJECTING) -m 'slow or not slow' --timeout 7200; \

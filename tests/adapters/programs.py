@@ -4,13 +4,13 @@ import signal
 import time
 from pathlib import Path
 
-from everstep.versions import Run, read_live, verify
+from everstep.versions import Run, verify
 from everstep.versions.torch import read_torch
 from program import Script
 
 STEPS = 30
 DATA = """
-import os, signal, sys, torch
+import os, signal, sys, time, torch
 from torch.utils.data import DataLoader, Dataset
 from everstep.keeping.settings import Settings
 
@@ -19,6 +19,7 @@ class Pairs(Dataset):
     def __getitem__(self, index): return {"x": torch.full((4,), index / 20) + torch.randn(4) * 0.1}
 
 def die_at(step):
+    time.sleep(float(os.environ.get("PAUSE_S", 0)))
     if os.environ.get("DIE_AT") == str(step):
         os.kill(os.getpid(), int(os.environ["DIE_BY"]))
 
@@ -76,7 +77,8 @@ optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 30)
 loader = DataLoader(Pairs(), batch_size=3, shuffle=True)
 model, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
-kept = everstep.keep(accelerator, "own", settings={"learning_rate": 0.01}, every=12, keeping=Settings(snapshots=1))
+kept = everstep.keep(accelerator, "own", settings={"learning_rate": 0.01}, every=12, keeping=Settings(snapshots=1),
+                      max_steps=30)
 loader = kept.loader(loader)
 torch.rand(3)
 global_step = kept.step
@@ -110,16 +112,27 @@ def accelerate(end: str = "accelerator.end_training()") -> str:
     return DATA + ACCELERATE.replace("END", end)
 
 
-def run(folder: Path, program: str, *, die_at: int | None = None, by: int = signal.SIGKILL, **environ: str) -> str:
-    """To its end, or to its death in a step. Returns what it printed."""
+def start(folder: Path, program: str, **environ: str) -> tuple[Script, Path]:
+    """Begin one; returns it, and where it prints."""
     folder.mkdir(exist_ok=True)
     (folder / "train.py").write_text(program)
-    dying = {} if die_at is None else {"DIE_AT": str(die_at), "DIE_BY": str(int(by))}
     log = folder / f"log-{time.monotonic_ns()}"
-    code = Script(folder / "train.py", (), folder, log, OMP_NUM_THREADS="1", **dying, **environ).wait(120)
+    return Script(folder / "train.py", (), folder, log, OMP_NUM_THREADS="1", **environ), log
+
+
+def wait_for_its_keeper(folder: Path) -> None:
+    """Which puts away what memory holds, after the program's end."""
     own = Run(folder / "runs/own")
-    while Run.exists(own.path) and own.holder() is not None:  # its keeper, which puts away what memory holds
+    while Run.exists(own.path) and own.holder() is not None:
         time.sleep(0.01)
+
+
+def run(folder: Path, program: str, *, die_at: int | None = None, by: int = signal.SIGKILL, **environ: str) -> str:
+    """To its end, or to its death in a step. Returns what it printed."""
+    dying = {} if die_at is None else {"DIE_AT": str(die_at), "DIE_BY": str(int(by))}
+    started, log = start(folder, program, **dying, **environ)
+    code = started.wait(120)
+    wait_for_its_keeper(folder)
     said = log.read_text()
     if die_at is None:
         assert code == 0, said
@@ -135,7 +148,4 @@ def weights(folder: Path) -> dict[str, list[float]]:
     newest = run.versions()[-1]
     assert newest.step == STEPS
     assert newest.reason == "final"
-    live = read_live(run.layout)
-    assert live is not None
-    assert live.images_per_second
     return {name: tensor.tolist() for name, tensor in read_torch(newest, "weights.safetensors").items()}

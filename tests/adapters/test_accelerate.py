@@ -10,7 +10,7 @@ from programs import STEPS, accelerate, weights
 
 from everstep.adapters import accelerate as adapter
 from everstep.errors import UserError
-from everstep.versions import Run
+from everstep.versions import Run, read_live
 
 pytest.importorskip("accelerate")
 
@@ -25,6 +25,9 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]
     versions = Run.open(folder / "runs/own").versions()
     assert [version.step for version in versions] == [0, 10, 12, 24, STEPS]
     assert not (folder / "out").exists()
+    live = read_live(Run(folder / "runs/own").layout)
+    assert live is not None
+    assert live.images_per_second
     told = yaml.safe_load((folder / "runs/own/hparams.yaml").read_text())
     assert told["learning_rate"] == 0.01
     assert told["accelerator"]["gradient_accumulation_steps"] == int(ACCUMULATE)
@@ -55,8 +58,21 @@ def test_a_signal_ends_it_after_a_whole_step(tmp_path: Path, by: int, straight: 
 def test_a_script_that_ends_without_a_word_is_kept_too(tmp_path: Path, straight: dict[str, list[float]]) -> None:
     programs.run(tmp_path, accelerate(end=""), ACCUMULATE=ACCUMULATE)
     assert weights(tmp_path) == straight
-    again = programs.run(tmp_path, accelerate(), ACCUMULATE=ACCUMULATE)
-    assert f"ended at {STEPS}" in again
+    for batches in (ACCUMULATE, "1"):  # a step at every batch: the script asks after it whether it was the last
+        again = programs.run(tmp_path, accelerate(), ACCUMULATE=batches)
+        assert f"ended at {STEPS}" in again
+    assert weights(tmp_path) == straight
+
+
+def test_a_script_that_leaves_in_the_middle_is_not_called_complete(
+    tmp_path: Path, straight: dict[str, list[float]]
+) -> None:
+    leaves = accelerate().replace("die_at(global_step)", "global_step == 17 and sys.exit(0)")
+    programs.run(tmp_path, leaves, ACCUMULATE=ACCUMULATE)
+    newest = Run.open(tmp_path / "runs/own").versions()[-1]
+    assert (newest.step, newest.reason) == (17, "asked")
+    programs.run(tmp_path, accelerate(), ACCUMULATE=ACCUMULATE)
+    assert weights(tmp_path) == straight
 
 
 def test_what_cannot_be_kept_is_refused() -> None:

@@ -22,8 +22,9 @@ from torch.utils.data import DataLoader
 
 from everstep.adapters.loading import Ordered
 from everstep.adapters.telling import as_yaml, batch_size_of, data_of, groups_of, plain
-from everstep.contracts import Report
+from everstep.contracts import Reason, Report
 from everstep.errors import UserError
+from everstep.keeping import generators
 from everstep.keeping.kept import Kept
 from everstep.keeping.parts import HasState, Parts
 from everstep.keeping.settings import Settings
@@ -51,7 +52,7 @@ def keep(
             `register_for_checkpointing` was told.
         run: a name in runs/, or a path; made if it is not there.
         settings: for hparams.yaml, as `vars(args)`, beside those of the accelerator and the optimizers.
-        max_steps: optimizer steps at the end, where that is known.
+        max_steps: optimizer steps at the end, where that is known; a run that has made them gets no more batches.
         seed: of the order of the data, see `KeptLoop.loader`.
         every, every_s: optimizer steps, seconds between versions.
         keeping: how often snapshots are taken, where their memory is.
@@ -77,8 +78,9 @@ class KeptLoop:
 
     def __init__(self, accelerator: Any, terms: Terms, max_steps: int | None, seed: int) -> None:
         self._accelerator, self._terms, self._seed, self._images = accelerator, terms, seed, 0
-        self._order = _Order()
+        self._order, self._max_steps = _Order(), max_steps
         self._has_stepped = False
+        self._between: tuple[dict[str, Any], dict[str, int]] | None = None  # draws and order after the last step
         self._parts = self._taken()
         self._kept = Kept(terms, self._parts)
         self._version = self._kept.connect()
@@ -96,6 +98,11 @@ class KeptLoop:
     def step(self) -> int:
         """Optimizer steps that have been done."""
         return self._kept.step
+
+    @property
+    def _is_complete(self) -> bool:
+        """Scripts ask after a step whether it was the last: started again, they would make one more each time."""
+        return self._max_steps is not None and self.step >= self._max_steps
 
     @property
     def kept(self) -> Kept:
@@ -137,7 +144,7 @@ class KeptLoop:
         """Before the first batch of an epoch: whether there shall be one."""
         if self._version is not None and self._version.step == self._kept.step > 0:
             self._parts.count_from(self._version)  # what was drawn since keep() was not drawn then
-        return self._kept.is_open and self._kept.ended is None
+        return self._kept.is_open and self._kept.ended is None and not self._is_complete
 
     def see(self, batch: Any) -> None:
         """It is handed over."""
@@ -157,6 +164,7 @@ class KeptLoop:
     def _count(self) -> None:
         self._has_stepped, images, self._images = False, self._images, 0
         self._kept.stepped(images)
+        self._between = generators.states(), self._order.state_dict()
 
     def left(self) -> None:
         """The data ended early, since somebody asked for it. Raises: KeyboardInterrupt after Ctrl-C."""
@@ -164,13 +172,13 @@ class KeptLoop:
         if self._kept.take_interrupt():
             raise KeyboardInterrupt
 
-    def finish(self) -> None:
+    def finish(self, reason: Reason = Reason.FINAL) -> None:
         """The last state becomes a version, and everything is let go. More than once is once."""
         if not self._kept.is_open:
             return
         if self._has_stepped:
             self._count()
-        self._kept.finish()
+        self._kept.finish(reason)
         self._let_go()
 
     def _let_go(self, error: BaseException | None = None) -> None:
@@ -180,12 +188,21 @@ class KeptLoop:
         self._kept.close(error)
 
     def _at_exit(self) -> None:
-        """Of a program that ended with an error nobody knows in what state it left things."""
+        """Of a program that ended with an error nobody knows in what state it left things; one that left by itself, by
+        sys.exit say, has made all steps if as many as it told.
+        """
         error = getattr(sys, "last_value", None)
         if error is None:
-            self.finish()
+            if self._images and not self._has_stepped and self._between is not None:
+                self._take_back(*self._between)
+            self.finish(Reason.FINAL if self._max_steps is None or self._is_complete else Reason.ASKED)
         elif self._kept.is_open:
             self._let_go(error)
+
+    def _take_back(self, drawn: dict[str, Any], order: dict[str, int]) -> None:
+        """The batches of a step that was not made are handed over again, and drawn for as they were."""
+        generators.restore(drawn)
+        self._order.go_back(order)
 
     # --- what scripts call -----------------------------------------------------------------------------------
 
@@ -223,6 +240,10 @@ class _Order:
 
     def load_state_dict(self, state: Any, /) -> None:
         self._state = dict(state)
+
+    def go_back(self, state: dict[str, int]) -> None:
+        """For the last version of a program that hands over no more batches."""
+        self._state, self.loader = state, None
 
 
 class Batches:

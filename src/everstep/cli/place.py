@@ -1,6 +1,5 @@
 """Where RUN and RUN@N are on disk."""
 
-from everstep.config import Config, read_hparams
 from everstep.errors import UserError
 from everstep.versions import Run, Version, run_folder, split_spec
 
@@ -8,11 +7,6 @@ from everstep.versions import Run, Version, run_folder, split_spec
 def open_run(name: str) -> Run:
     """Raises: UserError with the nearest name if there is no such run."""
     return Run.open(run_folder(name))
-
-
-def settings_of(run: Run) -> Config | None:
-    """The run's settings; None of a loop that is not ours, whose settings say nothing to us. Raises: UserError."""
-    return read_hparams(run.layout.hparams) if run.best_score() else None  # only such a loop has no best
 
 
 def open_version(spec: str) -> tuple[Run, Version]:

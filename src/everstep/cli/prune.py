@@ -2,7 +2,7 @@
 
 import time
 
-from everstep.cli.place import open_run, settings_of
+from everstep.cli.place import open_run
 from everstep.cli.printing import print_json, print_table
 from everstep.config.policy import policy
 from everstep.config.schema import Keep
@@ -10,6 +10,7 @@ from everstep.train.retiring import in_words, marked
 from everstep.units import size
 from everstep.versions.pruning import decide, prune
 from everstep.versions.retention import Decision
+from everstep.watch.standing import settings_of
 
 
 def prune_(run: str, *, dry_run: bool = False, json: bool = False) -> int:

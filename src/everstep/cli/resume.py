@@ -4,9 +4,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from everstep.cli.place import open_run, settings_of
+from everstep.cli.place import open_run
 from everstep.errors import UserError
 from everstep.versions import split_spec
+from everstep.watch.standing import settings_of
 
 
 def resume_(run: str, *, set: Annotated[tuple[str, ...], Parameter(negative=())] = ()) -> int:

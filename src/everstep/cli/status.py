@@ -1,17 +1,14 @@
 """everstep status"""
 
-from dataclasses import asdict
 from typing import Any
 
-from everstep.cli.place import open_run, settings_of
+from everstep.cli.place import open_run
 from everstep.cli.printing import print_facts, print_json
-from everstep.config.policy import course
 from everstep.keeping.memory import Found
-from everstep.keeping.remnants import as_json, forgotten, in_words, of_run, sentence
-from everstep.records.scores import latest_verdict
+from everstep.keeping.remnants import in_words, sentence
 from everstep.units import duration, size
-from everstep.versions import Run, RunStatus, read_live, status
-from everstep.versions.forecast import Course
+from everstep.versions import RunStatus
+from everstep.watch.standing import standing
 
 STALE_S = 30.0  # it writes twice a second, but for the first step and while it measures a version
 
@@ -24,21 +21,12 @@ def status_(run: str, *, json: bool = False) -> int:
     json
         Print as JSON.
     """
-    opened = open_run(run)
-    going, ram_dir = _course(opened)
-    found, verdict = status(opened, going), latest_verdict(opened)
-    ours, others = of_run(opened, ram_dir), forgotten(opened, ram_dir)
+    now = standing(open_run(run))
     if json:
-        print_json(
-            {
-                **asdict(found),
-                **_control_json(verdict),
-                "memory": [as_json(one, one in ours) for one in (*ours, *others)],
-            }
-        )
+        print_json(now.as_json())
         return 0
-    print_facts({**_facts(found), **_control(verdict), **_memory(ours)})
-    for one in others:
+    print_facts({**_facts(now.found), **_control(now.verdict), **_memory(now.memory)})
+    for one in now.others:
         print(sentence(one))
     return 0
 
@@ -55,25 +43,9 @@ def _control(verdict: dict[str, Any] | None) -> dict[str, str]:
     return {"control": verdict["sentence"], **({"measured": ", ".join(numbers)} if numbers else {})}
 
 
-def _control_json(verdict: dict[str, Any] | None) -> dict[str, Any]:
-    found = verdict or {}
-    return {"control": found.get("sentence"), "control_gain": found.get("gain"), "benefit": found.get("benefit")}
-
-
 def _memory(ours: list[Found]) -> dict[str, str]:
     """A line for each memory of this run; there is rarely more than one."""
     return {f"in memory{'' if number == 1 else f' {number}'}": in_words(one) for number, one in enumerate(ours, 1)}
-
-
-def _course(run: Run) -> tuple[Course, str | None]:
-    """Where it goes and its ram_dir by its settings; a loop that is not ours tells where it goes."""
-    settings = settings_of(run)
-    if settings is not None:
-        return course(settings), settings.keeper.ram_dir
-    live = read_live(run.layout)
-    if live is None:
-        return Course(max_steps=0), None
-    return Course(max_steps=live.max_steps, images_per_step=max(1, live.images_seen // max(1, live.step))), None
 
 
 def _facts(found: RunStatus) -> dict[str, str]:

@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint types tests crash full-size bench format clean
+.PHONY: quickstart test lint types tests slow crash full-size bench format clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/everstep train circles --run quickstart
@@ -18,6 +18,10 @@ lint: $(VENV)/.installed
 
 types: $(VENV)/.installed
 	$(BIN)/mypy
+
+# What make test leaves out because it takes long, and belongs neither to make crash nor to make full-size.
+slow: $(VENV)/.installed
+	$(BIN)/python tools/run_tests.py -m slow --timeout 7200
 
 tests: $(VENV)/.installed
 	$(BIN)/python tools/run_tests.py

@@ -48,8 +48,10 @@ def run_on_disk(tmp_path: Path) -> Run:
 def words(tiny_base: Path, pairs_folder: Path) -> Callable[..., tuple[object, ...]]:
     """The command of a training; by default its only versions are the first and the last."""
 
-    def call(steps: int = STEPS, every: int = SELDOM, *more: object, sheets: int = 0) -> tuple[object, ...]:
-        return words_for(tiny_base, pairs_folder, steps, every, *more, sheets=sheets)
+    def call(
+        steps: int = STEPS, every: int = SELDOM, *more: object, sheets: int = 0, scores: float = 0
+    ) -> tuple[object, ...]:
+        return words_for(tiny_base, pairs_folder, steps, every, *more, sheets=sheets, scores=scores)
 
     return call
 

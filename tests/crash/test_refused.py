@@ -63,7 +63,7 @@ def test_a_refused_copy_leaves_later_versions_their_own_labels_losses_and_scores
     start: Start, words: Callable[..., Words], workplace: Path
 ) -> None:
     # Patience, which ends nothing here, has every version measured, whatever the clock says.
-    scored = words(9, 2, "--sampling.steps", 2, "--keep.everything", "--scoring.patience", 99, sheets=2)
+    scored = words(9, 2, "--sampling.steps", 2, "--keep.everything", "--scoring.patience", 99, sheets=2, scores=0.02)
     undisturbed = start(*scored, prepare=AfterStep(7, ask_to_save))
     assert undisturbed.wait(120) == 0, undisturbed.output
     whole = known_of(Run.open((workplace / "runs/a").rename(workplace / "whole")))

@@ -121,8 +121,17 @@ SENT: dict[str, Callable[[Training], object]] = {
 }
 
 
+# What schedulers, terminals and people do most; the others in make crash.
+OFTEN = (
+    "SIGTERM to the groups of keeper and trainer",
+    "SIGTERM to the trainer alone",
+    "SIGINT to both",
+    "SIGXCPU to the keeper",
+)
+
+
 @pytest.mark.fault("{sent}")
-@pytest.mark.parametrize("sent", SENT)
+@pytest.mark.parametrize("sent", [one if one in OFTEN else pytest.param(one, marks=pytest.mark.slow) for one in SENT])
 def test_whoever_gets_the_signal_the_step_is_finished_and_kept(training: Callable[..., Training], sent: str) -> None:
     prepare = Together((own_group, NoMoment())) if "again" in sent else own_group
     it = training(prepare, "--restarts", 3)

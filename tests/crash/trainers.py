@@ -131,20 +131,14 @@ class Together:
             prepare()
 
 
-def words_for(base: Path, pairs: Path, steps: int, every: int, *more: object, sheets: int = 0) -> tuple[object, ...]:
+def words_for(
+    base: Path, pairs: Path, steps: int, every: int, *more: object, sheets: int = 0, scores: float = 0
+) -> tuple[object, ...]:
     """A training that copies its state after every step."""
     data = ("--base", base, "--data", pairs, "--optim.batch-size", 2)
-    amounts = (
-        "--optim.max-steps",
-        steps,
-        "--versions.every",
-        every,
-        "--sampling.pairs",
-        sheets,
-        "--scoring.overhead",
-        0,
-    )
-    return ("train", "--run", "a", *data, *amounts, "--keeper.snapshots", 1, *more)
+    amounts = ("--optim.max-steps", steps, "--versions.every", every)
+    beside = ("--sampling.pairs", sheets, "--scoring.overhead", scores)
+    return ("train", "--run", "a", *data, *amounts, *beside, "--keeper.snapshots", 1, *more)
 
 
 class RetrySoon:

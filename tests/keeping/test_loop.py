@@ -39,6 +39,7 @@ WAIT = (
 AT_20 = WAIT.replace("(20, 40)", "(20,)")
 Start = Callable[..., Running]
 both = pytest.mark.parametrize("way", ["beside", "under"])
+mostly_beside = pytest.mark.parametrize("way", ["beside", pytest.param("under", marks=pytest.mark.slow)])
 
 
 def once(step: int, what: str) -> str:
@@ -80,7 +81,7 @@ def assert_whole(folder: Path, straight: dict[str, object]) -> None:
     assert memory_of(run.path) == []
 
 
-@both
+@mostly_beside
 def test_a_loop_that_ends_says_so_and_leaves_nothing_behind(
     tmp_path: Path, way: str, straight: dict[str, object]
 ) -> None:
@@ -115,7 +116,7 @@ def test_a_loop_killed_at_some_moment_goes_on_bit_for_bit(
     assert_whole(tmp_path, straight)
 
 
-@both
+@mostly_beside
 @pytest.mark.fault("kill -9 of a loop of somebody's own")
 def test_a_snapshot_at_every_step_loses_no_step_at_all(
     tmp_path: Path, way: str, straight: dict[str, object], start: Start
@@ -169,7 +170,7 @@ def _words(path: Path) -> list[str]:
     return [sys.executable, str(path), str(STEPS), "0"]
 
 
-@both
+@mostly_beside
 def test_a_second_program_is_refused_and_told_who_the_first_is(tmp_path: Path, way: str, start: Start) -> None:
     path = script(tmp_path)
     first = start(path, way, pause_s=1)
@@ -280,7 +281,7 @@ def test_an_interrupt_between_steps_loses_nothing(tmp_path: Path, straight: dict
     assert_whole(tmp_path, straight)
 
 
-@both
+@mostly_beside
 @pytest.mark.fault("an exception in a loop of somebody's own")
 def test_an_error_in_the_body_reaches_the_user_and_the_newest_whole_state_is_kept(
     tmp_path: Path, way: str, straight: dict[str, object], start: Start

@@ -169,6 +169,7 @@ def test_it_computes_in_the_bases_arithmetic_and_keeps_float32(base: Path, batch
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # the compiler looks at what it is given
 def test_compiled_with_its_unet_it_computes_the_same(base: Path, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = torch.compile

@@ -23,6 +23,8 @@ VERBS = {
     "keep": "Start a program of your own under a keeper: everstep keep -- python loop.py.",
     "plan": "What a training would be, and what it takes, measured without starting it.",
     "status": "Whether a run is alive, where it is, and what would be lost now.",
+    "watch": "A page on which runs are seen, compared and steered.",
+    "report": "Write a run's page as one HTML file, to send or to keep.",
     "list": "The versions of a run.",
     "show": "One version whole: how it was made, and what is in it.",
     "verify": "Read a version, or all of a run, and check every digest.",

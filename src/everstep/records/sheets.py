@@ -8,6 +8,17 @@ from typing import Any
 from everstep.errors import UserError
 from everstep.versions import Run, Version
 
+# Where the pictures of a sheet lie on it, in pixels: a column for each pair, captions above.
+CELL_PX, GAP_PX, LABEL_PX, TITLE_PX, CAPTION_PX = 144, 6, 78, 26, 40
+ROWS = ("condition", "sample", "target")
+
+
+def place_on_sheet(row: str, pair: int) -> tuple[int, int, int, int]:
+    """Left, upper, right and lower edge of one picture of a version's sheet, in pixels; pairs are counted from 0."""
+    left = LABEL_PX + pair * (CELL_PX + GAP_PX)
+    upper = TITLE_PX + CAPTION_PX + ROWS.index(row) * (CELL_PX + GAP_PX)
+    return left, upper, left + CELL_PX, upper + CELL_PX
+
 
 @dataclass(frozen=True, slots=True)
 class SheetFacts:

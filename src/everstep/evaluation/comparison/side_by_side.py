@@ -13,10 +13,11 @@ from everstep.evaluation.comparison.page import PictureRow, Sheet
 from everstep.evaluation.comparison.tables import Side, comparison_page, picture_rows
 from everstep.evaluation.loading import open_base, weights_drawn_with
 from everstep.evaluation.pictures.draw import Shown, draw, shown_pairs
-from everstep.evaluation.pictures.sheet import CELL_PX, sheet
+from everstep.evaluation.pictures.sheet import sheet
 from everstep.models.conditions import open_framer
 from everstep.models.family import Family
 from everstep.models.files import AVERAGED, CONTROLNET_CONFIG
+from everstep.records.sheets import CELL_PX
 from everstep.versions import Version, read_small
 from everstep.versions.reading import reading
 from everstep.versions.torch import load_weights

@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw
 from everstep.contracts import Uint8Array
 from everstep.evaluation.pictures.draw import Shown
 from everstep.evaluation.pictures.lettering import drawable, font, wrapped
+from everstep.records.sheets import CAPTION_PX, CELL_PX, GAP_PX, LABEL_PX, TITLE_PX
 
-CELL_PX, GAP_PX, LABEL_PX, TITLE_PX, CAPTION_PX = 144, 6, 78, 26, 40
 CAPTION_FONT_PX = 11
 PAPER, INK = (250, 250, 248), (40, 40, 44)
 

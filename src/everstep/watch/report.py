@@ -1,0 +1,76 @@
+"""The page of one run as one HTML file that needs no server: scripts, numbers and pictures are in it."""
+
+import base64
+import hashlib
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from everstep.contracts import Counted
+from everstep.errors import UserError
+from everstep.records.sheets import ROWS, sheet_path
+from everstep.versions import Run, Version
+from everstep.watch.pictures import picture, sheet_of
+from everstep.watch.views import log_of, version_of, whole
+
+PAGE = Path(str(files("everstep"))) / "watch" / "page"
+SCRIPTS, STYLES = ("uplot.js", "curves.js", "page.js"), ("uplot.css", "page.css")
+
+
+def report(run: Run, said: Counted = lambda done, total: None) -> str:
+    """As HTML. A picture that several versions share, as conditions and targets, is in it once.
+
+    Args:
+        said: told of versions.
+
+    Raises: UserError if the run has no version.
+    """
+    versions = run.versions()
+    if not versions:
+        raise UserError(f"{run.name} has no version yet, so there is nothing to report.")
+    pictures: dict[str, str] = {}
+    known: dict[bytes, str] = {}
+    for done, version in enumerate(versions, start=1):
+        pictures |= _pictures(run, version, known)
+        said(done, len(versions))
+    told = {
+        "run": whole(run),
+        "versions": {version.number: version_of(run, version.number) for version in versions},
+        "log": log_of(run),
+        "pictures": pictures,
+    }
+    page = (PAGE / "index.html").read_text(encoding="utf-8")
+    for name in STYLES:
+        page = page.replace(f'<link rel="stylesheet" href="page/{name}">', f"<style>{_text(name)}</style>")
+    for name in SCRIPTS:
+        page = page.replace(f'<script src="page/{name}"></script>', f"<script>{_text(name)}</script>")
+    return page.replace(
+        "<script>", f'<script type="application/json" id="report">{_inside(told)}</script>\n<script>', 1
+    )
+
+
+def _pictures(run: Run, version: Version, known: dict[bytes, str]) -> dict[str, str]:
+    """By version, row and pair: as a data address, or as "=" and the name of the picture that it is the same as."""
+    facts, found = sheet_of(run, version), {}
+    if facts is None:
+        return {}
+    for row in ROWS:
+        for pair in range(len(facts.captions)):
+            content = picture(sheet_path(run, version.number), row, pair)
+            digest, name = hashlib.sha256(content).digest(), f"{version.number}/{row}/{pair}"
+            if digest in known:
+                found[name] = f"={known[digest]}"
+            else:
+                known[digest] = name
+                found[name] = f"data:image/webp;base64,{base64.b64encode(content).decode()}"
+    return found
+
+
+def _text(name: str) -> str:
+    return (PAGE / name).read_text(encoding="utf-8")
+
+
+def _inside(told: Any) -> str:
+    """JSON that no text in it can end: a label may well be a piece of HTML."""
+    return json.dumps(told).replace("<", "\\u003c")

@@ -1,0 +1,163 @@
+"""What the page and the report show, as JSON: all runs of a folder at a glance, and one run whole."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from everstep.errors import EverstepError
+from everstep.records.scores import points, read_scores
+from everstep.records.sheets import sheet_path
+from everstep.records.verdict import verdict
+from everstep.versions import Run, Version, rows
+from everstep.versions.layout import HPARAMS
+from everstep.watch.curves import loss_curve
+from everstep.watch.pictures import sheet_of
+from everstep.watch.standing import standing
+
+CARD_POINTS = 60
+LOG_LINES = 200
+HANGS_S = 120.0  # a running training tells where it is twice a second, but for its first step and its scores
+
+
+def runs_below(folder: Path) -> list[Run]:
+    """All runs in a folder, or the one that it is itself, the newest first."""
+    if Run.exists(folder):
+        return [Run.open(folder)]
+    found = [Run.open(entry) for entry in _entries(folder) if Run.exists(entry)]
+    return sorted(found, key=lambda run: _touched(run.path), reverse=True)
+
+
+def card(run: Run) -> dict[str, Any]:
+    """One run at a glance."""
+    try:
+        told = standing(run).as_json()
+    except EverstepError as error:
+        return {"name": run.name, "error": str(error)}
+    curve = loss_curve(run.layout.records, CARD_POINTS)
+    return {
+        "name": run.name,
+        **told,
+        "condition": _condition(told),
+        "curve": {"step": curve["step"], "loss": curve["loss"]},
+    }
+
+
+def _condition(told: Mapping[str, Any]) -> str:
+    """Its state in a word that a person acts on."""
+    age = told["told_age_s"]
+    if told["state"] == "running" and age is not None and age > HANGS_S:
+        return "hangs"
+    if told["state"] == "running" and told["disk_full_after_versions"] == 0:
+        return "disk full"
+    return str(told["state"])
+
+
+def whole(run: Run) -> dict[str, Any]:
+    """One run, with all that the page shows of it but pictures."""
+    versions = run.versions()
+    told = standing(run).as_json()
+    return {
+        "name": run.name,
+        "path": str(run.path),
+        "standing": {**told, "condition": _condition(told)},
+        "versions": _versions(run, versions),
+        "scores": _scores(run),
+        "jump": _jump(run),
+        "curve": loss_curve(run.layout.records),
+        "settings": _text(run.layout.hparams),
+        "sheets": {version.number: found for version in versions if (found := _sheet(run, version)) is not None},
+    }
+
+
+def _versions(run: Run, versions: list[Version]) -> list[dict[str, Any]]:
+    made = {version.number: version for version in versions}
+    notes = {number: run.annotation(number).note for number in made}
+    return [{**row, "created_at": made[row["version"]].created_at, "note": notes[row["version"]]} for row in rows(run)]
+
+
+def _scores(run: Run) -> list[dict[str, Any]]:
+    """In the order of steps; of versions that are gone too."""
+    found = sorted(read_scores(run).values(), key=lambda scored: (scored.step, scored.version))
+    return [
+        {
+            "version": scored.version,
+            "step": scored.step,
+            "images_seen": scored.images_seen,
+            "gain": None if scored.gain is None else [scored.gain.value, scored.gain.low, scored.gain.high],
+            "benefit": None
+            if scored.gain is None or scored.gain.benefit is None
+            else [scored.gain.benefit, scored.gain.benefit_low, scored.gain.benefit_high],
+            "others": dict(scored.others),
+        }
+        for scored in found
+    ]
+
+
+def _jump(run: Run) -> dict[str, Any]:
+    found = asdict(verdict(points(run), 1))
+    return {key: found[key] for key in ("before", "after", "best")}
+
+
+def _sheet(run: Run, version: Version) -> dict[str, Any] | None:
+    facts = sheet_of(run, version)
+    if facts is None:
+        return None
+    drawn = sheet_path(run, version.number).stat().st_mtime_ns
+    return {"captions": facts.captions, "pairs": facts.pairs, "drawn": f"{drawn:x}"}
+
+
+def log_of(run: Run, most: int = LOG_LINES) -> list[dict[str, Any]]:
+    """The newest lines of its log, oldest first."""
+    found = []
+    for line in _text(run.layout.log).splitlines()[-most:]:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    try:
+        yield from (entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:
+        return
+
+
+def _touched(folder: Path) -> float:
+    """When something was last written there."""
+    times = [0.0]
+    for path in (folder, folder / "records", folder / "records/live.json"):
+        try:
+            times.append(path.stat().st_mtime)
+        except OSError:
+            continue
+    return max(times)
+
+
+def version_of(run: Run, number: int) -> dict[str, Any]:
+    """One version: its manifest, its settings, and how a program loads it. Raises: UserError."""
+    version = run.version(number)
+    return {
+        "manifest": version.manifest,
+        "settings": _text(version.path / HPARAMS),
+        "load": loading(version),
+    }
+
+
+def loading(version: Version) -> str:
+    """Lines of Python that load it, where diffusers can as it stands; else where its weights are."""
+    folder = version.path / "controlnet"
+    if (folder / "config.json").is_file():
+        load = f"controlnet = ControlNetModel.from_pretrained({str(folder)!r})"
+        return f"from diffusers import ControlNetModel\n\n{load}"
+    return "\n".join(str(version.path / path) for path in version.files if path.endswith(".safetensors"))

@@ -60,6 +60,7 @@ def _listening(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, number))
+            listener.listen(128)  # before the address is told: who is quick waits, and is not refused
             return listener
         except (OSError, OverflowError) as error:
             listener.close()

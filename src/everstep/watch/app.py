@@ -1,7 +1,5 @@
 """The page's server: answers with what the disk says, and does what buttons ask. Knows nothing of training."""
 
-import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import lru_cache
@@ -21,12 +19,12 @@ from everstep.records.sheets import sheet_path
 from everstep.versions import Run
 from everstep.watch.actions import act
 from everstep.watch.guard import Guard
+from everstep.watch.looking import Looking
 from everstep.watch.pictures import picture
-from everstep.watch.views import card, log_of, runs_below, version_of, whole
+from everstep.watch.views import card, log_of, version_of, whole
 
 PAGE = Path(str(files("everstep"))) / "watch" / "page"
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-LOOK_S = 0.5  # between two looks at the disk, as long as somebody watches
 FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 NOT_KEPT = {"cache-control": "no-store"}
 LONGEST_BODY = 10_000  # bytes
@@ -38,60 +36,61 @@ def make_app(folder: Path, names: Iterable[str] = (), token: str | None = None) 
         folder: of runs, or one run.
         names, token: as Guard has them.
     """
-    watched = Watched(folder)
+    watched = Watched(Looking(folder))
     routes = [
         Route("/", _page("index.html")),
         Route("/page/{name}", _static),
-        Route("/api/runs", watched.answer(watched.all_runs)),
-        Route("/api/runs/{run}", watched.answer(lambda request: whole(watched.run(request)))),
-        Route("/api/runs/{run}/log", watched.answer(lambda request: log_of(watched.run(request)))),
-        Route("/api/runs/{run}/versions/{number:int}", watched.answer(watched.version)),
+        Route("/api/runs", watched.all_runs),
+        Route("/api/runs/{run}", watched.answer("whole", whole)),
+        Route("/api/runs/{run}/now", watched.answer("now", card)),
+        Route("/api/runs/{run}/log", watched.answer("log", log_of)),
+        Route("/api/runs/{run}/versions/{number:int}", watched.version),
         Route("/api/runs/{run}/do/{button}", watched.do, methods=["POST"]),
         Route("/pictures/{run}/{number:int}/{row}/{pair:int}", watched.picture),
         Route("/events", watched.events),
     ]
-    return Guard(Starlette(routes=routes), names, token)
+    return Guard(Starlette(routes=routes, exception_handlers={KeyError: _gone, EverstepError: _refused}), names, token)
 
 
 class Watched:
-    """The runs of a folder."""
+    """Answers about the runs of a folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, looking: Looking) -> None:
+        self._looking = looking
         # By the time of the drawing too: a version that is scored again is drawn anew.
         self._cut = lru_cache(maxsize=2048)(lambda path, drawn, row, pair: picture(path, row, pair))
 
-    def run(self, request: Request) -> Run:
-        """By its name among those that are there. Raises: KeyError if there is none."""
-        name = request.path_params["run"]
-        return next(run for run in runs_below(self._folder) if run.name == name)
+    def _run(self, request: Request) -> Run:
+        return self._looking.run(request.path_params["run"])
 
-    def all_runs(self, request: Request) -> dict[str, Any]:
-        return {"folder": str(self._folder), "runs": [card(run) for run in runs_below(self._folder)]}
+    def all_runs(self, request: Request) -> Response:
+        cards = [self._looking.once("card", run, card) for run in self._looking.runs()]
+        return JSONResponse({"folder": str(self._looking.folder), "runs": cards}, headers=NOT_KEPT)
 
-    def version(self, request: Request) -> dict[str, Any]:
-        return version_of(self.run(request), request.path_params["number"])
+    def answer(self, kind: str, ask: Callable[[Run], Any]) -> Callable[[Request], Response]:
+        """An endpoint; what it answers is made once for all who ask at the same time."""
 
-    def answer(self, ask: Callable[[Request], Any]) -> Callable[[Request], Response]:
+        def as_json(run: Run) -> bytes:
+            return bytes(JSONResponse(ask(run)).body)
+
         def answered(request: Request) -> Response:
-            try:
-                return JSONResponse(ask(request), headers=NOT_KEPT)
-            except StopIteration:
-                return JSONResponse({"error": "There is no such run any more."}, 404, NOT_KEPT)
-            except EverstepError as error:
-                return JSONResponse({"error": str(error)}, 409, NOT_KEPT)
+            body = self._looking.once(kind, self._run(request), as_json)
+            return Response(body, media_type="application/json", headers=NOT_KEPT)
 
         return answered
+
+    def version(self, request: Request) -> Response:
+        return JSONResponse(version_of(self._run(request), request.path_params["number"]), headers=NOT_KEPT)
 
     def picture(self, request: Request) -> Response:
         """`?drawn=` names this very drawing, so that it never changes."""
         given = request.path_params
+        path = sheet_path(self._run(request), given["number"])
         try:
-            path = sheet_path(self.run(request), given["number"])
             drawn = f"{path.stat().st_mtime_ns:x}"
-            content = self._cut(path, drawn, given["row"], given["pair"])
-        except (StopIteration, EverstepError, OSError):
+        except OSError:
             return Response(status_code=404)
+        content = self._cut(path, drawn, given["row"], given["pair"])
         headers = FOR_EVER if request.query_params.get("drawn") == drawn else NOT_KEPT
         return Response(content, media_type="image/webp", headers=headers)
 
@@ -103,43 +102,30 @@ class Watched:
         except ValueError:
             given = None
         if not isinstance(given, dict):
-            return JSONResponse({"error": "A button sends a short JSON object."}, 400)
-        try:
-            run = await run_in_threadpool(self.run, request)
-            done = await run_in_threadpool(act, request.path_params["button"], run, given)
-        except (StopIteration, RuntimeError):
-            return JSONResponse({"error": "There is no such run any more."}, 404)
-        except EverstepError as error:
-            return JSONResponse({"error": str(error)}, 409)
-        return JSONResponse(done.as_json())
-
-    # --- what changes ----------------------------------------------------------------------------------------
+            return JSONResponse({"error": "A button sends a short JSON object."}, 400, NOT_KEPT)
+        run = await run_in_threadpool(self._run, request)
+        done = await run_in_threadpool(act, request.path_params["button"], run, given)
+        return JSONResponse(done.as_json(), headers=NOT_KEPT)
 
     async def events(self, request: Request) -> Response:
-        """Names of runs, as they change: server-sent events."""
+        """What changes, as server-sent events."""
         return StreamingResponse(self._told(), media_type="text/event-stream", headers=NOT_KEPT)
 
     async def _told(self) -> AsyncIterator[str]:
-        seen = await run_in_threadpool(self._marks)
         yield "retry: 1000\n\n"
-        while True:
-            await asyncio.sleep(LOOK_S)
-            now = await run_in_threadpool(self._marks)
-            changed = sorted(name for name in {*seen, *now} if seen.get(name) != now.get(name))
-            seen = now
-            yield "".join(f"data: {json.dumps(name)}\n\n" for name in changed) or ": nothing\n\n"
-
-    def _marks(self) -> dict[str, tuple[int, ...]]:
-        return {run.name: _mark(run) for run in runs_below(self._folder)}
+        async for changed in self._looking.changes():
+            if changed is None:
+                yield ": nothing\n\n"
+            else:
+                yield f"data: {changed}\n\n"
 
 
-def _mark(run: Run) -> tuple[int, ...]:
-    """Moves whenever something is written that the page shows."""
-    layout, times = run.layout, []
-    for path in (layout.root, layout.records, layout.live, layout.samples, layout.records / "metrics.jsonl"):
-        with contextlib.suppress(OSError):
-            times.append(path.stat().st_mtime_ns)
-    return tuple(times)
+def _gone(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "There is no such run any more."}, 404, NOT_KEPT)
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 409, NOT_KEPT)
 
 
 def _static(request: Request) -> Response:

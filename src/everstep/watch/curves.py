@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 
 from everstep.records.steps import FILE
 
-MOST_POINTS = 1000
-BLOCK_BYTES = 4096
+MOST_POINTS = 600
+BLOCK_BYTES = 2048
 Curve = dict[str, list[float]]
 
 

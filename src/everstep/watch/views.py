@@ -21,18 +21,17 @@ LOG_LINES = 200
 HANGS_S = 120.0  # a running training tells where it is twice a second, but for its first step and its scores
 
 
-def runs_below(folder: Path) -> list[Run]:
-    """All runs in a folder, or the one that it is itself, the newest first."""
+def folders_below(folder: Path) -> list[Path]:
+    """Of all runs in a folder, or the one that it is itself, the newest first."""
     if Run.exists(folder):
-        return [Run.open(folder)]
-    found = [Run.open(entry) for entry in _entries(folder) if Run.exists(entry)]
-    return sorted(found, key=lambda run: _touched(run.path), reverse=True)
+        return [folder]
+    return sorted((entry for entry in _entries(folder) if Run.exists(entry)), key=_touched, reverse=True)
 
 
 def card(run: Run) -> dict[str, Any]:
     """One run at a glance."""
     try:
-        told = standing(run).as_json()
+        told = now(run)
     except EverstepError as error:
         return {"name": run.name, "error": str(error)}
     curve = loss_curve(run.layout.records, CARD_POINTS)
@@ -54,14 +53,19 @@ def _condition(told: Mapping[str, Any]) -> str:
     return str(told["state"])
 
 
+def now(run: Run) -> dict[str, Any]:
+    """Where a run stands: of all that is shown, what changes while nothing is committed."""
+    told = standing(run).as_json()
+    return {**told, "condition": _condition(told)}
+
+
 def whole(run: Run) -> dict[str, Any]:
     """One run, with all that the page shows of it but pictures."""
     versions = run.versions()
-    told = standing(run).as_json()
     return {
         "name": run.name,
         "path": str(run.path),
-        "standing": {**told, "condition": _condition(told)},
+        "standing": now(run),
         "versions": _versions(run, versions),
         "scores": _scores(run),
         "jump": _jump(run),

@@ -21,7 +21,7 @@ function drawScores(place, scores, jump, by, choose) {
     const at = u.valToPos(after[by], "x", true), pen = u.ctx;
     pen.save(); pen.strokeStyle = pen.fillStyle = colour("--jump"); pen.lineWidth = 1.5;
     pen.beginPath(); pen.moveTo(at, u.bbox.top); pen.lineTo(at, u.bbox.top + u.bbox.height); pen.stroke();
-    pen.font = `${12 * devicePixelRatio}px system-ui`; pen.fillText("the jump", at + 5, u.bbox.top + 14 * devicePixelRatio); pen.restore();
+    pen.font = `${12 * devicePixelRatio}px system-ui`; pen.textAlign = "left"; pen.fillText("the jump", at + 5, u.bbox.top + 14 * devicePixelRatio); pen.restore();
   };
   const options = {
     width: place.clientWidth || 600, height: 260, scales: {x: {time: false}}, axes: axes(by === "step" ? "steps" : "images seen"),
@@ -64,9 +64,9 @@ function spark(curve) {
 }
 
 // A lane for each branch: a version goes on in its parent's lane where that has no other child yet.
-function drawTree(run, chosen, choose) {
+function drawTree(run, chosen, choose, width) {
   const ns = "http://www.w3.org/2000/svg", svg = document.createElementNS(ns, "svg"), at = new Map(), taken = new Set(), lanes = [];
-  const far = Math.max(1, ...run.versions.map(row => row.step)), width = 1000, left = 16, right = 984;
+  const far = Math.max(1, ...run.versions.map(row => row.step)), left = 12, right = width - 12;
   for (const row of run.versions) {
     const [name, number] = (row.parent || "").split("@"), parent = name === run.name ? at.get(Number(number)) : undefined;
     let lane = parent && !taken.has(parent.row.version) ? parent.lane : lanes.length;

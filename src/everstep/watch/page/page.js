@@ -157,7 +157,7 @@ function top_(run) {
   const buttons = !source.canAct ? [] : [
     isRunning && h("button", {onclick: () => { const label = prompt("A name for this version, or nothing"); if (label !== null) act(run, "save", label ? {label} : {}); }}, "Save now"),
     isRunning && h("button", {onclick: () => confirm(`Let ${run.name} finish its step, save and end?`) && act(run, "stop")}, "Stop"),
-    !isRunning && h("button", {onclick: () => act(run, "resume")}, "Resume"),
+    !isRunning && told.state !== "complete" && h("button", {onclick: () => act(run, "resume")}, "Resume"),
     h("button", {onclick: () => planPrune(run)}, "Prune ..."),
   ];
   return h("section", {}, h("div", {class: "head"}, h("h1", {}, run.name), state(told.condition), h("span", {class: "buttons"}, buttons)),
@@ -232,15 +232,15 @@ async function choose(number) {
     seen.wipe.hidden = choice.other === null;
     seePictures(run, number); preload(run, drawn, number);
   }
-  parts.tree.replaceChildren(drawTree(run, number, choose));
+  parts.tree.replaceChildren(drawTree(run, number, choose, Math.max(200, parts.tree.clientWidth)));
   parts.table.querySelectorAll("tr[data-version]").forEach(line => line.classList.toggle("chosen", Number(line.dataset.version) === number));
   clearTimeout(seen.later);
   seen.later = setTimeout(() => detail(run, row).catch(() => {}), parts.detail.firstChild ? 150 : 0);
 }
 
 async function detail(run, row) {
-  const told = await source.version(run.name, row.version), before = run.versions[run.versions.indexOf(row) - 1];
-  const earlier = before && await source.version(run.name, before.version).catch(() => null);
+  const before = run.versions[run.versions.indexOf(row) - 1];
+  const [told, earlier] = await Promise.all([source.version(run.name, row.version), before && source.version(run.name, before.version).catch(() => null)]);
   if (choice.version !== row.version) return;
   const given = {version: row.version};
   const line = (key, words) => { const said = prompt(words); if (said) act(run, key, {...given, [key]: said}); };
@@ -302,12 +302,34 @@ async function refresh(isSame) {
   }
 }
 
-let due = null;
-function changed(name) {
+let due = null, isAll = false, missed = false, latest = null;
+function changed({run, what, told}) {
   const shown = decodeURIComponent(location.hash.slice(1));
-  const isBusy = document.activeElement && ["INPUT", "SELECT"].includes(document.activeElement.tagName) && document.activeElement.matches(":active");
-  if ((shown && shown !== name) || due || isBusy) return;
-  due = setTimeout(() => { due = null; if (!document.hidden) refresh(true); }, 400);
+  if (shown && shown !== run) return;
+  latest = told || latest;
+  isAll = isAll || what === "all" || !shown;
+  if (document.hidden) { missed = true; return; }
+  if (!due) due = setTimeout(catchUp, isAll ? 100 : 900);
+  else if (what === "all") { clearTimeout(due); due = setTimeout(catchUp, 100); }
+}
+
+async function catchUp() {
+  due = null;
+  if (document.activeElement && document.activeElement.matches("input:active, select:focus")) { due = setTimeout(catchUp, 500); return; }
+  const wasAll = isAll; isAll = missed = false;
+  if (wasAll || !seen) return refresh(true);
+  const {run} = seen;
+  try {
+    const told = latest || await ask(`api/runs/${encodeURIComponent(run.name)}/now`);
+    latest = null;
+    if (seen.run !== run || told.name !== run.name) return;
+    run.standing = told;
+    const was = main.firstElementChild, is = top_(run);
+    const at = [...was.querySelectorAll("button")].indexOf(document.activeElement);
+    was.replaceWith(is);
+    if (at >= 0 && is.querySelectorAll("button")[at]) is.querySelectorAll("button")[at].focus();
+    link.textContent = "";
+  } catch (error) { link.textContent = error.message; }
 }
 
 addEventListener("hashchange", () => { if (!report) refresh(false).then(() => main.focus()); });
@@ -320,6 +342,8 @@ if (!report) {
   const events = new EventSource("events");
   events.onmessage = event => changed(JSON.parse(event.data));
   events.onerror = () => { link.textContent = "the page's server does not answer"; };
+  document.addEventListener("visibilitychange", () => { if (!document.hidden && missed) catchUp(); });
+  setInterval(() => { const name = decodeURIComponent(location.hash.slice(1)); changed({run: name, what: "now"}); }, 5000);  // what only grows older
   events.onopen = () => { if (link.textContent) refresh(true); };
 }
 refresh(false);

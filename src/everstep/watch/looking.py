@@ -81,7 +81,7 @@ class Looking:
     # --- what changes ----------------------------------------------------------------------------------------
 
     async def changes(self) -> AsyncIterator[str | None]:
-        """What changed, as JSON: run, and "now" with where it stands, or "all". None from time to time, to notice an end."""
+        """What changed, as JSON: run, and "now" with where it stands, or "all". None now and then, to notice an end."""
         queue = asyncio.Queue[str](maxsize=1000)
         self._listeners.add(queue)
         if self._watching is None or self._watching.done():

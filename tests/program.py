@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from everstep.train.loop import Loop
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["bases", "everstep.launch.start", "everstep.train.session"])
+PROCESSES.set_forkserver_preload(["bases", "preloaded", "everstep.launch.start", "everstep.train.session"])
 
 
 @dataclass(frozen=True)

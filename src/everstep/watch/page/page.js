@@ -228,7 +228,7 @@ async function choose(number) {
     seen.slider.value = drawn.indexOf(number);
     seen.slider.setAttribute("aria-valuetext", `version_${number}, step ${count(row.step)}`);
     const gain = row.scores.control_gain;
-    seen.said.textContent = `version_${number} · step ${count(row.step)}${gain == null ? "" : ` · gain ${gain.toFixed(3)}`}`;
+    seen.said.textContent = `version_${number} · step ${count(row.step)}${gain == null ? "" : ` · gain ${gain.toFixed(3)}`}${choice.other === null ? "" : ` · right: version_${choice.other}`}`;
     seen.wipe.hidden = choice.other === null;
     seePictures(run, number); preload(run, drawn, number);
   }

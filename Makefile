@@ -19,7 +19,7 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(BIN)/mypy
 
-# What make test leaves out because it takes long, and belongs neither to make crash nor to make full-size.
+# What make test leaves out because it takes long, but for the networks of true sizes.
 slow: $(VENV)/.installed
 	$(BIN)/python tools/run_tests.py -m slow --timeout 7200
 

@@ -13,9 +13,11 @@ SCORED = (
     *("--optim.max-steps", STEPS, "--optim.batch-size", 2, "--optim.accumulation-steps", 2, "--optim.seed", 7),
     *("--optim.learning-rate", 1e-3, "--optim.schedule", "cosine", "--optim.warmup-steps", 5),
     *("--optim.ema-decay", 0.9, "--data.crop", "random", "--data.flip-probability", 0.5),
-    *("--versions.every", 10, "--sampling.pairs", 0),
+    *("--versions.every", 10),
 )
-SETTINGS = (*SCORED, "--scoring.overhead", 0)  # scores take as long as the training does, and change nothing of it
+# Nothing is drawn or scored: that takes as long as a small training does, and changes nothing of it.
+UNSEEN = ("--sampling.pairs", 0, "--scoring.overhead", 0)
+SETTINGS = (*SCORED, *UNSEEN)
 
 
 def outcome(run: Path) -> tuple[dict[str, object], list[dict[str, object]], dict[str, object]]:

@@ -11,16 +11,13 @@ from typing import Any
 import pytest
 
 from everstep.versions import Run, verify
+from law import UNSEEN
 from program import Program
 
 STEPS = 8
 SETTINGS = (
     *("--optim.max-steps", STEPS, "--versions.every", 2, "--optim.batch-size", 2, "--optim.ema-decay", 0.9),
-    *("--optim.learning-rate", 1e-3, "--sampling.pairs", 0, "--keeper.snapshots", "off", "--keep.everything"),
-    *(
-        "--scoring.overhead",
-        0,
-    ),
+    *("--optim.learning-rate", 1e-3, *UNSEEN, "--keeper.snapshots", "off", "--keep.everything"),
 )
 Start = Callable[..., Program]
 

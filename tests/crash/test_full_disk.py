@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from everstep.versions import Run, verify
-from law import SETTINGS, STEPS
+from law import SETTINGS, STEPS, UNSEEN
 from program import Program
 
 Start = Callable[..., Program]
@@ -23,18 +23,7 @@ def words(tiny_base: Path, pairs_folder: Path, memory: Path) -> Words:
 
 @pytest.fixture
 def endless(tiny_base: Path, pairs_folder: Path, memory: Path) -> Words:
-    many = (
-        "--optim.max-steps",
-        10**6,
-        "--versions.every",
-        10,
-        "--sampling.pairs",
-        0,
-        "--scoring.overhead",
-        0,
-        "--keeper.ram-dir",
-        memory,
-    )
+    many = ("--optim.max-steps", 10**6, "--versions.every", 10, "--keeper.ram-dir", memory, *UNSEEN)
     return ("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *many)
 
 

@@ -30,7 +30,7 @@ from trainers import (
 )
 
 from everstep.versions import Run, read_live, verify
-from law import SETTINGS, outcome
+from law import SETTINGS, UNSEEN, outcome
 from program import AfterStep, Ended, Program
 
 NEVER = 1000  # steps between versions: what memory holds is on no disk, unless it is rescued
@@ -185,7 +185,7 @@ def test_a_trainer_that_hangs_is_reported_with_its_stacks_and_its_state_is_commi
 
 @pytest.fixture
 def endless(tiny_base: Path, pairs_folder: Path) -> Words:
-    many = ("--optim.max-steps", 10**6, "--versions.every", 10, "--sampling.pairs", 0, "--scoring.overhead", 0)
+    many = ("--optim.max-steps", 10**6, "--versions.every", 10, *UNSEEN)
     return ("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *many)
 
 

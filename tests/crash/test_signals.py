@@ -27,6 +27,7 @@ from trainers import (
 )
 
 from everstep.versions import Run, read_live
+from law import UNSEEN
 from program import AfterStep, Program
 
 Start = Callable[..., Program]
@@ -36,18 +37,7 @@ STOPPED = 3
 
 @pytest.fixture
 def words(tiny_base: Path, pairs_folder: Path) -> Words:
-    small = (
-        "--optim.max-steps",
-        10**6,
-        "--versions.every",
-        10**6,
-        "--sampling.pairs",
-        0,
-        "--scoring.overhead",
-        0,
-        "--optim.batch-size",
-        2,
-    )
+    small = ("--optim.max-steps", 10**6, "--versions.every", 10**6, "--optim.batch-size", 2, *UNSEEN)
     return ("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *small, "--keeper.snapshots", 1)
 
 
@@ -110,28 +100,22 @@ def training(start: Start, words: Words, workplace: Path) -> Callable[..., Train
 # Two numbers where two are meant: of several that are the same and wait, the kernel delivers one.
 SENT: dict[str, Callable[[Training], object]] = {
     "SIGTERM to the groups of keeper and trainer": lambda it: [os.killpg(pid, 15) for pid in (it.keeper, it.trainer)],
+    "SIGTERM to the trainer alone": lambda it: os.kill(it.trainer, signal.SIGTERM),
+    "SIGINT to both": lambda it: [os.kill(pid, signal.SIGINT) for pid in (it.keeper, it.trainer)],
+    "SIGXCPU to the keeper": lambda it: os.kill(it.keeper, signal.SIGXCPU),
     "SIGTERM to the trainer, then to the keeper": lambda it: [os.kill(pid, 15) for pid in (it.trainer, it.keeper)],
     "SIGINT and SIGTERM to the keeper at once": lambda it: [os.kill(it.keeper, number) for number in (2, 15)],
-    "SIGTERM to the trainer alone": lambda it: os.kill(it.trainer, signal.SIGTERM),
     "SIGTERM and SIGINT to the trainer alone, again": lambda it: [os.kill(it.trainer, number) for number in (15, 2)],
-    "SIGINT to both": lambda it: [os.kill(pid, signal.SIGINT) for pid in (it.keeper, it.trainer)],
     "SIGXCPU to the trainer": lambda it: os.kill(it.trainer, signal.SIGXCPU),
-    "SIGXCPU to the keeper": lambda it: os.kill(it.keeper, signal.SIGXCPU),
     "SIGHUP to the keeper": lambda it: os.kill(it.keeper, signal.SIGHUP),
 }
 
 
-# What schedulers, terminals and people do most; the others in make crash.
-OFTEN = (
-    "SIGTERM to the groups of keeper and trainer",
-    "SIGTERM to the trainer alone",
-    "SIGINT to both",
-    "SIGXCPU to the keeper",
-)
+RARE = list(SENT)[4:]  # in make crash
 
 
 @pytest.mark.fault("{sent}")
-@pytest.mark.parametrize("sent", [one if one in OFTEN else pytest.param(one, marks=pytest.mark.slow) for one in SENT])
+@pytest.mark.parametrize("sent", [pytest.param(one, marks=pytest.mark.slow) if one in RARE else one for one in SENT])
 def test_whoever_gets_the_signal_the_step_is_finished_and_kept(training: Callable[..., Training], sent: str) -> None:
     prepare = Together((own_group, NoMoment())) if "again" in sent else own_group
     it = training(prepare, "--restarts", 3)

@@ -10,6 +10,7 @@ import pytest
 from everstep.launch import processors
 from everstep.launch.processors import SETTINGS, allowed_processors, limit_threads
 from everstep.versions import Run
+from law import UNSEEN
 from program import Ended
 
 
@@ -81,18 +82,7 @@ def test_a_persons_own_number_stands(name: str, monkeypatch: pytest.MonkeyPatch)
 def test_a_resume_with_another_number_of_threads_says_so(
     tiny_base: Path, pairs_folder: Path, everstep: Callable[..., Ended], workplace: Path
 ) -> None:
-    words = (
-        "--base",
-        tiny_base,
-        "--data",
-        pairs_folder,
-        "--sampling.pairs",
-        0,
-        "--compute.threads",
-        1,
-        "--scoring.overhead",
-        0,
-    )
+    words = ("--base", tiny_base, "--data", pairs_folder, "--compute.threads", 1, *UNSEEN)
     assert everstep("train", "--run", "a", "--optim.max-steps", 2, *words).code == 0
     version = Run.open(workplace / "runs/a").find("latest")
     assert json.loads((version.path / "training/state.json").read_text())["threads"] == 1

@@ -34,21 +34,11 @@ from everstep.models.parts import unet_shapes
 from everstep.models.sdxl import StableDiffusionXL
 from everstep.models.whole import SDXL
 from everstep.versions import Run, verify
+from law import UNSEEN
 from program import Ended
 
 Everstep = Callable[..., Ended]
-QUICK = (
-    "--optim.control",
-    "lllite",
-    "--sampling.pairs",
-    0,
-    "--scoring.overhead",
-    0,
-    "--optim.learning-rate",
-    1e-2,
-    "--optim.batch-size",
-    2,
-)
+QUICK = ("--optim.control", "lllite", "--optim.learning-rate", 1e-2, "--optim.batch-size", 2, *UNSEEN)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from everstep.models.objective import loss as loss_of
 from everstep.models.reading import stored
 from everstep.models.sd import StableDiffusion
 from everstep.versions import Run, verify
+from law import UNSEEN
 from program import Ended
 
 
@@ -225,18 +226,7 @@ def test_channels_last_is_kept_in_memory_and_not_in_files(
     sd = family(tiny_base, channels_last=True)
     weight = sd.new_controlnet(0).conv_in.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
-    words = (
-        "--base",
-        tiny_base,
-        "--data",
-        pairs_folder,
-        "--optim.max-steps",
-        1,
-        "--sampling.pairs",
-        0,
-        "--scoring.overhead",
-        0,
-    )
+    words = ("--base", tiny_base, "--data", pairs_folder, "--optim.max-steps", 1, *UNSEEN)
     assert everstep("train", "--run", "a", *words).code == 0
     assert everstep("train", "--run", "b", *words, "--compute.channels-last").code == 0
     first = [(workplace / "runs" / name / "version_0/digests.json").read_text() for name in ("a", "b")]
@@ -265,7 +255,7 @@ def test_the_picture_of_sample_is_that_of_the_pipeline_anyone_builds(
 ) -> None:
     from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, UniPCMultistepScheduler
 
-    words = ("--optim.max-steps", 5, "--optim.learning-rate", 1e-2, "--sampling.pairs", 0, "--scoring.overhead", 0)
+    words = ("--optim.max-steps", 5, "--optim.learning-rate", 1e-2, *UNSEEN)
     assert everstep("train", "--run", "a", "--base", shaped_base, "--data", pairs_folder, *words).code == 0
     outline, prompt = pairs_folder / "4_outline.png", "red circle with blue background"
     ended = everstep("sample", "a@1", "--condition", outline, "--prompt", prompt, "--seed", 5, "--out", "ours.png")

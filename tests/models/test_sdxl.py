@@ -25,6 +25,7 @@ from everstep.models.objective import error_maps, task_of
 from everstep.models.objective import loss as loss_of
 from everstep.models.sdxl import StableDiffusionXL
 from everstep.versions import Run, verify
+from law import UNSEEN
 from program import Ended
 
 Everstep = Callable[..., Ended]
@@ -158,18 +159,7 @@ def test_a_vae_that_float16_cannot_hold_is_run_in_float32(base: Path, tmp_path: 
 def test_a_stopped_training_goes_on_to_the_same_bits(
     base: Path, pairs_folder: Path, everstep: Everstep, workplace: Path
 ) -> None:
-    words = (
-        "--base",
-        base,
-        "--data",
-        pairs_folder,
-        "--sampling.pairs",
-        0,
-        "--optim.learning-rate",
-        1e-2,
-        "--scoring.overhead",
-        0,
-    )
+    words = ("--base", base, "--data", pairs_folder, "--optim.learning-rate", 1e-2, *UNSEEN)
     words += ("--data.crop", "random", "--data.flip-probability", 0.5, "--versions.every", 3)
     assert everstep("train", "--run", "a", *words, "--optim.max-steps", 6).code == 0
     assert everstep("train", "--run", "b", *words, "--optim.max-steps", 3).code == 0
@@ -185,7 +175,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(
 def test_the_picture_of_sample_is_that_of_the_pipeline_anyone_builds(
     base: Path, pairs_folder: Path, everstep: Everstep, workplace: Path
 ) -> None:
-    words = ("--optim.max-steps", 5, "--optim.learning-rate", 1e-2, "--sampling.pairs", 0, "--scoring.overhead", 0)
+    words = ("--optim.max-steps", 5, "--optim.learning-rate", 1e-2, *UNSEEN)
     assert everstep("train", "--run", "a", "--base", base, "--data", pairs_folder, *words).code == 0
     outline, prompt = pairs_folder / "4_outline.png", "red circle with blue background"
     ended = everstep("sample", "a@1", "--condition", outline, "--prompt", prompt, "--seed", 5, "--out", "ours.png")
@@ -219,18 +209,7 @@ def test_a_controlnet_for_sdxl_is_called_obeyed(everstep: Everstep, workplace: P
 def test_a_smaller_controlnet_is_trained_started_from_and_exported(
     base: Path, pairs_folder: Path, everstep: Everstep, workplace: Path
 ) -> None:
-    words = (
-        "--base",
-        base,
-        "--data",
-        pairs_folder,
-        "--sampling.pairs",
-        0,
-        "--optim.max-steps",
-        2,
-        "--scoring.overhead",
-        0,
-    )
+    words = ("--base", base, "--data", pairs_folder, "--optim.max-steps", 2, *UNSEEN)
     assert everstep("train", "--run", "a", *words, "--optim.control", "small").code == 0
     assert everstep("train", "--run", "b", *words, "--from", "a@1").code == 0
     both = [Run.open(workplace / "runs" / name).find("latest").path / "controlnet/config.json" for name in "ab"]

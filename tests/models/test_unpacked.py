@@ -28,6 +28,7 @@ from everstep.models.one_file import open_one_file
 from everstep.models.unpacked import unpacked
 from everstep.places import cache_folder
 from everstep.versions import Run, fsops
+from law import UNSEEN
 from one_file import LAYOUTS, changed, one_file, opened, plain, small, tensors_of, unpack, weights_of, write
 from program import Program
 
@@ -440,18 +441,7 @@ def test_a_file_is_trained_on_and_gone_on_with(
     folder: Path, pairs_folder: Path, tmp_path: Path, start: Callable[..., Program], workplace: Path
 ) -> None:
     path = one_file(folder, tmp_path / f"one{SUFFIXES[folder.name == 'sd15']}", torch.float32)
-    words = (
-        "--base",
-        path,
-        "--data",
-        pairs_folder,
-        "--sampling.pairs",
-        0,
-        "--data.resolution",
-        16,
-        "--scoring.overhead",
-        0,
-    )
+    words = ("--base", path, "--data", pairs_folder, "--data.resolution", 16, *UNSEEN)
     program = start("train", "--run", "a", *words, "--optim.max-steps", 2, prepare=Knows(folder))
     assert program.wait() == 0, program.output
     assert "is one file; what is in it is used as it lies in" in program.output

@@ -60,7 +60,7 @@ def test_the_settings_written_before_the_first_step_repeat_the_run(
 def test_scores_change_nothing_that_is_trained(
     straight: object, tiny_base: Path, pairs_folder: Path, start: Callable[..., Program], workplace: Path
 ) -> None:
-    words = ("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *SCORED)
+    words = ("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *SCORED, "--sampling.pairs", 0)
     assert start(*words, prepare=KillAfter(19, signal.SIGKILL)).wait() == 3
     program = start(*words)
     assert program.wait() == 0, program.output

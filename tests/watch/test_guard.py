@@ -142,6 +142,17 @@ def test_a_label_that_is_markup_stays_text(ask: TestClient, trained: Run) -> Non
     assert json.loads(told.text)["versions"][1]["note"] == label
 
 
+def test_a_button_that_cannot_write_says_so_and_changes_nothing(ask: TestClient, trained: Run) -> None:
+    (trained.path.parent / "exports").write_text("in the way")
+    answered = ask.post("/api/runs/a/do/export", json={"version": 1, "for": "diffusers"}, headers=MINE)
+    assert answered.status_code == 409
+    assert "could not be begun: File exists. Nothing was changed." in answered.json()["error"]
+    (trained.path / "records/resumed.log").mkdir()
+    answered = ask.post("/api/runs/a/do/resume", json={}, headers=MINE)
+    assert answered.status_code == 409
+    assert "could not be begun: Is a directory" in answered.json()["error"]
+
+
 def test_a_run_that_is_deleted_meanwhile_is_said_to_be_gone(ask: TestClient, trained: Run, tmp_path: Path) -> None:
     assert ask.get("/api/runs/a").status_code == 200
     trained.path.rename(tmp_path / "elsewhere")

@@ -6,7 +6,6 @@ from everstep.errors import UserError
 from everstep.places import spelled
 
 FAR = "Whoever has this address sees all of it, and can steer it. Ctrl-C ends it."
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def watch_(runs: str = "runs", *, host: str = "127.0.0.1", port: int = 8500, name: tuple[str, ...] = ()) -> int:
@@ -26,7 +25,7 @@ def watch_(runs: str = "runs", *, host: str = "127.0.0.1", port: int = 8500, nam
     import uvicorn
 
     from everstep.watch.app import make_app
-    from everstep.watch.guard import new_token
+    from everstep.watch.guard import LOOPBACK, new_token
 
     folder = spelled(runs).absolute()
     if not folder.is_dir():

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from everstep.errors import UserError
+from everstep.exchange.readers import READERS
 from everstep.versions import Run
 
 PROGRAM = (sys.executable, "-m", "everstep")
 TIMEOUT_S = 900.0
 LONGEST_TEXT = 500  # characters of a label or a note
-TARGETS = ("diffusers", "comfyui", "forge", "a1111", "invokeai")
 OUTPUT = "resumed.log"  # in the records: what a training prints that the page has begun
 
 
@@ -48,9 +48,14 @@ def verb_of(button: str) -> str:
 
 def act(verb: str, run: Run, given: Mapping[str, Any]) -> Done:
     """Do it, and wait until it is done. Raises: UserError."""
-    words = words_of(verb, run, given)
-    if verb == "resume":
-        return _begin(words, run)
+    try:
+        words = words_of(verb, run, given)
+        return _begin(words, run) if verb == "resume" else _done(words)
+    except OSError as error:  # no folder for what it writes, no process
+        raise UserError(f"{verb} could not be begun: {error.strerror or error}. Nothing was changed.") from None
+
+
+def _done(words: list[str]) -> Done:
     command = _typed(words)
     try:
         ended = subprocess.run(
@@ -98,8 +103,8 @@ def _version(run: Run, given: Mapping[str, Any]) -> str:
 
 
 def _export(run: Run, given: Mapping[str, Any]) -> list[str]:
-    if given.get("for") not in TARGETS:
-        raise UserError(f"It is exported for one of: {', '.join(TARGETS)}.")
+    if given.get("for") not in READERS:
+        raise UserError(f"It is exported for one of: {', '.join(READERS)}.")
     version = _version(run, given)
     out = run.path.parent / "exports" / f"{run.name}-{given['version']}-{given['for']}"
     out.parent.mkdir(exist_ok=True)

@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,9 @@ from everstep.watch.actions import act
 from everstep.watch.guard import Guard
 from everstep.watch.looking import Looking
 from everstep.watch.pictures import picture
+from everstep.watch.report import PAGE
 from everstep.watch.views import card, log_of, version_of, whole
 
-PAGE = Path(str(files("everstep"))) / "watch" / "page"
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 NOT_KEPT = {"cache-control": "no-store"}

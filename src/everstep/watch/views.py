@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from everstep.errors import EverstepError
+from everstep.exchange.readers import READERS
 from everstep.records.scores import points, read_scores
 from everstep.records.sheets import sheet_path
 from everstep.records.verdict import verdict
@@ -71,6 +72,7 @@ def whole(run: Run) -> dict[str, Any]:
         "jump": _jump(run),
         "curve": loss_curve(run.layout.records),
         "settings": _text(run.layout.hparams),
+        "programs": list(READERS),
         "sheets": {version.number: found for version in versions if (found := _sheet(run, version)) is not None},
     }
 

@@ -245,7 +245,7 @@ async function detail(run, row) {
   const given = {version: row.version};
   const line = (key, words) => { const said = prompt(words); if (said) act(run, key, {...given, [key]: said}); };
   const programs = h("select", {"aria-label": "export for", onchange: event => event.target.value && act(run, "export", {...given, for: event.target.value})},
-    h("option", {value: ""}, "Export for ..."), ["diffusers", "comfyui", "forge", "a1111", "invokeai"].map(name => h("option", {value: name}, name)));
+    h("option", {value: ""}, "Export for ..."), run.programs.map(name => h("option", {value: name}, name)));
   const buttons = !source.canAct ? [] : [
     h("button", {onclick: () => act(run, row.pinned ? "unpin" : "pin", given)}, row.pinned ? "Unpin" : "Pin"),
     h("button", {onclick: () => line("label", `A name for version_${row.version}`)}, "Label"),
@@ -323,6 +323,7 @@ async function catchUp() {
     const told = latest || await ask(`api/runs/${encodeURIComponent(run.name)}/now`);
     latest = null;
     if (seen.run !== run || told.name !== run.name) return;
+    if (told.error) throw new Error(told.error);
     run.standing = told;
     const was = main.firstElementChild, is = top_(run);
     const at = [...was.querySelectorAll("button")].indexOf(document.activeElement);

@@ -95,14 +95,14 @@ def is_picture(page: Any, run: Run, version: int, row: str, pair: int) -> bool:
 def test_all_runs_at_a_glance_and_one_whole(page: Any, serve: Serve, trained: Run) -> None:
     page.goto(serve())
     card = page.locator(".card")
-    assert card.count() == 1
+    card.wait_for()  # of one card: of more it complains
     assert "complete" in card.inner_text()
     card.locator("a").click()
     page.wait_for_selector("h1")
     assert page.title() == "a · Everstep"
     assert "4 of 4" in page.locator("main").inner_text()
-    assert page.locator("tr[data-version]").count() == 3
-    assert page.locator(".uplot").count() == 2
+    sync_api.expect(page.locator("tr[data-version]")).to_have_count(3)
+    sync_api.expect(page.locator(".uplot")).to_have_count(2)
 
 
 def test_one_slider_moves_all_pictures_and_the_wipe_shows_two(page: Any, serve: Serve, trained: Run) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from everstep.versions import Run
+from everstep.watch.remembered import RememberedRun
 from program import Program
 
 EVERSTEP = [sys.executable, "-m", "everstep"]
@@ -26,9 +26,9 @@ def _trained(tiny_base: Path, pairs_folder: Path, tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture
-def trained(_trained: Path, workplace: Path) -> Run:
+def trained(_trained: Path, workplace: Path) -> RememberedRun:
     """Versions at steps 0, 2 and 4 with two pairs each, in runs/a of a workplace of its own."""
-    return Run.open(Path(shutil.copytree(_trained, workplace / "runs/a")))
+    return RememberedRun(Path(shutil.copytree(_trained, workplace / "runs/a")))
 
 
 @pytest.fixture

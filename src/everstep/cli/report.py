@@ -7,6 +7,7 @@ from everstep.cli.printing import beside
 from everstep.errors import UserError
 from everstep.units import size
 from everstep.versions import fsops
+from everstep.watch.remembered import RememberedRun
 from everstep.watch.report import report
 
 
@@ -21,7 +22,7 @@ def report_(run: str, *, out: Path | None = None) -> int:
     opened = open_run(run)
     path = out or Path(f"{opened.name}.html")
     with beside("Reading the versions", "versions") as said:
-        page = report(opened, said)
+        page = report(RememberedRun(opened.path), said)
     try:
         fsops.replace_file(path, page.encode())
     except OSError as error:

@@ -8,6 +8,7 @@ from everstep.keeping.memory import Found
 from everstep.keeping.remnants import in_words, sentence
 from everstep.units import duration, size
 from everstep.versions import RunStatus
+from everstep.watch.remembered import RememberedRun
 from everstep.watch.standing import standing
 
 STALE_S = 30.0  # it writes twice a second, but for the first step and while it measures a version
@@ -21,7 +22,7 @@ def status_(run: str, *, json: bool = False) -> int:
     json
         Print as JSON.
     """
-    now = standing(open_run(run))
+    now = standing(RememberedRun(open_run(run).path))
     if json:
         print_json(now.as_json())
         return 0

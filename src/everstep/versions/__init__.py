@@ -28,7 +28,7 @@ from everstep.versions.requests import (
     write_request,
 )
 from everstep.versions.run import Run
-from everstep.versions.status import RunStatus, rows, status
+from everstep.versions.status import Outlook, RunStatus, outlook, row, rows, status
 from everstep.versions.tensorfile import LoadedTensor
 from everstep.versions.verify import Fault
 from everstep.versions.version import Version, describe_damage, read_small, read_tensors, verify
@@ -41,6 +41,7 @@ __all__ = [
     "LiveStatus",
     "LoadedTensor",
     "LockHolder",
+    "Outlook",
     "Request",
     "Run",
     "RunStatus",
@@ -52,11 +53,13 @@ __all__ = [
     "drop_request",
     "is_waiting",
     "load_into",
+    "outlook",
     "read_answer",
     "read_live",
     "read_requests",
     "read_small",
     "read_tensors",
+    "row",
     "rows",
     "run_folder",
     "split_spec",

@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from everstep.versions import fsops
+from everstep.versions.annotations import Annotation
 from everstep.versions.capacity import look_ahead, seconds_per_step
-from everstep.versions.forecast import Course
+from everstep.versions.forecast import Course, Forecast
 from everstep.versions.live import LiveStatus, read_live
 from everstep.versions.reach import reaching
 from everstep.versions.run import Run
@@ -42,19 +43,42 @@ class RunStatus:
     told_age_s: float | None  # since a running training last wrote where it is; a disk that is full keeps it from that
 
 
-def status(run: Run, course: Course) -> RunStatus:
-    """Assemble it from the lock, the live file and the versions; nothing is written. Raises: UnreachableDisk."""
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What versions take of the disk, and will. Of all that is told of a run the dearest: every file is looked at."""
+
+    version_bytes: int
+    ahead: Forecast
+
+
+def outlook(run: Run, course: Course) -> Outlook:
+    """Raises: UnreachableDisk."""
     with reaching(run.path):
-        return _status(run, course)
+        versions = run.versions()
+        last = versions[-1] if versions else None
+        step, _ = _position(read_live(run.layout), last, run.holder() is not None)
+        ahead = look_ahead(run, course, last, step, seconds_per_step(run, course))
+        return Outlook(sum(version.disk_bytes for version in versions), ahead)
 
 
-def _status(run: Run, course: Course) -> RunStatus:
+def status(run: Run, course: Course, seen: Outlook | None = None) -> RunStatus:
+    """Assemble it from the lock, the live file and the versions; nothing is written.
+
+    Args:
+        seen: an outlook of a moment ago; without one the disk is asked.
+
+    Raises: UnreachableDisk.
+    """
+    with reaching(run.path):
+        return _status(run, course, seen or outlook(run, course))
+
+
+def _status(run: Run, course: Course, seen: Outlook) -> RunStatus:
     held, live, versions = run.holder(), read_live(run.layout), run.versions()
     last = versions[-1] if versions else None
     is_running = held is not None
     step, images_seen = _position(live, last, is_running)
-    step_s, free = seconds_per_step(run, course), fsops.free_bytes(run.path)
-    ahead = look_ahead(run, course, last, step, step_s)
+    step_s, free, ahead = seconds_per_step(run, course), fsops.free_bytes(run.path), seen.ahead
     full = ahead.fills_at(free)
     next_step = live.next_version_step if live and is_running else None
     return RunStatus(
@@ -72,7 +96,7 @@ def _status(run: Run, course: Course) -> RunStatus:
         last_version_age_s=_age_s(last) if last else None,
         next_version_step=next_step,
         steps_at_risk=_at_risk(step, last, live) if is_running else 0,
-        version_bytes=sum(version.disk_bytes for version in versions),
+        version_bytes=seen.version_bytes,
         free_bytes=free,
         seconds_left=step_s * (course.max_steps - step) if step_s and is_running else None,
         next_version_in_s=step_s * (next_step - step) if step_s and next_step is not None else None,
@@ -85,11 +109,11 @@ def _status(run: Run, course: Course) -> RunStatus:
 
 def rows(run: Run) -> list[dict[str, Any]]:
     """One row for each version, oldest first: what `everstep list --json` prints."""
-    return [_row(run, version) for version in run.versions()]
+    return [row(version, run.annotation(version.number)) for version in run.versions()]
 
 
-def _row(run: Run, version: Version) -> dict[str, Any]:
-    note = run.annotation(version.number)
+def row(version: Version, note: Annotation) -> dict[str, Any]:
+    """A version, and what was said of it, as `everstep list --json` prints it."""
     return {
         "version": version.number,
         "step": version.step,

@@ -1,6 +1,7 @@
 """The page's server: answers with what the disk says, and does what buttons ask. Knows nothing of training."""
 
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -15,11 +16,11 @@ from starlette.types import ASGIApp
 
 from everstep.errors import EverstepError
 from everstep.records.sheets import sheet_path
-from everstep.versions import Run
 from everstep.watch.actions import act
 from everstep.watch.guard import Guard
 from everstep.watch.looking import Looking
-from everstep.watch.pictures import picture
+from everstep.watch.pictures import drawing, picture
+from everstep.watch.remembered import RememberedRun
 from everstep.watch.report import PAGE
 from everstep.watch.views import card, log_of, version_of, whole
 
@@ -35,7 +36,9 @@ def make_app(folder: Path, names: Iterable[str] = (), token: str | None = None) 
         folder: of runs, or one run.
         names, token: as Guard has them.
     """
-    watched = Watched(Looking(folder))
+    looking = Looking(folder)
+    threading.Thread(target=looking.warm, daemon=True).start()  # while the browser is opened
+    watched = Watched(looking)
     routes = [
         Route("/", _page("index.html")),
         Route("/page/{name}", _static),
@@ -59,17 +62,17 @@ class Watched:
         # By the time of the drawing too: a version that is scored again is drawn anew.
         self._cut = lru_cache(maxsize=2048)(lambda path, drawn, row, pair: picture(path, row, pair))
 
-    def _run(self, request: Request) -> Run:
+    def _run(self, request: Request) -> RememberedRun:
         return self._looking.run(request.path_params["run"])
 
     def all_runs(self, request: Request) -> Response:
         cards = [self._looking.once("card", run, card) for run in self._looking.runs()]
         return JSONResponse({"folder": str(self._looking.folder), "runs": cards}, headers=NOT_KEPT)
 
-    def answer(self, kind: str, ask: Callable[[Run], Any]) -> Callable[[Request], Response]:
+    def answer(self, kind: str, ask: Callable[[RememberedRun], Any]) -> Callable[[Request], Response]:
         """An endpoint; what it answers is made once for all who ask at the same time."""
 
-        def as_json(run: Run) -> bytes:
+        def as_json(run: RememberedRun) -> bytes:
             return bytes(JSONResponse(ask(run)).body)
 
         def answered(request: Request) -> Response:
@@ -86,7 +89,7 @@ class Watched:
         given = request.path_params
         path = sheet_path(self._run(request), given["number"])
         try:
-            drawn = f"{path.stat().st_mtime_ns:x}"
+            drawn = drawing(path)
         except OSError:
             return Response(status_code=404)
         content = self._cut(path, drawn, given["row"], given["pair"])

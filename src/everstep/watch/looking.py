@@ -16,13 +16,13 @@ from starlette.concurrency import run_in_threadpool
 from everstep.errors import EverstepError
 from everstep.records.scores import FILE as SCORES
 from everstep.records.steps import FILE as METRICS
-from everstep.versions import Run
 from everstep.watch.remembered import RememberedRun
-from everstep.watch.views import card, folders_below
+from everstep.watch.views import card, folders_below, whole
 
 LOOK_S = 0.25  # between two looks at the disk, as long as somebody watches
 NOTES_EVERY = 4  # looks: notes and scores of versions are files of their own
 TELL_S = 0.9  # between two tellings of where a run stands
+WARMED = 3  # of the newest runs
 KEPT_S = 0.5  # an answer serves all who ask within this time
 
 
@@ -40,6 +40,7 @@ Marks = dict[str, Mark]  # by run
 
 @dataclass(slots=True)
 class _Kept:
+    began: float = 0.0
     at: float = 0.0
     answer: Any = None
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -51,32 +52,46 @@ class Looking:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._runs: dict[Path, RememberedRun] = {}
+        self._lock = threading.Lock()
         self._answers: dict[tuple[str, str], _Kept] = {}
         self._listeners = set[asyncio.Queue[str]]()
         self._told_at: dict[str, float] = {}
+        self._changed_at: dict[str, float] = {}
         self._watching: asyncio.Task[None] | None = None
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RememberedRun]:
         """The newest first."""
         folders = folders_below(self.folder)
-        known = self._runs
-        self._runs = {folder: known.get(folder) or RememberedRun(folder.absolute()) for folder in folders}
-        return list(self._runs.values())
+        with self._lock:
+            known = self._runs
+            self._runs = {folder: known.get(folder) or RememberedRun(folder.absolute()) for folder in folders}
+            return list(self._runs.values())
 
-    def run(self, name: str) -> Run:
+    def run(self, name: str) -> RememberedRun:
         """By its name among those that are there. Raises: KeyError if there is none."""
         found = [run for run in self.runs() if run.name == name]
         if not found:
             raise KeyError(name)
         return found[0]
 
-    def once(self, kind: str, run: Run, ask: Callable[[Run], Any]) -> Any:
-        """Its answer, or one that is a moment old: fifty who watch cost no more than one."""
+    def once(self, kind: str, run: RememberedRun, ask: Callable[[RememberedRun], Any]) -> Any:
+        """Its answer, or one that is a moment old: fifty who watch cost no more than one. Never one from before a
+        change that was told.
+        """
         kept = self._answers.setdefault((kind, str(run.path)), _Kept())
         with kept.lock:
-            if time.monotonic() - kept.at > KEPT_S:
-                kept.answer, kept.at = ask(run), time.monotonic()
+            began = time.monotonic()
+            if began - kept.at > KEPT_S or kept.began < self._changed_at.get(run.name, 0.0):
+                kept.answer, kept.began, kept.at = ask(run), began, time.monotonic()
             return kept.answer
+
+    def warm(self) -> None:
+        """Read what whoever opens the page will ask for."""
+        with contextlib.suppress(EverstepError, OSError):
+            for run in self.runs():
+                run.versions()
+            for run in self.runs()[:WARMED]:
+                whole(run)
 
     # --- what changes ----------------------------------------------------------------------------------------
 
@@ -110,6 +125,7 @@ class Looking:
                 if was == now:
                     continue
                 if was is None or now is None or (was.made, was.noted) != (now.made, now.noted):
+                    self._changed_at[name] = time.monotonic()
                     self._tell(name, "all")
                 elif time.monotonic() - self._told_at.get(name, 0.0) > TELL_S:
                     self._told_at[name] = time.monotonic()
@@ -134,7 +150,7 @@ class Looking:
             layout, known = run.layout, before.get(run.name)
             holder = run.holder()  # one who is killed writes nothing any more
             going = (*_stamps(layout.live, layout.records / METRICS), 0 if holder is None else holder.pid)
-            made = _stamps(layout.root, layout.samples, layout.records / SCORES)
+            made = _stamps(layout.root, layout.trash, layout.samples, layout.records / SCORES)
             noted = _newest_note(layout.records) if with_notes or known is None else known.noted
             marks[run.name] = Mark(going, made, noted)
         return marks

@@ -20,6 +20,11 @@ def sheet_of(run: Run, version: Version) -> SheetFacts | None:
         return None
 
 
+def drawing(sheet: Path) -> str:
+    """Names this very drawing of a sheet: a version that is scored again is drawn anew. Raises: OSError."""
+    return f"{sheet.stat().st_mtime_ns:x}"
+
+
 def picture(sheet: Path, row: str, pair: int) -> bytes:
     """One picture of a sheet, as WebP. Raises: UserError if there is none at this place, or it cannot be read."""
     if row not in ROWS or pair < 0:

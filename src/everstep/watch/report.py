@@ -12,13 +12,14 @@ from everstep.errors import UserError
 from everstep.records.sheets import ROWS, sheet_path
 from everstep.versions import Run, Version
 from everstep.watch.pictures import picture, sheet_of
+from everstep.watch.remembered import RememberedRun
 from everstep.watch.views import log_of, version_of, whole
 
 PAGE = Path(str(files("everstep"))) / "watch" / "page"
 SCRIPTS, STYLES = ("uplot.js", "curves.js", "page.js"), ("uplot.css", "page.css")
 
 
-def report(run: Run, said: Counted = lambda done, total: None) -> str:
+def report(run: RememberedRun, said: Counted = lambda done, total: None) -> str:
     """As HTML. A picture that several versions share, as conditions and targets, is in it once.
 
     Args:

@@ -7,9 +7,12 @@ from everstep.config import Config, read_hparams
 from everstep.config.policy import course
 from everstep.keeping.memory import Found
 from everstep.keeping.remnants import as_json, forgotten, of_run
-from everstep.records.scores import latest_verdict
-from everstep.versions import Run, RunStatus, read_live, status
+from everstep.records.scores import VERDICT, latest_verdict
+from everstep.versions import Run, RunStatus, outlook, read_live, status
 from everstep.versions.forecast import Course
+from everstep.watch.remembered import RememberedRun, stamp_of
+
+OUTLOOK_S, OUTLOOK_SHARE = 10.0, 0.05  # how old, and how dear, what is said of the disk's future may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +36,15 @@ class Standing:
         }
 
 
-def standing(run: Run) -> Standing:
+def standing(run: RememberedRun) -> Standing:
     """Raises: UserError if its settings cannot be read."""
-    going, ram_dir = _course(run)
-    return Standing(status(run, going), latest_verdict(run), of_run(run, ram_dir), forgotten(run, ram_dir))
+    settings = run.once("settings", stamp_of(run.layout.hparams, run.layout.best_score), lambda: settings_of(run))
+    going = _course(run, settings)
+    ram_dir = None if settings is None else settings.keeper.ram_dir
+    made = stamp_of(run.path, run.layout.trash)
+    seen = run.once("outlook", made, lambda: outlook(run, going), OUTLOOK_S, OUTLOOK_SHARE)
+    said = run.once("verdict", stamp_of(run.layout.records / VERDICT), lambda: latest_verdict(run))
+    return Standing(status(run, going, seen), said, of_run(run, ram_dir), forgotten(run, ram_dir))
 
 
 def settings_of(run: Run) -> Config | None:
@@ -44,12 +52,11 @@ def settings_of(run: Run) -> Config | None:
     return read_hparams(run.layout.hparams) if run.best_score() else None  # only such a loop has no best
 
 
-def _course(run: Run) -> tuple[Course, str | None]:
-    """Where it goes and its ram_dir by its settings; a loop that is not ours tells where it goes."""
-    settings = settings_of(run)
+def _course(run: Run, settings: Config | None) -> Course:
+    """Where it goes by its settings; a loop that is not ours tells it."""
     if settings is not None:
-        return course(settings), settings.keeper.ram_dir
+        return course(settings)
     live = read_live(run.layout)
     if live is None:
-        return Course(max_steps=0), None
-    return Course(max_steps=live.max_steps, images_per_step=max(1, live.images_seen // max(1, live.step))), None
+        return Course(max_steps=0)
+    return Course(max_steps=live.max_steps, images_per_step=max(1, live.images_seen // max(1, live.step)))

@@ -3,39 +3,44 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from everstep.errors import EverstepError
 from everstep.exchange.readers import READERS
+from everstep.records.scores import FILE as SCORES
 from everstep.records.scores import points, read_scores
 from everstep.records.sheets import sheet_path
+from everstep.records.steps import FILE as METRICS
 from everstep.records.verdict import verdict
-from everstep.versions import Run, Version, rows
+from everstep.versions import Version, row
 from everstep.versions.layout import HPARAMS
 from everstep.watch.curves import loss_curve
-from everstep.watch.pictures import sheet_of
+from everstep.watch.pictures import drawing, sheet_of
+from everstep.watch.remembered import RememberedRun, stamp_of
 from everstep.watch.standing import standing
 
-CARD_POINTS = 60
+CARD_POINTS, CURVE_SHARE = 60, 0.002  # of one core, that the small curve of a run may take
 LOG_LINES = 200
 HANGS_S = 120.0  # a running training tells where it is twice a second, but for its first step and its scores
 
 
 def folders_below(folder: Path) -> list[Path]:
     """Of all runs in a folder, or the one that it is itself, the newest first."""
-    if Run.exists(folder):
+    if RememberedRun.exists(folder):
         return [folder]
-    return sorted((entry for entry in _entries(folder) if Run.exists(entry)), key=_touched, reverse=True)
+    return sorted((entry for entry in _entries(folder) if RememberedRun.exists(entry)), key=_touched, reverse=True)
 
 
-def card(run: Run) -> dict[str, Any]:
+def card(run: RememberedRun) -> dict[str, Any]:
     """One run at a glance."""
     try:
         told = now(run)
     except EverstepError as error:
         return {"name": run.name, "error": str(error)}
-    curve = loss_curve(run.layout.records, CARD_POINTS)
+    written = stamp_of(run.layout.records / METRICS)
+    curve = run.once("small curve", written, lambda: loss_curve(run.layout.records, CARD_POINTS), share=CURVE_SHARE)
     return {
         "name": run.name,
         **told,
@@ -54,36 +59,45 @@ def _condition(told: Mapping[str, Any]) -> str:
     return str(told["state"])
 
 
-def now(run: Run) -> dict[str, Any]:
+def now(run: RememberedRun) -> dict[str, Any]:
     """Where a run stands: of all that is shown, what changes while nothing is committed."""
     told = standing(run).as_json()
     return {**told, "condition": _condition(told)}
 
 
-def whole(run: Run) -> dict[str, Any]:
+def whole(run: RememberedRun) -> dict[str, Any]:
     """One run, with all that the page shows of it but pictures."""
     versions = run.versions()
+    measured = stamp_of(run.layout.records / SCORES)
+    drawn, captions = _sheets(run, versions)
     return {
         "name": run.name,
         "path": str(run.path),
         "standing": now(run),
-        "versions": _versions(run, versions),
-        "scores": _scores(run),
-        "jump": _jump(run),
+        "versions": [_version(run, version) for version in versions],
+        "damaged": _damaged(run),
+        "scores": run.once("scores", measured, lambda: _scores(run)),
+        "jump": run.once("jump", measured, lambda: _jump(run)),
         "curve": loss_curve(run.layout.records),
         "settings": _text(run.layout.hparams),
         "programs": list(READERS),
-        "sheets": {version.number: found for version in versions if (found := _sheet(run, version)) is not None},
+        "sheets": drawn,
+        "captions": captions,
     }
 
 
-def _versions(run: Run, versions: list[Version]) -> list[dict[str, Any]]:
-    made = {version.number: version for version in versions}
-    notes = {number: run.annotation(number).note for number in made}
-    return [{**row, "created_at": made[row["version"]].created_at, "note": notes[row["version"]]} for row in rows(run)]
+def _version(run: RememberedRun, version: Version) -> dict[str, Any]:
+    """As `everstep list --json` has it. The folder's own stamp tells when it was made slim."""
+    note = run.annotation(version.number)
+    stamp = (stamp_of(version.path), version, note)
+
+    def made() -> dict[str, Any]:
+        return {**row(version, note), "created_at": version.created_at, "note": note.note}
+
+    return run.once(f"row {version.number}", stamp, made)
 
 
-def _scores(run: Run) -> list[dict[str, Any]]:
+def _scores(run: RememberedRun) -> list[dict[str, Any]]:
     """In the order of steps; of versions that are gone too."""
     found = sorted(read_scores(run).values(), key=lambda scored: (scored.step, scored.version))
     return [
@@ -101,20 +115,38 @@ def _scores(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _jump(run: Run) -> dict[str, Any]:
+def _jump(run: RememberedRun) -> dict[str, Any]:
     found = asdict(verdict(points(run), 1))
     return {key: found[key] for key in ("before", "after", "best")}
 
 
-def _sheet(run: Run, version: Version) -> dict[str, Any] | None:
+def _sheets(run: RememberedRun, versions: list[Version]) -> tuple[dict[int, tuple[int, str]], list[list[str]]]:
+    """By version, of those that have a contact sheet: which captions, and which drawing of it; and all captions there
+    are, each list of them once.
+    """
+    places: dict[tuple[str, ...], int] = {}
+    sheets = {}
+    for version in versions:
+        stamp = (stamp_of(sheet_path(run, version.number)), version)
+        found = run.once(f"sheet {version.number}", stamp, partial(_sheet, run, version))
+        if found is not None:
+            captions, drawn = found
+            sheets[version.number] = (places.setdefault(captions, len(places)), drawn)
+    return sheets, [list(captions) for captions in places]
+
+
+def _sheet(run: RememberedRun, version: Version) -> tuple[tuple[str, ...], str] | None:
     facts = sheet_of(run, version)
-    if facts is None:
-        return None
-    drawn = sheet_path(run, version.number).stat().st_mtime_ns
-    return {"captions": facts.captions, "pairs": facts.pairs, "drawn": f"{drawn:x}"}
+    return None if facts is None else (tuple(facts.captions), drawing(sheet_path(run, version.number)))
 
 
-def log_of(run: Run, most: int = LOG_LINES) -> list[dict[str, Any]]:
+def _damaged(run: RememberedRun) -> list[dict[str, Any]]:
+    """Versions that were found broken, by what their folders are called, and where they are now."""
+    found = [{"name": path.name, "why": why} for path, why in run.damaged()]
+    return found + [{"name": path.name, "why": "set aside"} for path in _entries(run.layout.quarantine)]
+
+
+def log_of(run: RememberedRun, most: int = LOG_LINES) -> list[dict[str, Any]]:
     """The newest lines of its log, oldest first."""
     found = []
     for line in _text(run.layout.log).splitlines()[-most:]:
@@ -150,7 +182,7 @@ def _touched(folder: Path) -> float:
     return max(times)
 
 
-def version_of(run: Run, number: int) -> dict[str, Any]:
+def version_of(run: RememberedRun, number: int) -> dict[str, Any]:
     """One version: its manifest, its settings, and how a program loads it. Raises: UserError."""
     version = run.version(number)
     return {

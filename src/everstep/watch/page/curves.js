@@ -13,7 +13,7 @@ function drawScores(place, scores, jump, by, choose) {
   if (!rows.length) { place.append("Nothing was measured yet."); return null; }
   const x = rows.map(row => row[by]);
   const column = (key, at) => rows.map(row => row[key] ? row[key][at] : null);
-  const line = (label, name) => ({label, stroke: colour(name), width: 2, points: {show: true, size: 6}});
+  const line = (label, name) => ({label, stroke: colour(name), width: 2, points: {show: rows.length < 300, size: 6}});
   const edge = {stroke: "transparent", points: {show: false}, label: ""};
   const after = rows.find(row => row.version === jump.after);
   const marks = u => {
@@ -63,33 +63,68 @@ function spark(curve) {
   return svg;
 }
 
-// A lane for each branch: a version goes on in its parent's lane where that has no other child yet.
-function drawTree(run, chosen, choose, width) {
-  const ns = "http://www.w3.org/2000/svg", svg = document.createElementNS(ns, "svg"), at = new Map(), taken = new Set(), lanes = [];
-  const far = Math.max(1, ...run.versions.map(row => row.step)), left = 12, right = width - 12;
+// A lane for each branch: a version goes on in its parent's lane where that has no other child yet. Of versions that
+// lie closer than a dot is wide, those are drawn that say something. Returns the picture, and what rings a version.
+const CLOSE = 5;
+
+function lanesOf(run) {
+  const at = new Map(), taken = new Set();
+  let lanes = 0;
   for (const row of run.versions) {
     const [name, number] = (row.parent || "").split("@"), parent = name === run.name ? at.get(Number(number)) : undefined;
-    let lane = parent && !taken.has(parent.row.version) ? parent.lane : lanes.length;
+    const lane = parent && !taken.has(parent.row.version) ? parent.lane : lanes++;
     if (parent) taken.add(parent.row.version);
-    lanes[lane] = true;
-    at.set(row.version, {row, lane, parent, x: left + (right - left) * row.step / far});
+    at.set(row.version, {row, lane, parent});
   }
-  const height = 22 * Math.max(1, lanes.length) + 22;
-  svg.setAttribute("viewBox", `0 0 ${width} ${height}`); svg.setAttribute("class", "tree");
-  svg.setAttribute("role", "group"); svg.setAttribute("aria-label", "versions, by step");
-  const y = node => 16 + 22 * node.lane;
-  const made = (tag, facts) => { const el = document.createElementNS(ns, tag); Object.entries(facts).forEach(([k, v]) => el.setAttribute(k, v)); return el; };
-  for (const node of at.values()) if (node.parent) {
-    svg.append(made("path", {d: `M${node.parent.x},${y(node.parent)} L${node.x},${y(node)}`, stroke: colour("--faint"), fill: "none"}));
+  return [at, Math.max(1, lanes)];
+}
+
+function drawTree(run, choose, width) {
+  const ns = "http://www.w3.org/2000/svg", [at, lanes] = lanesOf(run), left = 12, right = width - 12;
+  const made = (tag, facts, said) => {
+    const el = document.createElementNS(ns, tag);
+    Object.entries(facts).forEach(([key, value]) => el.setAttribute(key, value));
+    if (said) { const title = document.createElementNS(ns, "title"); title.textContent = said; el.append(title); }
+    return el;
+  };
+  const far = [...run.versions, ...run.scores].reduce((most, row) => Math.max(most, row.step), 1);
+  const x = step => left + (right - left) * Math.min(1, step / far), y = lane => 16 + 22 * lane;
+  const height = 22 * lanes + 22, svg = made("svg", {viewBox: `0 0 ${width} ${height}`, class: "tree", role: "group", "aria-label": "versions, by step"});
+  let path = "";
+  for (const {row, lane, parent} of at.values()) if (parent) path += `M${x(parent.row.step).toFixed(1)},${y(parent.lane)}L${x(row.step).toFixed(1)},${y(lane)}`;
+  svg.append(made("path", {d: path, stroke: colour("--faint"), fill: "none"}));
+  for (const row of run.scores) if (!at.has(row.version)) {
+    svg.append(made("circle", {cx: x(row.step), cy: y(0), r: 2, fill: colour("--faint")}, `version_${row.version}, step ${row.step.toLocaleString("en")}, removed`));
   }
-  const marked = {[run.jump.best]: "--benefit", [run.jump.after]: "--jump"};
+  for (const {name, why} of run.damaged) {
+    const number = Number(name.replace(/^version_(\d+).*$/, "$1")), before = [...at.keys()].filter(one => one < number).pop();
+    const cx = before === undefined ? left : Math.min(right, x(at.get(before).row.step) + 2 * CLOSE), cy = y(before === undefined ? 0 : at.get(before).lane);
+    svg.append(made("path", {d: `M${cx - 4},${cy - 4}l8,8m0,-8l-8,8`, stroke: colour("--bad"), "stroke-width": 2, class: "damaged"}, `${name}: ${why}`));
+  }
+  const marked = {[run.jump.best]: "--benefit", [run.jump.after]: "--jump"}, last = run.versions.length && run.versions[run.versions.length - 1].version, edges = [];
+  const dot = ({row, lane}) => {
+    const fill = colour(marked[row.version] || "--accent");
+    const drawn = made("circle", {cx: x(row.step), cy: y(lane), r: 5, fill: row.resumable ? fill : colour("--sheet"), stroke: row.pinned ? colour("--ink") : fill, "stroke-width": row.pinned ? 3 : 2, role: "button", "aria-label": `version ${row.version}`},
+      `version_${row.version}, step ${row.step.toLocaleString("en")}, ${row.reason}${row.labels.length ? ", " + row.labels.join(", ") : ""}${row.pinned ? ", pinned" : ""}${row.resumable ? "" : ", slim"}`);
+    drawn.addEventListener("click", () => choose(row.version));
+    drawn.style.cursor = "pointer";
+    svg.append(drawn);
+  };
+  const says = ({row}) => row.pinned || row.labels.length || marked[row.version] || row.version === last;
   for (const node of at.values()) {
-    const {row} = node, fill = marked[row.version] ? colour(marked[row.version]) : colour("--accent");
-    const dot = made("circle", {cx: node.x, cy: y(node), r: row.version === chosen ? 8 : 5, fill: row.resumable ? fill : colour("--sheet"), stroke: row.pinned ? colour("--ink") : fill, "stroke-width": row.pinned ? 3 : 2, role: "button", "aria-label": `version ${row.version}`});
-    const title = made("title", {});
-    title.textContent = `version_${row.version}, step ${row.step.toLocaleString("en")}, ${row.reason}${row.labels.length ? ", " + row.labels.join(", ") : ""}${row.pinned ? ", pinned" : ""}${row.resumable ? "" : ", slim"}`;
-    dot.append(title); dot.addEventListener("click", () => choose(row.version)); dot.style.cursor = "pointer";
-    svg.append(dot);
+    if (says(node)) continue;
+    const here = x(node.row.step);
+    if (edges[node.lane] !== undefined && here - edges[node.lane] < CLOSE) continue;
+    edges[node.lane] = here;
+    dot(node);
   }
-  return svg;
+  for (const node of at.values()) if (says(node)) dot(node);
+  const ring = made("circle", {r: 9, fill: "none", stroke: colour("--ink"), "stroke-width": 2, class: "ring"});
+  svg.append(ring);
+  const mark = number => {
+    const node = at.get(number);
+    ring.setAttribute("visibility", node ? "visible" : "hidden");
+    if (node) { ring.setAttribute("cx", x(node.row.step)); ring.setAttribute("cy", y(node.lane)); }
+  };
+  return {svg, mark};
 }

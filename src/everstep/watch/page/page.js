@@ -57,7 +57,7 @@ const source = report ? {
   run: name => ask(`api/runs/${encodeURIComponent(name)}`),
   version: (name, number) => ask(`api/runs/${encodeURIComponent(name)}/versions/${number}`),
   log: name => ask(`api/runs/${encodeURIComponent(name)}/log`),
-  picture: (run, number, row, pair) => `pictures/${encodeURIComponent(run.name)}/${number}/${row}/${pair}?drawn=${run.sheets[number].drawn}`,
+  picture: (run, number, row, pair) => `pictures/${encodeURIComponent(run.name)}/${number}/${row}/${pair}?drawn=${run.sheets[number][1]}`,
   canAct: true,
 };
 
@@ -121,11 +121,20 @@ async function seeAll() {
 // --- one run ---------------------------------------------------------------------------------------------------
 
 let seen = null;  // the run that is shown, and what was chosen of it
-const choice = {name: null, version: null, other: null, by: "step", wipe: 50};
+const choice = {name: null, version: null, other: null, by: "step", wipe: 50, rows: 100, open: new Set()};
+const captions = (run, number) => run.captions[run.sheets[number][0]];
+
+// What was opened stays open when all is drawn anew.
+function details(words, ontoggle, ...children) {
+  return h("details", {open: choice.open.has(words), ontoggle: event => {
+    choice.open[event.target.open ? "add" : "delete"](words);
+    if (ontoggle && event.target.open) ontoggle();
+  }}, h("summary", {}, words), ...children);
+}
 
 async function seeRun(name, isSame) {
   const run = await source.run(name);
-  if (choice.name !== name) Object.assign(choice, {name, version: null, other: null});
+  if (choice.name !== name) Object.assign(choice, {name, version: null, other: null, rows: 100, open: new Set()});
   const drawn = Object.keys(run.sheets).map(Number);
   const newest = drawn.length ? drawn[drawn.length - 1] : run.versions.length ? run.versions[run.versions.length - 1].version : null;
   if (choice.version === null || !run.versions.some(row => row.version === choice.version)) choice.version = newest;
@@ -137,15 +146,16 @@ async function seeRun(name, isSame) {
   for (const part of ["scores", "loss", "tree", "pictures", "detail", "table", "log"]) parts[part] = h("div", {});
   seen.parts = parts;
   main.replaceChildren(top_(run),
-    h("section", {}, h("h2", {}, "Versions"), parts.tree, h("p", {class: "note"}, "Filled: whole, can be gone on from. Empty: slim. Green: the best. Orange: the jump. Ringed: pinned.")),
+    h("section", {}, h("h2", {}, "Versions"), parts.tree, h("p", {class: "note"}, "Filled: whole, can be gone on from. Empty: slim. Green: the best. Orange: the jump. Ringed: pinned. Small: removed. Cross: damaged."),
+      run.damaged.map(one => h("p", {class: "note"}, `Damaged: ${one.name}, ${one.why}`))),
     pictures(run, drawn, parts),
     h("div", {class: "two"},
       h("section", {}, h("div", {class: "head"}, h("h2", {}, "Does it obey, and does that help"), by(run)), parts.scores),
       h("section", {}, h("h2", {}, "Training loss"), parts.loss, h("p", {class: "note"}, "Says little: it falls no further once noise is all that is left of it."))),
     h("section", {}, h("h2", {}, "All versions"), h("div", {class: "scroll"}, parts.table)),
     parts.detail,
-    h("section", {}, h("details", {ontoggle: event => event.target.open && seeLog(run, parts.log)}, h("summary", {}, "Log"), parts.log)),
-    h("section", {}, h("details", {}, h("summary", {}, "Settings"), h("pre", {}, run.settings))));
+    h("section", {}, details("Log", () => seeLog(run, parts.log), parts.log)),
+    h("section", {}, details("Settings", null, h("pre", {}, run.settings))));
   plots(run, parts);
   table(run, parts);
   await choose(choice.version, true);
@@ -176,6 +186,8 @@ function by(run) {
 }
 
 function plots(run, parts) {
+  seen.tree = drawTree(run, choose, Math.max(200, parts.tree.clientWidth));
+  parts.tree.replaceChildren(seen.tree.svg);
   drawScores(parts.scores, run.scores, run.jump, choice.by, choose);
   drawLoss(parts.loss, run.curve, choice.by);
 }
@@ -193,14 +205,14 @@ function pictures(run, drawn, parts) {
 }
 
 function seePictures(run, number) {
-  const place = seen.parts.pictures, sheet = run.sheets[number];
-  if (!sheet) return;
-  const wanted = `${sheet.captions.length}/${choice.other}`;
+  const place = seen.parts.pictures;
+  if (!run.sheets[number]) return;
+  const words = captions(run, number), wanted = `${run.sheets[number][0]}/${choice.other}`;
   if (place.dataset.made !== wanted) {  // made once; moving the slider only changes what the pictures are
     place.dataset.made = wanted;
     place.className = "pairs";
     place.style.setProperty("--wipe", `${choice.wipe}%`);
-    place.replaceChildren(...sheet.captions.map((caption, pair) => h("figure", {}, h("figcaption", {}, caption), h("div", {class: "trio"},
+    place.replaceChildren(...words.map((caption, pair) => h("figure", {}, h("figcaption", {}, caption), h("div", {class: "trio"},
       h("img", {"data-row": "condition", alt: `condition of ${caption}`}),
       h("div", {class: "wiped"}, h("img", {"data-row": "sample", alt: `drawn for ${caption}`}), choice.other !== null && h("img", {"data-row": "other", alt: `drawn by version_${choice.other}`})),
       h("img", {"data-row": "target", alt: `target of ${caption}`})))));
@@ -215,7 +227,7 @@ function seePictures(run, number) {
 function preload(run, drawn, number) {
   if (report) return;
   const at = drawn.indexOf(number);
-  for (const near of [at - 1, at + 1, at + 2]) if (near in drawn) run.sheets[drawn[near]].captions.forEach((_, pair) => { new Image().src = source.picture(run, drawn[near], "sample", pair); });
+  for (const near of [at - 1, at + 1, at + 2]) if (near in drawn) captions(run, drawn[near]).forEach((_, pair) => { new Image().src = source.picture(run, drawn[near], "sample", pair); });
 }
 
 async function choose(number) {
@@ -232,14 +244,16 @@ async function choose(number) {
     seen.wipe.hidden = choice.other === null;
     seePictures(run, number); preload(run, drawn, number);
   }
-  parts.tree.replaceChildren(drawTree(run, number, choose, Math.max(200, parts.tree.clientWidth)));
-  parts.table.querySelectorAll("tr[data-version]").forEach(line => line.classList.toggle("chosen", Number(line.dataset.version) === number));
+  seen.tree.mark(number);
+  parts.table.querySelectorAll("tr.chosen").forEach(line => line.classList.remove("chosen"));
+  const line = parts.table.querySelector(`tr[data-version="${number}"]`);
+  if (line) line.classList.add("chosen");
   clearTimeout(seen.later);
   seen.later = setTimeout(() => detail(run, row).catch(() => {}), parts.detail.firstChild ? 150 : 0);
 }
 
 async function detail(run, row) {
-  const before = run.versions[run.versions.indexOf(row) - 1];
+  const before = run.versions.find(one => one.version === choice.other) || run.versions[run.versions.indexOf(row) - 1];
   const [told, earlier] = await Promise.all([source.version(run.name, row.version), before && source.version(run.name, before.version).catch(() => null)]);
   if (choice.version !== row.version) return;
   const given = {version: row.version};
@@ -261,10 +275,10 @@ async function detail(run, row) {
     facts([["step", `${count(row.step)}, ${count(row.images_seen)} images`], ["made", `${row.created_at}, ${row.reason}`], ["size", size(row.size_bytes)],
       ["state", row.resumable ? "whole: can be gone on from" : "slim: weights only"], ["labels", row.labels.join(", ")], ["pinned", row.pinned ? "yes" : ""], ["note", row.note],
       ["parent", row.parent || ""], ["changed on purpose", changes.join("; ")],
-      ...Object.entries(row.scores).map(([name, value]) => [name.replaceAll("_", " "), value.toFixed(4)]), ["folder", row.path]]),
+      ...Object.entries(row.scores).map(([name, value]) => [name.replaceAll("_", " "), value.toFixed(4)]), ["folder", `${run.path}/version_${row.version}`]]),
     h("p", {class: "note"}, "Load it:"), h("pre", {}, told.load),
     differs && [h("p", {class: "note"}, `Settings that differ from version_${before.version}:`), h("pre", {}, differs)],
-    h("details", {}, h("summary", {}, "Manifest"), h("pre", {}, JSON.stringify(told.manifest, null, 1)))));
+    details("Manifest", null, h("pre", {}, JSON.stringify(told.manifest, null, 1)))));
 }
 
 function difference(was, is) {
@@ -275,13 +289,13 @@ function difference(was, is) {
 function table(run, parts) {
   const names = [...new Set(run.versions.flatMap(row => Object.keys(row.scores)))].sort();
   const head = h("tr", {}, h("th", {}, "version"), ["step", "images", ...names, "size"].map(name => h("th", {class: "right"}, name.replaceAll("_", " "))), h("th", {}, "reason"), h("th", {}, "labels"));
-  const lines = [...run.versions].reverse().slice(0, 500).map(row => h("tr", {"data-version": row.version, onclick: () => choose(row.version)},
+  const lines = [...run.versions].reverse().slice(0, choice.rows).map(row => h("tr", {"data-version": row.version, onclick: () => choose(row.version)},
     h("td", {}, h("button", {onclick: () => choose(row.version)}, `version_${row.version}`)),
     h("td", {class: "right"}, count(row.step)), h("td", {class: "right"}, count(row.images_seen)),
     names.map(name => h("td", {class: "right"}, row.scores[name] == null ? "" : row.scores[name].toFixed(4))), h("td", {class: "right"}, size(row.size_bytes)),
     h("td", {}, row.reason + (row.resumable ? "" : ", slim")), h("td", {}, [...row.labels, ...(row.pinned ? ["pinned"] : [])].join(", "))));
   parts.table.replaceChildren(h("table", {}, h("thead", {}, head), h("tbody", {}, lines)),
-    run.versions.length > 500 ? h("p", {class: "note"}, `The newest 500 of ${count(run.versions.length)}.`) : "");
+    run.versions.length > choice.rows && h("button", {onclick: () => { choice.rows += 1000; table(run, parts); seen.tree.mark(choice.version); }}, `Older ones, of ${count(run.versions.length)}`));
 }
 
 async function seeLog(run, place) {
@@ -329,6 +343,7 @@ async function catchUp() {
     const at = [...was.querySelectorAll("button")].indexOf(document.activeElement);
     was.replaceWith(is);
     if (at >= 0 && is.querySelectorAll("button")[at]) is.querySelectorAll("button")[at].focus();
+    if (choice.open.has("Log")) await seeLog(run, seen.parts.log);
     link.textContent = "";
   } catch (error) { link.textContent = error.message; }
 }

@@ -3,8 +3,8 @@
     python bench/watch.py [--versions 1000] [--steps 1000000]
 
 A real Chromium, started before, opens the page of a run with so many versions and steps; the server runs as a user
-starts it. Usable is when curves, table and the newest version's facts are there. The run has versions of a few
-kilobytes: their number is what the page has to carry, not their size.
+starts it. Usable is when curves, table, pictures and the newest version's facts are there. Versions are a few kilobytes
+each, all scored and with contact sheets: their number is what the page has to carry, not their size.
 """
 
 import argparse
@@ -19,35 +19,63 @@ import tempfile
 import threading
 import time
 import urllib.request
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from PIL import Image
 
 from everstep.config import dump, resolve
-from everstep.versions import Run
+from everstep.records.scores import Scored
+from everstep.records.sheets import GAP_PX, ROWS, place_on_sheet, sheet_path
+from everstep.records.verdict import Gain
+from everstep.versions import Run, Version, write_annotation
 from machine import record
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-VIEWERS, WATCHED_S, OPENED = 50, 20.0, 5
+VIEWERS, WATCHED_S, OPENED, PAIRS = 50, 20.0, 5, 8
 
 
 def write_run(folder: Path, versions: int, steps: int, draft: Any) -> Run:
     """Nothing is flushed: what is measured here is reading."""
     run = Run.create(folder / "runs/long", dump(resolve(None, {"optim": {"max_steps": 2 * steps}})))
-    real = os.fsync
+    chance, real = random.Random(0), os.fsync
+    run.layout.samples.mkdir(parents=True)
+    sheet = run.layout.samples / "one.png"
+    right, lower = place_on_sheet(ROWS[-1], PAIRS - 1)[2:]
+    Image.effect_noise((right + GAP_PX, lower + GAP_PX), 60).convert("RGB").save(sheet)
     setattr(os, "fsync", lambda descriptor: None)  # noqa: B010
     try:
-        for number in range(versions):
-            run.commit(draft(number * steps // versions))
-            if number % 1000 == 999:
-                print(f"{number + 1:,} of {versions:,} versions", file=sys.stderr)
+        with (run.layout.records / "scores.jsonl").open("w") as scores:
+            for number in range(versions):
+                version = run.commit(draft(number * steps // versions))
+                score(run, version, chance, scores)
+                os.link(sheet, sheet_path(run, number))
+                if number % 1000 == 999:
+                    print(f"{number + 1:,} of {versions:,} versions", file=sys.stderr)
     finally:
         setattr(os, "fsync", real)  # noqa: B010
-    chance = random.Random(0)
     with (run.layout.records / "metrics.jsonl").open("w") as file:
         for step in range(1, steps + 1):
             line = {"step": step, "images_seen": 4 * step, "first_example": 4 * step - 4, "learning_rate": 1e-5}
             file.write(json.dumps({**line, "loss": 0.1 + chance.random() / 10, "grad_norm": 0.1}) + "\n")
     return run
+
+
+def score(run: Run, version: Version, chance: random.Random, file: IO[str]) -> None:
+    """As a training leaves it: measured, noted, and with a contact sheet's facts."""
+    value = 0.3 * version.number / (version.number + 50) + chance.random() / 50
+    low, high = value - 0.01, value + 0.01
+    gain = Gain(value, low, high, (value,) * 4, 96, 48, benefit=value, benefit_low=low, benefit_high=high)
+    scored = Scored(version.number, version.step, version.images_seen, version.manifest_digest, gain, {"loss": 0.1})
+    file.write(json.dumps({**asdict(scored), "scored_at": version.created_at}) + "\n")
+    write_annotation(run.layout, version.number, scores=scored.headlines)
+    captions = [f"pair {pair}, whose caption is about as long as captions are" for pair in range(PAIRS)]
+    named = {"run": run.name, "version": version.number, "step": version.step, "images_seen": version.images_seen}
+    drawn = {"manifest_digest": version.manifest_digest, "base": {}, "sampler": {}, "averaged": False, "device": "cpu"}
+    more = {"precision": "fp32", "threads": 1, "libraries": {}, "pairs": list(range(PAIRS)), "captions": captions}
+    told = {**named, **drawn, **more, "digests": []}
+    sheet_path(run, version.number).with_suffix(".json").write_text(json.dumps(told))
 
 
 class Server:
@@ -74,7 +102,10 @@ def usable_s(browser: Any, address: str) -> float:
     began = time.perf_counter()
     page.goto(f"{address}#long")
     page.wait_for_selector("h2:text-matches('version_')")
-    page.wait_for_selector(".uplot")
+    page.wait_for_selector(".uplot >> nth=1")
+    page.wait_for_function(
+        "[...document.querySelectorAll('figure img')].every(img => img.complete && img.naturalWidth)"
+    )
     took = time.perf_counter() - began
     context.close()
     return took

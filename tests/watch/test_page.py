@@ -16,6 +16,7 @@ from PIL import Image
 from serving import wait_for
 
 from everstep.records.sheets import place_on_sheet, sheet_path
+from everstep.records.tried import list_tried
 from everstep.versions import Run, read_live, write_annotation
 from program import Program
 
@@ -55,7 +56,7 @@ def page(browser: Any, serve: Serve) -> Iterator[Any]:
     opened.set_default_timeout(20_000)
     yield opened
     context.close()
-    assert [one for one in complaints if "404" not in one] == []  # of a run that is gone
+    assert [one for one in complaints if "404" not in one and "409" not in one] == []  # of a run that is gone, or going
 
 
 def is_here(url: str) -> bool:
@@ -250,3 +251,31 @@ def test_a_report_is_one_file_with_all_of_it(page: Any, everstep: Callable[..., 
     page.locator("summary", has_text="Log").click()
     page.wait_for_selector("pre:has-text('event commit')")
     assert len({name for name in page.content().split('"') if name.startswith("data:image/webp")}) < 2 * 3 * 3
+
+
+def test_versions_are_tried_on_a_condition_that_is_drawn_and_kept(page: Any, serve: Serve, trained: Run) -> None:
+    page.goto(f"{serve()}#a")
+    page.locator("summary", has_text="Try it").click()
+    page.locator("canvas.pad").scroll_into_view_if_needed()
+    box = page.locator("canvas.pad").bounding_box()
+    page.mouse.move(box["x"] + 40, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 120, box["y"] + 90, steps=4)
+    page.mouse.up()
+    page.get_by_label("prompt").fill(LABEL)
+    page.get_by_label("first version").select_option("2")
+    page.get_by_label("second version").select_option("0")
+    page.get_by_role("spinbutton", name="steps").fill("3")
+    page.get_by_role("button", name="Draw").click()
+    page.locator(".tried img").nth(1).wait_for(timeout=90_000)
+    drawn = shown(page, ".tried img >> nth=0")
+    page.get_by_role("button", name="Keep").click()
+    page.wait_for_selector(".trying > div:last-child .tried img >> nth=2")
+    (kept,) = list_tried(trained)
+    assert (kept["versions"], kept["prompt"]) == ([2, 0], LABEL)
+    assert kept["sampler"]["steps"] == 3
+    with Image.open(trained.layout.tried / kept["name"] / "version_2.png") as picture:
+        assert np.array_equal(np.asarray(picture.convert("RGB")), drawn)
+    with Image.open(trained.layout.tried / kept["name"] / "condition.png") as condition:
+        assert 0 < np.asarray(condition.convert("L")).mean() < 60  # a white stroke on black
+    assert page.title() == "a · Everstep"

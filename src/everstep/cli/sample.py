@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+from PIL import Image
+
 from everstep.cli.place import open_version
 from everstep.cli.printing import beside
+from everstep.data.images import BLACK, read_rgb
 from everstep.errors import UserError
 from everstep.places import here, refuse_unwritable
 
@@ -15,6 +18,9 @@ def sample_(
     prompt: str,
     out: Path | None = None,
     seed: int | None = None,
+    strength: float | None = None,
+    guidance: float | None = None,
+    steps: int | None = None,
     averaged: bool = True,
     make_condition: bool = False,
 ) -> int:
@@ -32,6 +38,12 @@ def sample_(
         PNG file; left out, a name in the folder that the command runs in.
     seed
         Seed of the noise; left out, the run's.
+    strength
+        Of the condition; left out, the run's sampling.condition_scale.
+    guidance
+        Classifier-free guidance, 1 for none; left out, the run's.
+    steps
+        Denoising steps; left out, the run's.
     averaged
         Draw with the averaged weights where the version has them.
     make_condition
@@ -42,10 +54,19 @@ def sample_(
         raise UserError(f"--condition {condition}: there is no such file.")
     here()  # PyTorch loads from nowhere else
     target = refuse_unwritable("--out", out or Path(f"{found.path.parent.name}-{found.name}.png"))
-    with beside(f"Drawing with {found.name}"):
-        from everstep.evaluation.pictures.single import draw_with_version
+    asked = {"seed": seed, "condition_scale": strength, "guidance_scale": guidance, "steps": steps}
+    image = _opened(condition)
+    with beside(f"Drawing with {found.name}", "steps") as said:
+        from everstep.evaluation.pictures.single import Drawer
 
-        picture = draw_with_version(found, condition, prompt, seed, averaged, make_condition)
+        picture = Drawer().draw(found, image, prompt, asked, averaged, make_condition, said).picture
     picture.save(target)
     print(f"{found.name} drew {target} ({picture.width}x{picture.height})")
     return 0
+
+
+def _opened(condition: Path) -> Image.Image:
+    try:
+        return read_rgb(condition, BLACK)
+    except Exception as error:
+        raise UserError(f"{condition} is no image that can be read ({error}).") from None

@@ -1,5 +1,7 @@
 """Base and network of a version on disk, verified and loaded, outside of its training."""
 
+from typing import Any
+
 from everstep.config import Config
 from everstep.config.load import known_part, validate
 from everstep.errors import DamageFound, UserError
@@ -24,14 +26,24 @@ def load(version: Version, config: Config, averaged: bool = True) -> tuple[Famil
 
     Raises: DamageFound naming what is wrong, before anything is drawn.
     """
+    refuse_damaged(version)
+    family = open_base(config)
+    return family, load_network(family, version, averaged)
+
+
+def refuse_damaged(version: Version) -> None:
+    """Reads it whole. Raises: DamageFound naming what is wrong."""
     wrong = verify(version)
     if wrong:
         raise DamageFound(f"{version.name} is damaged: {wrong[0]}. Nothing was drawn.")
-    family = open_base(config)
+
+
+def load_network(family: Family, version: Version, averaged: bool = True) -> Any:
+    """The version's ControlNet, for a base that is there already."""
     controlnet = family.load_controlnet(str(version.path / "controlnet"))
     if weights_drawn_with(version, averaged) == AVERAGED:
         load_weights(controlnet, version, AVERAGED)
-    return family, controlnet
+    return controlnet
 
 
 def open_base(config: Config) -> Family:

@@ -5,15 +5,18 @@ Draws none itself.
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from everstep.config.schema import Sampling
 from everstep.contracts import Uint8Array
 from everstep.evaluation.pictures.draw import Shown
 from everstep.evaluation.pictures.sheet import contact_sheet
 from everstep.evaluation.scorer import Scorer
+from everstep.models.family import Family
 from everstep.records.sheets import SheetFacts, sheet_path
 from everstep.versions import Run, Version, digest, fsops
 
@@ -23,7 +26,6 @@ def describe_sheet(
 ) -> SheetFacts:
     """Everything that the pictures came from."""
     family, config, manifest = scorer.family, scorer.config, version.manifest
-    sampling = config.sampling
     return SheetFacts(
         run=run.name,
         version=version.number,
@@ -31,21 +33,31 @@ def describe_sheet(
         images_seen=version.images_seen,
         manifest_digest=version.manifest_digest,
         base=manifest["base"],
-        sampler={
-            **sampling.model_dump(mode="json"),
-            "negative_prompt": "",
-            "scheduler_config": family.sampler_config(sampling.scheduler),
-        },
+        sampler=sampler_facts(family, config.sampling),
         averaged=averaged,
-        device=str(family.arithmetic.device),
-        precision=family.arithmetic.precision,
-        threads=torch.get_num_threads(),
+        **arithmetic_facts(family),
         libraries=manifest["libraries"],
         pairs=list(scorer.numbers),
         captions=[item.caption for item in scorer.shown],
         digests=[picture_digest(picture) for picture in pictures],
         drawn_together=scorer.drawn_together,
     )
+
+
+def sampler_facts(family: Family, sampling: Sampling) -> dict[str, Any]:
+    """Every setting of sampling, and the scheduler's own."""
+    scheduler = family.sampler_config(sampling.scheduler)
+    return {**sampling.model_dump(mode="json"), "negative_prompt": "", "scheduler_config": scheduler}
+
+
+def arithmetic_facts(family: Family) -> dict[str, Any]:
+    """On what, and in what, was computed."""
+    arithmetic = family.arithmetic
+    return {
+        "device": str(arithmetic.device),
+        "precision": arithmetic.precision,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def save_sheet(run: Run, facts: SheetFacts, shown: Sequence[Shown], pictures: Sequence[Uint8Array]) -> Image.Image:

@@ -55,6 +55,10 @@ class RunLayout:
         return self.records / "samples"
 
     @property
+    def tried(self) -> Path:
+        return self.records / "tried"
+
+    @property
     def live(self) -> Path:
         return self.records / "live.json"
 

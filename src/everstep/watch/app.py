@@ -14,20 +14,26 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from everstep.errors import EverstepError
+from everstep.errors import EverstepError, UserError
 from everstep.records.sheets import sheet_path
+from everstep.records.tried import list_tried, tried_picture
 from everstep.watch.actions import act
 from everstep.watch.guard import Guard
 from everstep.watch.looking import Looking
 from everstep.watch.pictures import drawing, picture
 from everstep.watch.remembered import RememberedRun
 from everstep.watch.report import PAGE
+from everstep.watch.trying import LARGEST_CONDITION, Asked, Studio, is_trained_beside
 from everstep.watch.views import card, log_of, version_of, whole
 
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 NOT_KEPT = {"cache-control": "no-store"}
 LONGEST_BODY = 10_000  # bytes
+
+
+class NotAsked(UserError):
+    """What was sent is no question at all."""
 
 
 def make_app(folder: Path, names: Iterable[str] = (), token: str | None = None) -> ASGIApp:
@@ -48,6 +54,11 @@ def make_app(folder: Path, names: Iterable[str] = (), token: str | None = None) 
         Route("/api/runs/{run}/log", watched.answer("log", log_of)),
         Route("/api/runs/{run}/versions/{number:int}", watched.version),
         Route("/api/runs/{run}/do/{button}", watched.do, methods=["POST"]),
+        Route("/api/runs/{run}/try", watched.draw, methods=["POST"]),
+        Route("/api/runs/{run}/keep", watched.keep, methods=["POST"]),
+        Route("/api/runs/{run}/tried", watched.answer("tried", list_tried)),
+        Route("/tried/{run}/{name}", watched.tried),
+        Route("/tried/{run}/{name}/{number:int}", watched.tried),
         Route("/pictures/{run}/{number:int}/{row}/{pair:int}", watched.picture),
         Route("/events", watched.events),
     ]
@@ -58,7 +69,7 @@ class Watched:
     """Answers about the runs of a folder."""
 
     def __init__(self, looking: Looking) -> None:
-        self._looking = looking
+        self._looking, self._studio = looking, Studio()
         # By the time of the drawing too: a version that is scored again is drawn anew.
         self._cut = lru_cache(maxsize=2048)(lambda path, drawn, row, pair: picture(path, row, pair))
 
@@ -98,16 +109,33 @@ class Watched:
 
     async def do(self, request: Request) -> Response:
         """A button."""
-        body = await request.body()
-        try:
-            given = json.loads(body or b"{}") if len(body) <= LONGEST_BODY else None
-        except ValueError:
-            given = None
-        if not isinstance(given, dict):
-            return JSONResponse({"error": "A button sends a short JSON object."}, 400, NOT_KEPT)
+        given = await _given(request, LONGEST_BODY)
         run = await run_in_threadpool(self._run, request)
         done = await run_in_threadpool(act, request.path_params["button"], run, given)
         return JSONResponse(done.as_json(), headers=NOT_KEPT)
+
+    async def draw(self, request: Request) -> Response:
+        """A line of JSON for whatever comes of it, as it comes."""
+        given = await _given(request, 2 * LARGEST_CONDITION)
+        run = await run_in_threadpool(self._run, request)
+        asked = await run_in_threadpool(Asked, run, given)
+        is_beside = await run_in_threadpool(is_trained_beside, self._looking.runs())
+        told = (f"{json.dumps(fact)}\n" for fact in self._studio.draw(asked, is_beside))
+        return StreamingResponse(told, media_type="application/x-ndjson", headers=NOT_KEPT)
+
+    async def keep(self, request: Request) -> Response:
+        """What was drawn, as a record."""
+        given = await _given(request, LONGEST_BODY)
+        run = await run_in_threadpool(self._run, request)
+        kept = await run_in_threadpool(self._studio.keep, run, given.get("name"))
+        return JSONResponse({"command": f"kept in {kept}", "code": 0, "said": ""}, headers=NOT_KEPT)
+
+    def tried(self, request: Request) -> Response:
+        """A picture of such a record."""
+        content = tried_picture(self._run(request), request.path_params["name"], request.path_params.get("number"))
+        if content is None:
+            return Response(status_code=404)
+        return Response(content, media_type="image/png", headers=FOR_EVER)
 
     async def events(self, request: Request) -> Response:
         """What changes, as server-sent events."""
@@ -122,12 +150,25 @@ class Watched:
                 yield f"data: {changed}\n\n"
 
 
+async def _given(request: Request, most_bytes: int) -> dict[str, Any]:
+    """The JSON object that was sent. Raises: NotAsked."""
+    length = request.headers.get("content-length", "")
+    body = await request.body() if length.isdigit() and int(length) <= most_bytes else b""
+    try:
+        given = json.loads(body or "null")
+    except ValueError:
+        given = None
+    if not isinstance(given, dict):
+        raise NotAsked(f"What is asked is a JSON object of at most {most_bytes:,} bytes.")
+    return given
+
+
 def _gone(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": "There is no such run any more."}, 404, NOT_KEPT)
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 409, NOT_KEPT)
+    return JSONResponse({"error": str(error)}, 400 if isinstance(error, NotAsked) else 409, NOT_KEPT)
 
 
 def _static(request: Request) -> Response:

@@ -10,13 +10,14 @@ from typing import Any
 from everstep.contracts import Counted
 from everstep.errors import UserError
 from everstep.records.sheets import ROWS, sheet_path
+from everstep.records.tried import CONDITION, list_tried, tried_picture
 from everstep.versions import Run, Version
 from everstep.watch.pictures import picture, sheet_of
 from everstep.watch.remembered import RememberedRun
 from everstep.watch.views import log_of, version_of, whole
 
 PAGE = Path(str(files("everstep"))) / "watch" / "page"
-SCRIPTS, STYLES = ("uplot.js", "curves.js", "page.js"), ("uplot.css", "page.css")
+SCRIPTS, STYLES = ("uplot.js", "curves.js", "trying.js", "page.js"), ("uplot.css", "page.css")
 
 
 def report(run: RememberedRun, said: Counted = lambda done, total: None) -> str:
@@ -40,6 +41,8 @@ def report(run: RememberedRun, said: Counted = lambda done, total: None) -> str:
         "versions": {version.number: version_of(run, version.number) for version in versions},
         "log": log_of(run),
         "pictures": pictures,
+        "tried": list_tried(run),
+        "tried_pictures": _tried(run),
     }
     page = (PAGE / "index.html").read_text(encoding="utf-8")
     for name in STYLES:
@@ -65,6 +68,18 @@ def _pictures(run: Run, version: Version, known: dict[bytes, str]) -> dict[str, 
             else:
                 known[digest] = name
                 found[name] = f"data:image/webp;base64,{base64.b64encode(content).decode()}"
+    return found
+
+
+def _tried(run: RememberedRun) -> dict[str, str]:
+    """Of what was drawn to try versions and kept, by name and version, or "condition": as data addresses."""
+    found = {}
+    for facts in list_tried(run):
+        for number in (None, *facts["versions"]):
+            content = tried_picture(run, facts["name"], number)
+            if content is not None:
+                key = f"{facts['name']}/{CONDITION if number is None else number}"
+                found[key] = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     return found
 
 

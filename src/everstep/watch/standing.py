@@ -38,7 +38,7 @@ class Standing:
 
 def standing(run: RememberedRun) -> Standing:
     """Raises: UserError if its settings cannot be read."""
-    settings = run.once("settings", stamp_of(run.layout.hparams, run.layout.best_score), lambda: settings_of(run))
+    settings = settings_kept(run)
     going = _course(run, settings)
     ram_dir = None if settings is None else settings.keeper.ram_dir
     made = stamp_of(run.path, run.layout.trash)
@@ -52,7 +52,12 @@ def settings_of(run: Run) -> Config | None:
     return read_hparams(run.layout.hparams) if run.best_score() else None  # only such a loop has no best
 
 
-def _course(run: Run, settings: Config | None) -> Course:
+def settings_kept(run: RememberedRun) -> Config | None:
+    """The same, read once. Raises: UserError."""
+    return run.once("settings", stamp_of(run.layout.hparams, run.layout.best_score), lambda: settings_of(run))
+
+
+def _course(run: RememberedRun, settings: Config | None) -> Course:
     """Where it goes by its settings; a loop that is not ours tells it."""
     if settings is not None:
         return course(settings)

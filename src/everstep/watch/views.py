@@ -19,9 +19,10 @@ from everstep.versions.layout import HPARAMS
 from everstep.watch.curves import loss_curve
 from everstep.watch.pictures import drawing, sheet_of
 from everstep.watch.remembered import RememberedRun, stamp_of
-from everstep.watch.standing import standing
+from everstep.watch.standing import settings_kept, standing
 
-CARD_POINTS, CURVE_SHARE = 60, 0.002  # of one core, that the small curve of a run may take
+CARD_POINTS = 60
+CURVE_SHARE, SMALL_SHARE = 0.05, 0.002  # of one core, that a run's curve may take, and its small one
 LOG_LINES = 200
 HANGS_S = 120.0  # a running training tells where it is twice a second, but for its first step and its scores
 
@@ -40,7 +41,7 @@ def card(run: RememberedRun) -> dict[str, Any]:
     except EverstepError as error:
         return {"name": run.name, "error": str(error)}
     written = stamp_of(run.layout.records / METRICS)
-    curve = run.once("small curve", written, lambda: loss_curve(run.layout.records, CARD_POINTS), share=CURVE_SHARE)
+    curve = run.once("small curve", written, lambda: loss_curve(run.layout.records, CARD_POINTS), share=SMALL_SHARE)
     return {
         "name": run.name,
         **told,
@@ -68,7 +69,7 @@ def now(run: RememberedRun) -> dict[str, Any]:
 def whole(run: RememberedRun) -> dict[str, Any]:
     """One run, with all that the page shows of it but pictures."""
     versions = run.versions()
-    measured = stamp_of(run.layout.records / SCORES)
+    measured, written = stamp_of(run.layout.records / SCORES), stamp_of(run.layout.records / METRICS)
     drawn, captions = _sheets(run, versions)
     return {
         "name": run.name,
@@ -78,8 +79,9 @@ def whole(run: RememberedRun) -> dict[str, Any]:
         "damaged": _damaged(run),
         "scores": run.once("scores", measured, lambda: _scores(run)),
         "jump": run.once("jump", measured, lambda: _jump(run)),
-        "curve": loss_curve(run.layout.records),
+        "curve": run.once("curve", written, lambda: loss_curve(run.layout.records), share=CURVE_SHARE),
         "settings": _text(run.layout.hparams),
+        "drawing": _drawing(run),
         "programs": list(READERS),
         "sheets": drawn,
         "captions": captions,
@@ -138,6 +140,14 @@ def _sheets(run: RememberedRun, versions: list[Version]) -> tuple[dict[int, tupl
 def _sheet(run: RememberedRun, version: Version) -> tuple[tuple[str, ...], str] | None:
     facts = sheet_of(run, version)
     return None if facts is None else (tuple(facts.captions), drawing(sheet_path(run, version.number)))
+
+
+def _drawing(run: RememberedRun) -> dict[str, Any] | None:
+    """How its pictures are drawn, for who would try a version; None of a loop that is not ours."""
+    settings = settings_kept(run)
+    if settings is None:
+        return None
+    return {**settings.sampling.model_dump(mode="json"), "makes_conditions": settings.data.condition != "file"}
 
 
 def _damaged(run: RememberedRun) -> list[dict[str, Any]]:

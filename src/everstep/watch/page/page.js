@@ -51,6 +51,8 @@ const source = report ? {
     const found = report.pictures[`${number}/${row}/${pair}`];
     return typeof found === "string" && found.startsWith("=") ? report.pictures[found.slice(1)] : found;
   },
+  tried: async () => report.tried,
+  triedPicture: (run, name, number) => report.tried_pictures[`${name}/${number === null ? "condition" : number}`],
   canAct: false,
 } : {
   runs: () => ask("api/runs"),
@@ -58,6 +60,8 @@ const source = report ? {
   version: (name, number) => ask(`api/runs/${encodeURIComponent(name)}/versions/${number}`),
   log: name => ask(`api/runs/${encodeURIComponent(name)}/log`),
   picture: (run, number, row, pair) => `pictures/${encodeURIComponent(run.name)}/${number}/${row}/${pair}?drawn=${run.sheets[number][1]}`,
+  tried: name => ask(`api/runs/${encodeURIComponent(name)}/tried`),
+  triedPicture: (run, name, number) => `tried/${encodeURIComponent(run.name)}/${name}${number === null ? "" : `/${number}`}`,
   canAct: true,
 };
 
@@ -134,7 +138,7 @@ function details(words, ontoggle, ...children) {
 
 async function seeRun(name, isSame) {
   const run = await source.run(name);
-  if (choice.name !== name) Object.assign(choice, {name, version: null, other: null, rows: 100, open: new Set()});
+  if (choice.name !== name) Object.assign(choice, {name, version: null, other: null, rows: 100, open: new Set(), tried: null});
   const drawn = Object.keys(run.sheets).map(Number);
   const newest = drawn.length ? drawn[drawn.length - 1] : run.versions.length ? run.versions[run.versions.length - 1].version : null;
   if (choice.version === null || !run.versions.some(row => row.version === choice.version)) choice.version = newest;
@@ -153,13 +157,25 @@ async function seeRun(name, isSame) {
       h("section", {}, h("div", {class: "head"}, h("h2", {}, "Does it obey, and does that help"), by(run)), parts.scores),
       h("section", {}, h("h2", {}, "Training loss"), parts.loss, h("p", {class: "note"}, "Says little: it falls no further once noise is all that is left of it."))),
     h("section", {}, h("h2", {}, "All versions"), h("div", {class: "scroll"}, parts.table)),
-    parts.detail,
+    parts.detail, tryIt(run),
     h("section", {}, details("Log", () => seeLog(run, parts.log), parts.log)),
     h("section", {}, details("Settings", null, h("pre", {}, run.settings))));
   plots(run, parts);
   table(run, parts);
   await choose(choice.version, true);
   scrollTo(0, wasAt);
+}
+
+// One and the same as long as its run is shown: what is being drawn on or waited for stays when all else is made anew.
+function tryIt(run) {
+  if (!run.drawing || !run.versions.length) return null;
+  if (!source.canAct) {
+    const kept = h("div", {});
+    seeKept(run, kept);
+    return report.tried.length ? h("section", {}, h("h2", {}, "Tried"), kept) : null;
+  }
+  if (!choice.tried) choice.tried = h("section", {}, details("Try it", () => { if (!choice.pad.firstChild) choice.pad.append(trying(() => seen.run, () => choice.version)); }, choice.pad = h("div", {})));
+  return choice.tried;
 }
 
 function top_(run) {

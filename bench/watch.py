@@ -178,7 +178,7 @@ def main() -> None:
             f"| {versions:,} | {first:.2f} s, then {again:.2f} s | {statistics.median(seen):.2f} s | {share:.1%} |"
         )
         shutil.rmtree(folder)
-    page = Path(__file__).parents[1] / "src/everstep/watch/page"
+    page = Path(__file__).parents[1] / "src/everstep/watching/page"
     total = sum(path.stat().st_size for path in page.iterdir() if path.suffix in (".html", ".js", ".css"))
     told = f"{asked.steps:,} steps in each. Page and scripts: {total / 1000:.0f} kB."
     record("watch", "\n".join([*lines, "", told, "Asked: 0.5 s with 1,000 and 1 s with 10,000; 1 s; 5 %; 200 kB."]))

@@ -17,7 +17,7 @@ FLOORS = {
     7: ("launch",),
     6: ("train", "delivery"),
     5: ("evaluation", "arrival"),
-    4: ("models", "adapters", "watch"),
+    4: ("models", "adapters", "watching"),
     3: ("config", "records", "keeping", "exchange", "encoded"),
     2: ("versions", "data"),
     1: ("places", "plain_files", "heap", "stamps"),

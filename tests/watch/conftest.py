@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from everstep.watch.remembered import RememberedRun
+from everstep.watching.remembered import RememberedRun
 from program import Program
 
 EVERSTEP = [sys.executable, "-m", "everstep"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from everstep.watch.curves import MOST_POINTS, loss_curve
+from everstep.watching.curves import MOST_POINTS, loss_curve
 
 
 def write(folder: Path, steps: list[int]) -> Path:

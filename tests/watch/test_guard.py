@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from everstep.versions import Run
-from everstep.watch.app import make_app
+from everstep.watching.app import make_app
 
 MINE = {"x-everstep": "1"}
 

@@ -7,8 +7,8 @@ import pytest
 from drafts import draft
 
 from everstep.versions import Run, manifest, write_annotation
-from everstep.watch.remembered import RememberedRun
-from everstep.watch.views import card, folders_below, log_of, version_of, whole
+from everstep.watching.remembered import RememberedRun
+from everstep.watching.views import card, folders_below, log_of, version_of, whole
 
 
 def test_a_run_is_shown_whole(trained: RememberedRun) -> None:

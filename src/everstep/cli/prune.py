@@ -10,7 +10,7 @@ from everstep.train.retiring import in_words, marked
 from everstep.units import size
 from everstep.versions.pruning import decide, prune
 from everstep.versions.retention import Decision
-from everstep.watch.standing import settings_of
+from everstep.watching.standing import settings_of
 
 
 def prune_(run: str, *, dry_run: bool = False, json: bool = False) -> int:

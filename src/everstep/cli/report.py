@@ -7,8 +7,8 @@ from everstep.cli.printing import beside
 from everstep.errors import UserError
 from everstep.units import size
 from everstep.versions import fsops
-from everstep.watch.remembered import RememberedRun
-from everstep.watch.report import report
+from everstep.watching.remembered import RememberedRun
+from everstep.watching.report import report
 
 
 def report_(run: str, *, out: Path | None = None) -> int:

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from everstep.cli.place import open_run
 from everstep.errors import UserError
 from everstep.versions import split_spec
-from everstep.watch.standing import settings_of
+from everstep.watching.standing import settings_of
 
 
 def resume_(run: str, *, set: Annotated[tuple[str, ...], Parameter(negative=())] = ()) -> int:

@@ -8,8 +8,8 @@ from everstep.keeping.memory import Found
 from everstep.keeping.remnants import in_words, sentence
 from everstep.units import duration, size
 from everstep.versions import RunStatus
-from everstep.watch.remembered import RememberedRun
-from everstep.watch.standing import standing
+from everstep.watching.remembered import RememberedRun
+from everstep.watching.standing import standing
 
 STALE_S = 30.0  # it writes twice a second, but for the first step and while it measures a version
 

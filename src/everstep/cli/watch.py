@@ -24,8 +24,8 @@ def watch_(runs: str = "runs", *, host: str = "127.0.0.1", port: int = 8500, nam
     """
     import uvicorn
 
-    from everstep.watch.app import make_app
-    from everstep.watch.guard import LOOPBACK, new_token
+    from everstep.watching.app import make_app
+    from everstep.watching.guard import LOOPBACK, new_token
 
     folder = spelled(runs).absolute()
     if not folder.is_dir():

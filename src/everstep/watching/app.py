@@ -17,14 +17,14 @@ from starlette.types import ASGIApp
 from everstep.errors import EverstepError, UserError
 from everstep.records.sheets import sheet_path
 from everstep.records.tried import list_tried, tried_picture
-from everstep.watch.actions import act
-from everstep.watch.guard import Guard
-from everstep.watch.looking import Looking
-from everstep.watch.pictures import drawing, picture
-from everstep.watch.remembered import RememberedRun
-from everstep.watch.report import PAGE
-from everstep.watch.trying import LARGEST_CONDITION, Asked, Studio, is_trained_beside
-from everstep.watch.views import card, log_of, version_of, whole
+from everstep.watching.actions import act
+from everstep.watching.guard import Guard
+from everstep.watching.looking import Looking
+from everstep.watching.pictures import drawing, picture
+from everstep.watching.remembered import RememberedRun
+from everstep.watching.report import PAGE
+from everstep.watching.trying import LARGEST_CONDITION, Asked, Studio, is_trained_beside
+from everstep.watching.views import card, log_of, version_of, whole
 
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}

@@ -16,10 +16,10 @@ from everstep.records.steps import FILE as METRICS
 from everstep.records.verdict import verdict
 from everstep.versions import Version, row
 from everstep.versions.layout import HPARAMS
-from everstep.watch.curves import loss_curve
-from everstep.watch.pictures import drawing, sheet_of
-from everstep.watch.remembered import RememberedRun, stamp_of
-from everstep.watch.standing import settings_kept, standing
+from everstep.watching.curves import loss_curve
+from everstep.watching.pictures import drawing, sheet_of
+from everstep.watching.remembered import RememberedRun, stamp_of
+from everstep.watching.standing import settings_kept, standing
 
 CARD_POINTS = 60
 CURVE_SHARE, SMALL_SHARE = 0.05, 0.002  # of one core, that a run's curve may take, and its small one

@@ -10,7 +10,7 @@ from everstep.keeping.remnants import as_json, forgotten, of_run
 from everstep.records.scores import VERDICT, latest_verdict
 from everstep.versions import Run, RunStatus, outlook, read_live, status
 from everstep.versions.forecast import Course
-from everstep.watch.remembered import RememberedRun, stamp_of
+from everstep.watching.remembered import RememberedRun, stamp_of
 
 OUTLOOK_S, OUTLOOK_SHARE = 10.0, 0.05  # how old, and how dear, what is said of the disk's future may be
 

@@ -16,8 +16,8 @@ from starlette.concurrency import run_in_threadpool
 from everstep.errors import EverstepError
 from everstep.records.scores import FILE as SCORES
 from everstep.records.steps import FILE as METRICS
-from everstep.watch.remembered import RememberedRun
-from everstep.watch.views import card, folders_below, whole
+from everstep.watching.remembered import RememberedRun
+from everstep.watching.views import card, folders_below, whole
 
 LOOK_S = 0.25  # between two looks at the disk, as long as somebody watches
 NOTES_EVERY = 4  # looks: notes and scores of versions are files of their own

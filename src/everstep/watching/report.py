@@ -12,11 +12,11 @@ from everstep.errors import UserError
 from everstep.records.sheets import ROWS, sheet_path
 from everstep.records.tried import CONDITION, list_tried, tried_picture
 from everstep.versions import Run, Version
-from everstep.watch.pictures import picture, sheet_of
-from everstep.watch.remembered import RememberedRun
-from everstep.watch.views import log_of, version_of, whole
+from everstep.watching.pictures import picture, sheet_of
+from everstep.watching.remembered import RememberedRun
+from everstep.watching.views import log_of, version_of, whole
 
-PAGE = Path(str(files("everstep"))) / "watch" / "page"
+PAGE = Path(str(files("everstep"))) / "watching" / "page"
 SCRIPTS, STYLES = ("uplot.js", "curves.js", "trying.js", "page.js"), ("uplot.css", "page.css")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 TESTS = Path(__file__).parents[1] / "tests"
-FIRST = ("crash", "keeping", "train", "versions")  # about half of the time
+FIRST = ("crash", "keeping", "train")  # about half of the time
 ALONE = ("full_size",)  # make full-size
 NOTHING_SELECTED = 5  # pytest's exit code
 MOUNT = 'mount -t tmpfs -o size=50% tmpfs /dev/shm && exec "$0" "$@"'

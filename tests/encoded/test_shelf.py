@@ -119,6 +119,8 @@ def test_a_kill_leaves_whole_shards(tmp_path: Path) -> None:
     for moment in range(10):
         writer = multiprocessing.get_context("fork").Process(target=_fill_for_ever, args=(tmp_path,))
         writer.start()
+        while moment and not any(shards_in(tmp_path / RECIPE.folder_name)):
+            time.sleep(0.001)
         time.sleep(0.02 + 0.01 * moment)
         assert writer.pid is not None
         os.kill(writer.pid, signal.SIGKILL)

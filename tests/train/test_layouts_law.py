@@ -23,7 +23,7 @@ def pairs_of(folder: Path) -> list[laid_out.Brought]:
     ]
 
 
-@pytest.mark.parametrize("layout", ["parquet", "shards"])
+@pytest.mark.parametrize("layout", [pytest.param("parquet", marks=pytest.mark.slow), "shards"])
 def test_a_kill_and_a_stop_change_nothing(
     layout: str, tiny_base: Path, pairs_folder: Path, start: Callable[..., Program], workplace: Path
 ) -> None:

@@ -36,7 +36,10 @@ def alone(workplace: Path, pairs_folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     "how",
-    [("--data.condition", "canny", "--data.condition-random"), ("--data.condition", "own.py:noisy")],
+    [
+        ("--data.condition", "canny", "--data.condition-random"),
+        pytest.param(("--data.condition", "own.py:noisy"), marks=pytest.mark.slow),
+    ],
     ids=["canny", "own"],
 )
 def test_kills_and_other_workers_change_nothing(

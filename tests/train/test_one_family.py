@@ -16,6 +16,8 @@ from program import Program
 
 KEPT = Path(__file__).parents[1] / "golden/one-family"
 EXPECTED = json.loads((KEPT / "expected.json").read_text())
+MAKER = "GenuineIntel"  # libraries of linear algebra sum in another order on other makers' processors
+PROCESSOR = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
 SETTINGS = (
     *("--optim.batch-size", 2, "--optim.accumulation-steps", 2, "--optim.seed", 7, "--optim.learning-rate", 1e-3),
     *("--optim.schedule", "constant", "--optim.warmup-steps", 5, "--optim.ema-decay", 0.9, "--data.resolution", 16),
@@ -30,8 +32,8 @@ def assert_as_before(run: Path, like: str) -> None:
     steps, then = read_metrics(run / "records"), EXPECTED[like]
     for key, before in (("loss", then["losses"]), ("grad_norm", then["grad_norms"])):
         np.testing.assert_allclose([step[key] for step in steps], before, rtol=1e-3)
-    if torch.backends.cpu.get_cpu_capability() != EXPECTED["cpu_capability"]:
-        pytest.skip("another CPU: equal within 0.1 %; bits are compared on one with AVX-512")
+    if torch.backends.cpu.get_cpu_capability() != EXPECTED["cpu_capability"] or MAKER not in PROCESSOR:
+        pytest.skip("another CPU: equal within 0.1 %; bits are compared on Intel's with AVX-512")
     assert [step["loss"] for step in steps] == then["losses"]
     digests = json.loads((last.path / "digests.json").read_text())["controlnet/diffusion_pytorch_model.safetensors"]
     assert hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest() == then["weights"]

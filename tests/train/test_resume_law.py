@@ -11,8 +11,11 @@ from law import SCORED, SETTINGS, STEPS, KillAfter, outcome
 from program import Ended, Program
 
 
+INTERRUPT = pytest.param(signal.SIGINT, marks=pytest.mark.slow)  # handled as SIGTERM is
+
+
 @pytest.mark.fault("{number} at steps 7, 19 and 31")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, INTERRUPT, signal.SIGKILL])
 def test_stops_at_7_19_and_31_change_nothing(
     number: signal.Signals,
     straight: object,

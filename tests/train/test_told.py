@@ -57,9 +57,9 @@ def step_of(workplace: Path) -> int:
     ("end", "surroundings"),
     [
         ("2>&1 | head -1", {}),
-        ("2>&1 | true", {}),
+        pytest.param("2>&1 | true", {}, marks=pytest.mark.slow),
         ("> /dev/full 2>&1", {}),
-        (">&- 2>&-", {}),
+        pytest.param(">&- 2>&-", {}, marks=pytest.mark.slow),
         ("", {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii:strict"}),
     ],
 )

@@ -40,7 +40,13 @@ def watch_(runs: str = "runs", *, host: str = "127.0.0.1", port: int = 8500, nam
         print(_near(at) if is_near else FAR, flush=True)
         app = make_app(folder, {host, shown, *name}, token)
         settings = uvicorn.Config(
-            app, log_level="warning", timeout_graceful_shutdown=1, lifespan="off", access_log=False
+            app,
+            loop="asyncio",  # whatever else is installed: one that is tried
+            http="h11",
+            log_level="warning",
+            timeout_graceful_shutdown=1,
+            lifespan="off",
+            access_log=False,
         )
         uvicorn.Server(settings).run(sockets=[listener])
     return 0

@@ -229,10 +229,14 @@ class Scoring(Section):
 
 
 class Tracking(Section):
-    """Where curves and pictures go besides the run's own records and TensorBoard."""
+    """Where curves, pictures and versions go besides the run's own records. Their failures never end a training."""
 
+    tensorboard: bool | None = None
+    """Event files in records/tensorboard; left out, where it is installed: `pip install 'everstep[tensorboard]'`."""
+    trackio: str | None = None
+    """trackio project; needs `pip install 'everstep[trackio]'`."""
     wandb_project: str | None = None
-    """Weights & Biases project; needs `pip install 'everstep[wandb]'`; its failures never end a training."""
+    """Weights & Biases project; needs `pip install 'everstep[wandb]'`."""
 
 
 class Sampling(Section):

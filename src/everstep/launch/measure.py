@@ -79,7 +79,7 @@ def measure(opened: Opened, during: During) -> Measured:
 
 def _harmless(config: Config) -> Config:
     """The same training, of which nobody else hears and of which nothing is pruned."""
-    tracking = config.tracking.model_copy(update={"wandb_project": None})
+    tracking = config.tracking.model_copy(update={"wandb_project": None, "trackio": None, "tensorboard": False})
     keep = config.keep.model_copy(update={"everything": True})
     return config.model_copy(update={"tracking": tracking, "keep": keep})
 

@@ -1,4 +1,5 @@
-"""Where curves and pictures are shown: TensorBoard always, Weights & Biases where a project is set.
+"""Where curves, pictures and versions are shown besides our own records: TensorBoard where it is installed, trackio and
+Weights & Biases where a project is set.
 
 What a board cannot show is dropped; it never ends a training, and is tried again.
 """
@@ -6,18 +7,19 @@ What a board cannot show is dropped; it never ends a training, and is tried agai
 import contextlib
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 import xxhash
 
-from everstep.config.schema import Tracking
+from everstep.config.schema import Config, Tracking
 from everstep.contracts import Report
 from everstep.errors import UserError
 from everstep.telling import Told
-from everstep.train.events import EventFile
-from everstep.versions.layout import identity_of
+from everstep.versions import Version
+from everstep.versions.layout import MANIFEST, identity_of
 
 RETRY_S = 30.0
 LEAVE_S = 5.0  # what a board that failed gets to close
@@ -28,16 +30,36 @@ class Board(Protocol):
 
     def numbers(self, values: Mapping[str, float], step: int) -> None: ...
     def picture(self, tag: str, pixels_HWC: Any, step: int) -> None: ...
+    def version(self, version: Version) -> None: ...
     def close(self) -> None: ...
 
 
 def check_tracking(tracking: Tracking) -> None:
     """Raises: UserError if what is asked for is not installed."""
-    if tracking.wandb_project is not None and find_spec("wandb") is None:
-        raise UserError(
-            f"tracking.wandb_project is {tracking.wandb_project}, but wandb is not installed. Nothing was started. "
-            "pip install 'everstep[wandb]'"
-        )
+    asked = {
+        "tensorboard": tracking.tensorboard or None,
+        "trackio": tracking.trackio,
+        "wandb": tracking.wandb_project,
+    }
+    settings = {"wandb": "wandb_project"}
+    for module, value in asked.items():
+        if value is not None and find_spec(module) is None:
+            raise UserError(
+                f"tracking.{settings.get(module, module)} is {str(value).lower() if value is True else value}, but "
+                f"{module} is not installed. Nothing was started. pip install 'everstep[{module}]'"
+            )
+
+
+def open_boards(run: Path, config: Config, report: Report) -> list[Board]:
+    """All that the settings ask for."""
+    tracking, settings, boards = config.tracking, config.model_dump(mode="json"), list[Board]()
+    if tracking.tensorboard or (tracking.tensorboard is None and find_spec("tensorboard") is not None):
+        boards.append(tensorboard(run / "records", report))
+    if (project := tracking.trackio) is not None:
+        boards.append(Guarded("trackio", partial(Trackio, run, project, settings), report))
+    if (project := tracking.wandb_project) is not None:
+        boards.append(Guarded("Weights & Biases", partial(WeightsAndBiases, run, project, settings), report))
+    return boards
 
 
 class Guarded:
@@ -54,6 +76,9 @@ class Guarded:
 
     def picture(self, tag: str, pixels_HWC: Any, step: int) -> None:
         self._do(lambda board: board.picture(tag, pixels_HWC, step))
+
+    def version(self, version: Version) -> None:
+        self._do(lambda board: board.version(version))
 
     def close(self) -> None:
         board, self._board = self._board, None
@@ -86,17 +111,16 @@ class Guarded:
 
 def tensorboard(records: Path, report: Report) -> Board:
     """Event files under records/tensorboard; one for each training, which goes on after a failure."""
+    from everstep.train.events import EventFile
+
     events = EventFile(records / "tensorboard")
     return Guarded("TensorBoard", lambda: events, report)
 
 
-def weights_and_biases(run: Path, project: str, settings: Mapping[str, Any], report: Report) -> Board:
-    """One W&B run for one run of ours, however often it is resumed; steps are the x axis."""
-    return Guarded("Weights & Biases", lambda: WeightsAndBiases(run, project, settings), report)
-
-
 class WeightsAndBiases:
-    """What wandb raises is raised."""
+    """One run of theirs for one of ours, however often it is resumed; steps are the x axis. What wandb raises is
+    raised.
+    """
 
     def __init__(self, run: Path, project: str, settings: Mapping[str, Any]) -> None:
         import wandb
@@ -104,7 +128,7 @@ class WeightsAndBiases:
         self._run = wandb.init(
             project=project,
             name=run.name,
-            id=identity_of(run) or xxhash.xxh3_64_hexdigest(str(run).encode()),
+            id=_identity(run),
             resume="allow",
             reinit="create_new",  # one that failed is not to be had again
             dir=str(run / "records"),
@@ -112,7 +136,7 @@ class WeightsAndBiases:
             settings=wandb.Settings(silent=True),
         )
         self._run.define_metric("*", step_metric="step")
-        self._image = wandb.Image
+        self._image, self._artifact = wandb.Image, wandb.Artifact
 
     def numbers(self, values: Mapping[str, float], step: int) -> None:
         self._run.log({**values, "step": step})
@@ -120,5 +144,71 @@ class WeightsAndBiases:
     def picture(self, tag: str, pixels_HWC: Any, step: int) -> None:
         self._run.log({tag: self._image(pixels_HWC), "step": step})
 
+    def version(self, version: Version) -> None:
+        artifact = self._artifact(f"everstep-{self._run.id}", type="model", metadata=_facts(version))
+        artifact.add_reference(_manifest(version).as_uri())
+        self._run.log_artifact(artifact, aliases=[version.name])
+
     def close(self) -> None:
         self._run.finish()
+
+
+class Trackio:
+    """The same in trackio's own folder, on this machine; where TRACKIO_SPACE_ID or TRACKIO_SERVER_URL say so, there."""
+
+    def __init__(self, run: Path, project: str, settings: Mapping[str, Any]) -> None:
+        import trackio
+        import trackio.run
+        import trackio.utils
+
+        for module in (trackio, trackio.run, trackio.utils):  # else it prints among the lines of the training
+            module.print = _silent
+        self._trackio = trackio
+        self._run = trackio.init(
+            project=project,
+            name=f"{run.name}-{_identity(run)[:8]}",  # by which it is known again
+            resume="allow",
+            config=dict(settings),
+            embed=False,
+            auto_log_gpu=False,
+            auto_log_cpu=False,
+        )
+
+    def numbers(self, values: Mapping[str, float], step: int) -> None:
+        self._run.log(dict(values), step=step)
+
+    def picture(self, tag: str, pixels_HWC: Any, step: int) -> None:
+        self._run.log({tag: self._trackio.Image(pixels_HWC)}, step=step)
+
+    def version(self, version: Version) -> None:
+        artifact = self._trackio.Artifact(self._run.name, type="model", metadata=_facts(version))
+        artifact.add_reference(_manifest(version).as_uri(), name=f"{version.name}/{MANIFEST}")
+        self._run.log_artifact(artifact, aliases=[version.name])
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _identity(run: Path) -> str:
+    return identity_of(run) or xxhash.xxh3_64_hexdigest(str(run).encode())
+
+
+def _manifest(version: Version) -> Path:
+    """What is referred to for a version: it is small, and holds the digest of every file."""
+    return version.path / MANIFEST
+
+
+def _facts(version: Version) -> dict[str, Any]:
+    return {
+        "version": version.number,
+        "step": version.step,
+        "images_seen": version.images_seen,
+        "reason": version.reason,
+        "manifest_digest": version.manifest_digest,
+        "folder": str(version.path),
+        "size_bytes": version.size_bytes,
+    }
+
+
+def _silent(*words: object, **more: object) -> None:
+    """A print that prints nothing."""

@@ -18,6 +18,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from everstep.train.appended import AppendedFile
+from everstep.versions import Version
 
 VERSION = "brain.Event:2"
 
@@ -41,6 +42,9 @@ class EventFile:
         height, width, _ = pixels_HWC.shape
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue())
         self._add([Summary.Value(tag=tag, image=image)], step)
+
+    def version(self, version: Version) -> None:
+        """It has no place for one."""
 
     def close(self) -> None:
         self._file.close()

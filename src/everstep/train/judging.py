@@ -60,6 +60,7 @@ class Judge(Observer):
 
     def committed(self, claim: Claim, version: Version) -> None:
         """Note what was measured under the version, now that it has a number."""
+        self._metrics.version(version)
         judged = self._judged.pop(claim, None)
         if judged is not None and judged.loss is not None:
             self._notes.add(version.number, scores={"loss": judged.loss})

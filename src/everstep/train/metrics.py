@@ -20,7 +20,7 @@ from everstep.records.steps import FILE, read_metrics
 from everstep.telling import why
 from everstep.train.appended import AppendedFile, WaitingLines
 from everstep.train.boards import Board
-from everstep.versions import fsops
+from everstep.versions import Version, fsops
 
 SMOOTHING_STEPS = 50
 # At the start a few steps are skipped, until the scale has come down from 65,536; so many halve it to nothing.
@@ -133,6 +133,10 @@ class Metrics:
     def picture(self, tag: str, pixels_HWC: Any, step: int) -> None:
         for board in self._boards:
             board.picture(tag, pixels_HWC, step)
+
+    def version(self, version: Version) -> None:
+        for board in self._boards:
+            board.version(version)
 
     def _show(self, values: Mapping[str, float], step: int) -> None:
         for board in self._boards:

@@ -35,7 +35,7 @@ from everstep.models.files import HPARAMS, WEIGHTS
 from everstep.models.optimizers import ADAMW
 from everstep.models.registry import open_family
 from everstep.train.advice import advice
-from everstep.train.boards import Board, tensorboard, weights_and_biases
+from everstep.train.boards import open_boards
 from everstep.train.caching import Cache, framer_of
 from everstep.train.captions import say_cut
 from everstep.train.ema import Ema
@@ -119,7 +119,8 @@ def assemble(
             saver.snapshots = open_snapshots(state, saver.small_bytes(), link, settings, reporter.say)
         closing.callback(saver.close)
     _restore(ready, state, family, origin, saver, cache, reporter)
-    boards, scales_losses = _boards(ready, reporter), state.scaler.is_enabled()
+    boards = open_boards(ready.run.path, ready.config, reporter.say)
+    scales_losses = state.scaler.is_enabled()
     metrics = Metrics(ready.run.layout.records, state.step, reporter.say, scales_losses, boards)
     closing.callback(metrics.close)
     batches = batches_of(ready, framer, order, source.is_stopped, family, state, pairs)
@@ -256,15 +257,6 @@ def _controlnet(family: Family, optim: Optim, ready: Ready) -> tuple[Any, Parent
         controlnet = family.load_controlnet(str(version.path / "controlnet"))
         load_weights(controlnet, version, WEIGHTS)
     return controlnet, ParentRef(str(version.path.parent), version.number, version.manifest_digest)
-
-
-def _boards(ready: Ready, reporter: Reporter) -> list[Board]:
-    boards = [tensorboard(ready.run.layout.records, reporter.say)]
-    project = ready.config.tracking.wandb_project
-    if project is not None:
-        settings = ready.config.model_dump(mode="json")
-        boards.append(weights_and_biases(ready.run.path, project, settings, reporter.say))
-    return boards
 
 
 def _is_asked_to_stop(ready: Ready) -> bool:

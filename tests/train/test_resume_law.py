@@ -10,7 +10,6 @@ from everstep.versions import Run, read_requests
 from law import SCORED, SETTINGS, STEPS, KillAfter, outcome
 from program import Ended, Program
 
-
 INTERRUPT = pytest.param(signal.SIGINT, marks=pytest.mark.slow)  # handled as SIGTERM is
 
 

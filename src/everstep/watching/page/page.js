@@ -217,7 +217,7 @@ function pictures(run, drawn, parts) {
   const wipe = h("input", {type: "range", min: 0, max: 100, value: choice.wipe, "aria-label": "where the wipe is", id: "wipe",
     oninput: event => { choice.wipe = Number(event.target.value); parts.pictures.style.setProperty("--wipe", `${choice.wipe}%`); }});
   seen.slider = slider; seen.said = h("output", {for: "versions"}); seen.wipe = wipe;
-  return h("section", {}, h("h2", {}, "Held-out pairs: condition, drawn, target"), h("div", {class: "slider"}, slider, seen.said), h("div", {class: "slider"}, others, wipe), parts.pictures);
+  return h("section", {}, h("h2", {}, "Held-out pairs: condition, drawn, target"), h("div", {class: "sliders"}, h("div", {class: "slider"}, slider, seen.said), h("div", {class: "slider"}, others, wipe)), parts.pictures);
 }
 
 function seePictures(run, number) {
@@ -311,7 +311,7 @@ function table(run, parts) {
     names.map(name => h("td", {class: "right"}, row.scores[name] == null ? "" : row.scores[name].toFixed(4))), h("td", {class: "right"}, size(row.size_bytes)),
     h("td", {}, row.reason + (row.resumable ? "" : ", slim")), h("td", {}, [...row.labels, ...(row.pinned ? ["pinned"] : [])].join(", "))));
   parts.table.replaceChildren(h("table", {}, h("thead", {}, head), h("tbody", {}, lines)),
-    run.versions.length > choice.rows && h("button", {onclick: () => { choice.rows += 1000; table(run, parts); seen.tree.mark(choice.version); }}, `Older ones, of ${count(run.versions.length)}`));
+    run.versions.length > choice.rows ? h("button", {onclick: () => { choice.rows += 1000; table(run, parts); seen.tree.mark(choice.version); }}, `Older ones, of ${count(run.versions.length)}`) : "");
 }
 
 async function seeLog(run, place) {

@@ -96,8 +96,8 @@ function trying(now, chosen) {
   seeKept(run, kept);
   return h("div", {class: "trying"},
     h("div", {}, pad, h("div", {class: "buttons"}, h("button", {onclick: () => clear("#000")}, "Clear, black"), h("button", {onclick: () => clear("#fff")}, "Clear, white")), file, run.drawing.makes_conditions && h("label", {}, made, " it is a picture: make the condition of it")),
-    h("div", {class: "asked"}, pair, prompt_, h("div", {class: "buttons"}, versions), h("div", {class: "buttons"}, Object.values(numbers)), h("div", {class: "buttons"}, go, said), results),
-    kept);
+    h("div", {class: "asked"}, pair, prompt_, h("div", {class: "buttons"}, versions), h("div", {class: "buttons"}, Object.values(numbers)), h("div", {class: "buttons"}, go, said)),
+    results, kept);
 }
 
 // What a server sends as lines of JSON, as they come.

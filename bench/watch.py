@@ -8,6 +8,7 @@ each, all scored and with contact sheets: their number is what the page has to c
 """
 
 import argparse
+import atexit
 import json
 import os
 import random
@@ -23,7 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from everstep.config import dump, resolve
 from everstep.records.scores import Scored
@@ -33,6 +34,9 @@ from everstep.versions import Run, Version, write_annotation
 from machine import record
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+IS_USABLE = """() => document.querySelectorAll('.uplot').length === 2 && document.querySelector('tr[data-version]')
+  && [...document.querySelectorAll('h2')].some(h2 => h2.textContent.startsWith('version_'))
+  && [...document.querySelectorAll('figure img')].every(img => img.complete && img.naturalWidth)"""
 VIEWERS, WATCHED_S, OPENED, PAIRS = 50, 20.0, 5, 8
 
 
@@ -43,7 +47,8 @@ def write_run(folder: Path, versions: int, steps: int, draft: Any) -> Run:
     run.layout.samples.mkdir(parents=True)
     sheet = run.layout.samples / "one.png"
     right, lower = place_on_sheet(ROWS[-1], PAIRS - 1)[2:]
-    Image.effect_noise((right + GAP_PX, lower + GAP_PX), 60).convert("RGB").save(sheet)
+    noise = Image.effect_noise((right + GAP_PX, lower + GAP_PX), 120)  # blurred as pictures are
+    noise.filter(ImageFilter.GaussianBlur(2)).convert("RGB").save(sheet)
     setattr(os, "fsync", lambda descriptor: None)  # noqa: B010
     try:
         with (run.layout.records / "scores.jsonl").open("w") as scores:
@@ -100,12 +105,9 @@ def usable_s(browser: Any, address: str) -> float:
     context = browser.new_context()
     page = context.new_page()
     began = time.perf_counter()
-    page.goto(f"{address}#long")
-    page.wait_for_selector("h2:text-matches('version_')")
-    page.wait_for_selector(".uplot >> nth=1")
-    page.wait_for_function(
-        "[...document.querySelectorAll('figure img')].every(img => img.complete && img.naturalWidth)"
-    )
+    page.goto(f"{address}#long", wait_until="commit")
+    while not page.evaluate(IS_USABLE):
+        time.sleep(0.005)
     took = time.perf_counter() - began
     context.close()
     return took
@@ -165,6 +167,7 @@ def main() -> None:
         folder = Path(tempfile.mkdtemp())
         run = write_run(folder, versions, asked.steps, draft)
         server = Server(folder)
+        atexit.register(server.end)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
             browser.new_page().goto("about:blank")

@@ -43,9 +43,8 @@ def watch_(runs: str = "runs", *, host: str = "127.0.0.1", port: int = 8500, nam
             app,
             loop="asyncio",  # whatever else is installed: one that is tried
             http="h11",
-            log_level="warning",
+            log_level="critical",
             timeout_graceful_shutdown=1,
-            lifespan="off",
             access_log=False,
         )
         uvicorn.Server(settings).run(sockets=[listener])

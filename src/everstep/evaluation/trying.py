@@ -54,7 +54,7 @@ def _next_line(idle_s: float) -> bytes:
 
 
 def _drawn(drawer: Any, asked: dict[str, Any], out: IO[str]) -> dict[str, Any]:
-    version = Run.open(spelled(asked["run"])).version(asked["version"])
+    version = Run.open(spelled(asked["run"])).find(str(asked["version"]))
     try:
         condition = decode_content(base64.b64decode(asked["condition"]), BLACK)
     except Exception as error:

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,10 @@ def make_app(folder: Path, names: Iterable[str] = (), token: str | None = None) 
     looking = Looking(folder)
     threading.Thread(target=looking.warm, daemon=True).start()  # while the browser is opened
     watched = Watched(looking)
+    pages = Pages()
     routes = [
-        Route("/", _page("index.html")),
-        Route("/page/{name}", _static),
+        Route("/", pages.first),
+        Route("/page/{name}", pages.named),
         Route("/api/runs", watched.all_runs),
         Route("/api/runs/{run}", watched.answer("whole", whole)),
         Route("/api/runs/{run}/now", watched.answer("now", card)),
@@ -62,7 +64,8 @@ def make_app(folder: Path, names: Iterable[str] = (), token: str | None = None) 
         Route("/pictures/{run}/{number:int}/{row}/{pair:int}", watched.picture),
         Route("/events", watched.events),
     ]
-    return Guard(Starlette(routes=routes, exception_handlers={KeyError: _gone, EverstepError: _refused}), names, token)
+    handlers: Any = {KeyError: _gone, EverstepError: _refused}
+    return Guard(Starlette(routes=routes, exception_handlers=handlers, lifespan=watched.lifespan), names, token)
 
 
 class Watched:
@@ -71,7 +74,13 @@ class Watched:
     def __init__(self, looking: Looking) -> None:
         self._looking, self._studio = looking, Studio()
         # By the time of the drawing too: a version that is scored again is drawn anew.
-        self._cut = lru_cache(maxsize=2048)(lambda path, drawn, row, pair: picture(path, row, pair))
+        self._cut = lru_cache(maxsize=2048)(picture)
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """What was started to draw ends with the server."""
+        yield
+        self._studio.close()
 
     def _run(self, request: Request) -> RememberedRun:
         return self._looking.run(request.path_params["run"])
@@ -171,16 +180,19 @@ def _refused(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 400 if isinstance(error, NotAsked) else 409, NOT_KEPT)
 
 
-def _static(request: Request) -> Response:
-    name = request.path_params["name"]
-    return _page(name)(request) if name in {path.name for path in PAGE.iterdir()} else Response(status_code=404)
+class Pages:
+    """The page's own files, read once: answered without a thread and without the disk."""
 
+    def __init__(self) -> None:
+        self._files = {path.name: path.read_bytes() for path in PAGE.iterdir() if path.suffix in KINDS}
 
-def _page(name: str) -> Callable[[Request], Response]:
-    def answered(request: Request) -> Response:
-        path = PAGE / name
-        return Response(
-            path.read_bytes(), media_type=KINDS.get(path.suffix, "text/plain"), headers={"cache-control": "no-cache"}
-        )
+    async def first(self, request: Request) -> Response:
+        return self._answer("index.html")
 
-    return answered
+    async def named(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        return self._answer(name) if name in self._files else Response(status_code=404)
+
+    def _answer(self, name: str) -> Response:
+        kind = KINDS[Path(name).suffix]
+        return Response(self._files[name], media_type=kind, headers={"cache-control": "no-cache"})

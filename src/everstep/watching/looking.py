@@ -69,6 +69,10 @@ class Looking:
 
     def run(self, name: str) -> RememberedRun:
         """By its name among those that are there. Raises: KeyError if there is none."""
+        with self._lock:
+            known = next((run for run in self._runs.values() if run.name == name), None)
+        if known is not None and known.path.is_dir():
+            return known
         found = [run for run in self.runs() if run.name == name]
         if not found:
             raise KeyError(name)

@@ -12,12 +12,12 @@ from everstep.errors import UserError
 from everstep.records.sheets import ROWS, sheet_path
 from everstep.records.tried import CONDITION, list_tried, tried_picture
 from everstep.versions import Run, Version
-from everstep.watching.pictures import picture, sheet_of
+from everstep.watching.pictures import drawing, picture, sheet_of
 from everstep.watching.remembered import RememberedRun
 from everstep.watching.views import log_of, version_of, whole
 
 PAGE = Path(str(files("everstep"))) / "watching" / "page"
-SCRIPTS, STYLES = ("uplot.js", "curves.js", "trying.js", "page.js"), ("uplot.css", "page.css")
+SCRIPTS, STYLES = ("source.js", "uplot.js", "curves.js", "trying.js", "page.js"), ("uplot.css", "page.css")
 
 
 def report(run: RememberedRun, said: Counted = lambda done, total: None) -> str:
@@ -59,9 +59,10 @@ def _pictures(run: Run, version: Version, known: dict[bytes, str]) -> dict[str, 
     facts, found = sheet_of(run, version), {}
     if facts is None:
         return {}
+    sheet = sheet_path(run, version.number)
     for row in ROWS:
         for pair in range(len(facts.captions)):
-            content = picture(sheet_path(run, version.number), row, pair)
+            content = picture(sheet, drawing(sheet), row, pair)
             digest, name = hashlib.sha256(content).digest(), f"{version.number}/{row}/{pair}"
             if digest in known:
                 found[name] = f"={known[digest]}"

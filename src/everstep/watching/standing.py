@@ -12,7 +12,7 @@ from everstep.versions import Run, RunStatus, outlook, read_live, status
 from everstep.versions.forecast import Course
 from everstep.watching.remembered import RememberedRun, stamp_of
 
-OUTLOOK_S, OUTLOOK_SHARE = 10.0, 0.05  # how old, and how dear, what is said of the disk's future may be
+OUTLOOK_S, OUTLOOK_SHARE = 60.0, 0.05  # how old, and how dear, what is said of the disk's future may be
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ class Studio:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] | None = None  # as long as it was last seen there
         self._is_beside = False
         self._drawn: dict[str, dict[int, dict[str, Any]]] = {}  # by name: what each version answered
 
@@ -78,7 +78,7 @@ class Studio:
             yield {"name": self._remember(drawn)}
         finally:
             if not is_over:
-                self._end()
+                self.close()
             self._lock.release()
 
     def keep(self, run: Run, name: object) -> Path:
@@ -106,7 +106,7 @@ class Studio:
             stdin.write(f"{line}\n")
             stdin.flush()
         except BrokenPipeError:  # it left in this very moment
-            self._end()
+            self.close()
             stdin, stdout = self._pipes(is_beside)
             stdin.write(f"{line}\n")
             stdin.flush()
@@ -114,15 +114,15 @@ class Studio:
             yield told
             if "done" not in told:
                 return
-        process, self._process = self._process, None
-        code = None if process is None else process.wait()
+        code = None if self.process is None else self.process.wait()
+        self.close()
         yield {"error": f"The process that draws ended (exit code {code}); memory may not hold it."}
 
     def _pipes(self, is_beside: bool) -> tuple[IO[str], IO[str]]:
-        process = self._process
+        process = self.process
         if process is None or process.poll() is not None or self._is_beside != is_beside:
-            self._end()
-            process = self._process = subprocess.Popen(
+            self.close()
+            process = self.process = subprocess.Popen(
                 [*PROGRAM, *(("--device", "cpu") if is_beside else ())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -136,8 +136,9 @@ class Studio:
         assert process.stdout is not None
         return process.stdin, process.stdout
 
-    def _end(self) -> None:
-        process, self._process = self._process, None
+    def close(self) -> None:
+        """End it, whatever it does."""
+        process, self.process = self.process, None
         if process is None:
             return
         process.kill()

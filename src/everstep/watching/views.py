@@ -194,7 +194,7 @@ def _touched(folder: Path) -> float:
 
 def version_of(run: RememberedRun, number: int) -> dict[str, Any]:
     """One version: its manifest, its settings, and how a program loads it. Raises: UserError."""
-    version = run.version(number)
+    version = run.find(str(number))
     return {
         "manifest": version.manifest,
         "settings": _text(version.path / HPARAMS),

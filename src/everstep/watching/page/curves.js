@@ -2,13 +2,14 @@
 // Curves: gain and benefit with what they may be off by, the loss below them; and the line of versions as a tree.
 
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const colours = names => Object.fromEntries(names.map(name => [name, colour(name)]));
 
 function axes(label) {
   const ink = colour("--faint"), grid = {stroke: colour("--line"), width: 1};
   return [{stroke: ink, grid, label, labelSize: 18, size: 34}, {stroke: ink, grid, size: 52}];
 }
 
-function drawScores(place, scores, jump, by, choose) {
+function drawScores(place, width, scores, jump, by, choose) {
   const rows = scores.filter(row => row.gain);
   if (!rows.length) { place.append("Nothing was measured yet."); return null; }
   const x = rows.map(row => row[by]);
@@ -24,7 +25,7 @@ function drawScores(place, scores, jump, by, choose) {
     pen.font = `${12 * devicePixelRatio}px system-ui`; pen.textAlign = "left"; pen.fillText("the jump", at + 5, u.bbox.top + 14 * devicePixelRatio); pen.restore();
   };
   const options = {
-    width: place.clientWidth || 600, height: 260, scales: {x: {time: false}}, axes: axes(by === "step" ? "steps" : "images seen"),
+    width: width || 600, height: 260, scales: {x: {time: false}}, axes: axes(by === "step" ? "steps" : "images seen"),
     series: [{label: by === "step" ? "step" : "images"}, line("benefit", "--benefit"), edge, edge, line("control gain", "--gain"), edge, edge],
     bands: [{series: [3, 2], fill: colour("--benefit-band")}, {series: [6, 5], fill: colour("--gain-band")}],
     legend: {live: true}, hooks: {draw: [marks]},
@@ -36,12 +37,12 @@ function drawScores(place, scores, jump, by, choose) {
   return plot;
 }
 
-function drawLoss(place, curve, by) {
+function drawLoss(place, width, curve, by) {
   if (!curve.step.length) { place.append("No step was made yet."); return null; }
   const smooth = []; let mean = null;
   curve.loss.forEach(value => { mean = mean === null ? value : mean + 0.08 * (value - mean); smooth.push(mean); });
   const options = {
-    width: place.clientWidth || 600, height: 170, scales: {x: {time: false}}, axes: axes(by === "step" ? "steps" : "images seen"),
+    width: width || 600, height: 170, scales: {x: {time: false}}, axes: axes(by === "step" ? "steps" : "images seen"),
     series: [{label: by === "step" ? "step" : "images"}, {label: "loss", stroke: colour("--line"), points: {show: false}},
       {label: "smoothed", stroke: colour("--loss"), width: 2, points: {show: false}}],
   };
@@ -80,6 +81,7 @@ function lanesOf(run) {
 }
 
 function drawTree(run, choose, width) {
+  const inks = colours(["--faint", "--bad", "--benefit", "--jump", "--accent", "--sheet", "--ink"]);
   const ns = "http://www.w3.org/2000/svg", [at, lanes] = lanesOf(run), left = 12, right = width - 12;
   const made = (tag, facts, said) => {
     const el = document.createElementNS(ns, tag);
@@ -92,19 +94,19 @@ function drawTree(run, choose, width) {
   const height = 22 * lanes + 22, svg = made("svg", {viewBox: `0 0 ${width} ${height}`, class: "tree", role: "group", "aria-label": "versions, by step"});
   let path = "";
   for (const {row, lane, parent} of at.values()) if (parent) path += `M${x(parent.row.step).toFixed(1)},${y(parent.lane)}L${x(row.step).toFixed(1)},${y(lane)}`;
-  svg.append(made("path", {d: path, stroke: colour("--faint"), fill: "none"}));
+  svg.append(made("path", {d: path, stroke: inks["--faint"], fill: "none"}));
   for (const row of run.scores) if (!at.has(row.version)) {
-    svg.append(made("circle", {cx: x(row.step), cy: y(0), r: 2, fill: colour("--faint")}, `version_${row.version}, step ${row.step.toLocaleString("en")}, removed`));
+    svg.append(made("circle", {cx: x(row.step), cy: y(0), r: 2, fill: inks["--faint"]}, `version_${row.version}, step ${row.step.toLocaleString("en")}, removed`));
   }
   for (const {name, why} of run.damaged) {
     const number = Number(name.replace(/^version_(\d+).*$/, "$1")), before = [...at.keys()].filter(one => one < number).pop();
     const cx = before === undefined ? left : Math.min(right, x(at.get(before).row.step) + 2 * CLOSE), cy = y(before === undefined ? 0 : at.get(before).lane);
-    svg.append(made("path", {d: `M${cx - 4},${cy - 4}l8,8m0,-8l-8,8`, stroke: colour("--bad"), "stroke-width": 2, class: "damaged"}, `${name}: ${why}`));
+    svg.append(made("path", {d: `M${cx - 4},${cy - 4}l8,8m0,-8l-8,8`, stroke: inks["--bad"], "stroke-width": 2, class: "damaged"}, `${name}: ${why}`));
   }
   const marked = {[run.jump.best]: "--benefit", [run.jump.after]: "--jump"}, last = run.versions.length && run.versions[run.versions.length - 1].version, edges = [];
   const dot = ({row, lane}) => {
-    const fill = colour(marked[row.version] || "--accent");
-    const drawn = made("circle", {cx: x(row.step), cy: y(lane), r: 5, fill: row.resumable ? fill : colour("--sheet"), stroke: row.pinned ? colour("--ink") : fill, "stroke-width": row.pinned ? 3 : 2, role: "button", "aria-label": `version ${row.version}`},
+    const fill = inks[marked[row.version] || "--accent"];
+    const drawn = made("circle", {cx: x(row.step), cy: y(lane), r: 5, fill: row.resumable ? fill : inks["--sheet"], stroke: row.pinned ? inks["--ink"] : fill, "stroke-width": row.pinned ? 3 : 2, role: "button", "aria-label": `version ${row.version}`},
       `version_${row.version}, step ${row.step.toLocaleString("en")}, ${row.reason}${row.labels.length ? ", " + row.labels.join(", ") : ""}${row.pinned ? ", pinned" : ""}${row.resumable ? "" : ", slim"}`);
     drawn.addEventListener("click", () => choose(row.version));
     drawn.style.cursor = "pointer";
@@ -119,7 +121,7 @@ function drawTree(run, choose, width) {
     dot(node);
   }
   for (const node of at.values()) if (says(node)) dot(node);
-  const ring = made("circle", {r: 9, fill: "none", stroke: colour("--ink"), "stroke-width": 2, class: "ring"});
+  const ring = made("circle", {r: 9, fill: "none", stroke: inks["--ink"], "stroke-width": 2, class: "ring"});
   svg.append(ring);
   const mark = number => {
     const node = at.get(number);

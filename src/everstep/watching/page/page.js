@@ -3,67 +3,6 @@
 
 const main = document.getElementById("main"), where = document.getElementById("where"), link = document.getElementById("link");
 const answerBox = document.getElementById("answer");
-const count = number => Number(number).toLocaleString("en");
-
-function h(tag, facts, ...children) {
-  const made = document.createElement(tag);
-  for (const [key, value] of Object.entries(facts || {})) {
-    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
-    else if (value === true) made.setAttribute(key, "");
-    else if (value !== false && value != null) made.setAttribute(key, value);
-  }
-  made.append(...children.flat(Infinity).filter(child => child != null && child !== false));
-  return made;
-}
-
-function duration(seconds) {
-  if (seconds == null) return "";
-  const s = Math.round(seconds), days = Math.floor(s / 86400), hours = Math.floor(s % 86400 / 3600), minutes = Math.floor(s % 3600 / 60);
-  if (days) return `${days} d ${hours} h`;
-  if (hours) return `${hours} h ${minutes} min`;
-  return minutes ? `${minutes} min ${s % 60} s` : `${s} s`;
-}
-
-function size(bytes) {
-  const units = ["bytes", "kB", "MB", "GB", "TB"]; let at = 0;
-  while (bytes >= 1000 && at < 4) { bytes /= 1000; at++; }
-  return `${at ? bytes.toFixed(1) : bytes} ${units[at]}`;
-}
-
-// --- where it comes from: the server, or what lies in this very file -------------------------------------------
-
-const inFile = document.getElementById("report");
-const report = inFile ? JSON.parse(inFile.textContent) : null;
-
-async function ask(path) {
-  const answered = await fetch(path);
-  const told = await answered.json();
-  if (!answered.ok) throw new Error(told.error || answered.statusText);
-  return told;
-}
-
-const source = report ? {
-  runs: async () => ({folder: "", runs: []}),
-  run: async () => report.run,
-  version: async (name, number) => report.versions[number],
-  log: async () => report.log,
-  picture: (run, number, row, pair) => {
-    const found = report.pictures[`${number}/${row}/${pair}`];
-    return typeof found === "string" && found.startsWith("=") ? report.pictures[found.slice(1)] : found;
-  },
-  tried: async () => report.tried,
-  triedPicture: (run, name, number) => report.tried_pictures[`${name}/${number === null ? "condition" : number}`],
-  canAct: false,
-} : {
-  runs: () => ask("api/runs"),
-  run: name => ask(`api/runs/${encodeURIComponent(name)}`),
-  version: (name, number) => ask(`api/runs/${encodeURIComponent(name)}/versions/${number}`),
-  log: name => ask(`api/runs/${encodeURIComponent(name)}/log`),
-  picture: (run, number, row, pair) => `pictures/${encodeURIComponent(run.name)}/${number}/${row}/${pair}?drawn=${run.sheets[number][1]}`,
-  tried: name => ask(`api/runs/${encodeURIComponent(name)}/tried`),
-  triedPicture: (run, name, number) => `tried/${encodeURIComponent(run.name)}/${name}${number === null ? "" : `/${number}`}`,
-  canAct: true,
-};
 
 async function act(run, button, given) {
   show(h("p", {}, `${button} ...`));
@@ -137,7 +76,7 @@ function details(words, ontoggle, ...children) {
 }
 
 async function seeRun(name, isSame) {
-  const run = await source.run(name);
+  const run = await runNow(name);
   if (choice.name !== name) Object.assign(choice, {name, version: null, other: null, rows: 100, open: new Set(), tried: null});
   const drawn = Object.keys(run.sheets).map(Number);
   const newest = drawn.length ? drawn[drawn.length - 1] : run.versions.length ? run.versions[run.versions.length - 1].version : null;
@@ -202,18 +141,20 @@ function by(run) {
 }
 
 function plots(run, parts) {
-  seen.tree = drawTree(run, choose, Math.max(200, parts.tree.clientWidth));
+  const [wide, left, right] = [parts.tree, parts.scores, parts.loss].map(part => part.clientWidth);  // all asked for at once: one layout
+  seen.tree = drawTree(run, choose, Math.max(200, wide));
   parts.tree.replaceChildren(seen.tree.svg);
-  drawScores(parts.scores, run.scores, run.jump, choice.by, choose);
-  drawLoss(parts.loss, run.curve, choice.by);
+  drawScores(parts.scores, left, run.scores, run.jump, choice.by, choose);
+  drawLoss(parts.loss, right, run.curve, choice.by);
 }
 
 function pictures(run, drawn, parts) {
   if (!drawn.length) return h("section", {}, h("h2", {}, "Held-out pairs"), h("p", {class: "note"}, "No version has a contact sheet yet."));
   const slider = h("input", {type: "range", min: 0, max: drawn.length - 1, value: Math.max(0, drawn.indexOf(choice.version)), id: "versions",
     "aria-label": "version", oninput: event => choose(drawn[event.target.value])});
-  const others = h("select", {"aria-label": "wipe against", onchange: event => { choice.other = event.target.value === "" ? null : Number(event.target.value); choose(choice.version); }},
-    h("option", {value: ""}, "wipe against ..."), drawn.map(number => h("option", {value: number, selected: number === choice.other}, `version_${number}`)));
+  const others = h("select", {"aria-label": "wipe against", onfocus: () => offer(), onchange: event => { choice.other = event.target.value === "" ? null : Number(event.target.value); choose(choice.version); }});
+  const offer = numbers => others.replaceChildren(h("option", {value: ""}, "wipe against ..."), ...(numbers || drawn).map(number => h("option", {value: number, selected: number === choice.other}, `version_${number}`)));
+  offer(drawn.length < 200 ? drawn : choice.other === null ? [] : [choice.other]);  // thousands are made when they are asked for
   const wipe = h("input", {type: "range", min: 0, max: 100, value: choice.wipe, "aria-label": "where the wipe is", id: "wipe",
     oninput: event => { choice.wipe = Number(event.target.value); parts.pictures.style.setProperty("--wipe", `${choice.wipe}%`); }});
   seen.slider = slider; seen.said = h("output", {for: "versions"}); seen.wipe = wipe;
@@ -258,20 +199,25 @@ async function choose(number) {
     const gain = row.scores.control_gain;
     seen.said.textContent = `version_${number} · step ${count(row.step)}${gain == null ? "" : ` · gain ${gain.toFixed(3)}`}${choice.other === null ? "" : ` · right: version_${choice.other}`}`;
     seen.wipe.hidden = choice.other === null;
-    seePictures(run, number); preload(run, drawn, number);
   }
   seen.tree.mark(number);
   parts.table.querySelectorAll("tr.chosen").forEach(line => line.classList.remove("chosen"));
   const line = parts.table.querySelector(`tr[data-version="${number}"]`);
   if (line) line.classList.add("chosen");
+  const isFirst = !parts.detail.firstChild, facts = () => detail(run, row).catch(() => {});
   clearTimeout(seen.later);
-  seen.later = setTimeout(() => detail(run, row).catch(() => {}), parts.detail.firstChild ? 150 : 0);
+  if (isFirst) facts(); else seen.later = setTimeout(facts, 150);  // asked before the pictures, which are many
+  if (seen.slider && drawn.includes(number)) { seePictures(run, number); if (!isFirst) preload(run, drawn, number); }
 }
 
 async function detail(run, row) {
   const before = run.versions.find(one => one.version === choice.other) || run.versions[run.versions.indexOf(row) - 1];
+  if (!seen.parts.detail.firstChild) seeDetail(run, row, before, null, null);  // what is known already
   const [told, earlier] = await Promise.all([source.version(run.name, row.version), before && source.version(run.name, before.version).catch(() => null)]);
-  if (choice.version !== row.version) return;
+  if (choice.version === row.version) seeDetail(run, row, before, told, earlier);
+}
+
+function seeDetail(run, row, before, told, earlier) {
   const given = {version: row.version};
   const line = (key, words) => { const said = prompt(words); if (said) act(run, key, {...given, [key]: said}); };
   const programs = h("select", {"aria-label": "export for", onchange: event => event.target.value && act(run, "export", {...given, for: event.target.value})},
@@ -284,17 +230,17 @@ async function detail(run, row) {
     run.standing.state !== "running" && row.resumable && h("button", {onclick: () => confirm(`Go on from version_${row.version}? Later versions stay.`) && act(run, "resume", given)}, "Go on from here"),
     programs,
   ];
-  const parent = told.manifest.parent, changes = Object.entries((parent && parent.changes) || {}).map(([key, [was, is]]) => `${key}: ${was} -> ${is}`);
-  const differs = earlier && earlier.settings !== told.settings ? difference(earlier.settings, told.settings) : "";
+  const parent = told && told.manifest.parent, changes = Object.entries((parent && parent.changes) || {}).map(([key, [was, is]]) => `${key}: ${was} -> ${is}`);
+  const differs = told && earlier && earlier.settings !== told.settings ? difference(earlier.settings, told.settings) : "";
   seen.parts.detail.replaceChildren(h("section", {},
     h("div", {class: "head"}, h("h2", {}, `version_${row.version}`), h("span", {class: "buttons"}, buttons)),
     facts([["step", `${count(row.step)}, ${count(row.images_seen)} images`], ["made", `${row.created_at}, ${row.reason}`], ["size", size(row.size_bytes)],
       ["state", row.resumable ? "whole: can be gone on from" : "slim: weights only"], ["labels", row.labels.join(", ")], ["pinned", row.pinned ? "yes" : ""], ["note", row.note],
       ["parent", row.parent || ""], ["changed on purpose", changes.join("; ")],
       ...Object.entries(row.scores).map(([name, value]) => [name.replaceAll("_", " "), value.toFixed(4)]), ["folder", `${run.path}/version_${row.version}`]]),
-    h("p", {class: "note"}, "Load it:"), h("pre", {}, told.load),
+    told && [h("p", {class: "note"}, "Load it:"), h("pre", {}, told.load)],
     differs && [h("p", {class: "note"}, `Settings that differ from version_${before.version}:`), h("pre", {}, differs)],
-    details("Manifest", null, h("pre", {}, JSON.stringify(told.manifest, null, 1)))));
+    told && details("Manifest", null, h("pre", {}, JSON.stringify(told.manifest, null, 1)))));
 }
 
 function difference(was, is) {
@@ -322,7 +268,7 @@ async function seeLog(run, place) {
 // --- going round -----------------------------------------------------------------------------------------------
 
 async function refresh(isSame) {
-  const name = report ? report.run.name : decodeURIComponent(location.hash.slice(1));
+  const name = shownRun();
   try {
     await (name ? seeRun(name, isSame) : seeAll());
     link.textContent = "";
@@ -334,7 +280,7 @@ async function refresh(isSame) {
 
 let due = null, isAll = false, missed = false, latest = null;
 function changed({run, what, told}) {
-  const shown = decodeURIComponent(location.hash.slice(1));
+  const shown = shownRun();
   if (shown && shown !== run) return;
   latest = told || latest;
   isAll = isAll || what === "all" || !shown;
@@ -375,7 +321,7 @@ if (!report) {
   events.onmessage = event => changed(JSON.parse(event.data));
   events.onerror = () => { link.textContent = "the page's server does not answer"; };
   document.addEventListener("visibilitychange", () => { if (!document.hidden && missed) catchUp(); });
-  setInterval(() => { const name = decodeURIComponent(location.hash.slice(1)); changed({run: name, what: "now"}); }, 5000);  // what only grows older
+  setInterval(() => changed({run: shownRun(), what: "now"}), 5000);  // what only grows older
   events.onopen = () => { if (link.textContent) refresh(true); };
 }
 refresh(false);

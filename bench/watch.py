@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,7 +43,7 @@ VIEWERS, WATCHED_S, OPENED, PAIRS = 50, 20.0, 5, 8
 def write_run(folder: Path, versions: int, steps: int, draft: Any) -> Run:
     """Nothing is flushed: what is measured here is reading."""
     run = Run.create(folder / "runs/long", dump(resolve(None, {"optim": {"max_steps": 2 * steps}})))
-    chance, real = random.Random(0), os.fsync
+    chance, real, parent = random.Random(0), os.fsync, None
     run.layout.samples.mkdir(parents=True)
     sheet = run.layout.samples / "one.png"
     right, lower = place_on_sheet(ROWS[-1], PAIRS - 1)[2:]
@@ -53,7 +53,8 @@ def write_run(folder: Path, versions: int, steps: int, draft: Any) -> Run:
     try:
         with (run.layout.records / "scores.jsonl").open("w") as scores:
             for number in range(versions):
-                version = run.commit(draft(number * steps // versions))
+                version = run.commit(replace(draft(number * steps // versions), parent=parent))
+                parent = run.ref(version)
                 score(run, version, chance, scores)
                 os.link(sheet, sheet_path(run, number))
                 if number % 1000 == 999:
@@ -120,7 +121,7 @@ def seen_s(browser: Any, address: str, run: Run, draft: Any, step: int) -> float
     page.goto(f"{address}#long")
     page.wait_for_selector("tr[data-version]")
     time.sleep(1.5)
-    made = run.commit(draft(step))
+    made = run.commit(replace(draft(step), parent=run.ref(run.versions()[-1])))
     began = time.perf_counter()
     page.wait_for_selector(f"tr[data-version='{made.number}']")
     took = time.perf_counter() - began

@@ -1,8 +1,21 @@
 """One sentence about a line of versions."""
 
+import random
+
 import pytest
 
-from everstep.records.verdict import SEEN, TRUE, Control, Gain, Point, agreed, is_worn_out, line_of, verdict
+from everstep.records.verdict import (
+    SEEN,
+    TRUE,
+    Control,
+    Gain,
+    Point,
+    _two_levels,
+    agreed,
+    is_worn_out,
+    line_of,
+    verdict,
+)
 
 
 def gain(value, benefit=None, p=None, pairs=64, width=0.01, **others):
@@ -180,3 +193,20 @@ def test_patience_begins_once_it_is_obeyed():
     assert is_worn_out(line(0.0, 0.3, 0.4, 0.0, 0.0, 0.0), 3)  # and does not end with what is lost
     hears_more_and_draws_worse = [gain(0.4 + place / 10, 0.2 - place / 10) for place in range(4)]
     assert is_worn_out(line(0.0, *hears_more_and_draws_worse), 3)
+
+
+def test_two_levels_in_one_pass_are_those_of_the_definition():
+    chance = random.Random(0)
+    for length in (1, 2, 7, 40):
+        values = [chance.random() / 10 for _ in range(length)]
+        for place, error in enumerate(_two_levels(values)):
+            parts = [part for part in (values[:place], values[place:]) if part]
+            expected = sum(sum((value - sum(part) / len(part)) ** 2 for value in part) for part in parts)
+            assert error == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.timeout(60)
+def test_a_verdict_on_many_versions_does_not_take_their_square():
+    """It is given after every version, while the training waits; once it looked at all of them for each of them."""
+    found = verdict(line(*[0.0] * 20_000, *[0.3] * 20_000), 4)
+    assert found.after == 20_000

@@ -139,7 +139,7 @@ def test_a_label_that_is_markup_stays_text(ask: TestClient, trained: Run) -> Non
     assert trained.annotation(1).note == label
     told = ask.get("/api/runs/a")
     assert told.headers["content-type"] == "application/json"
-    assert json.loads(told.text)["versions"][1]["note"] == label
+    assert json.loads(told.text)["versions"]["note"][1] == label
 
 
 def test_a_button_that_cannot_write_says_so_and_changes_nothing(ask: TestClient, trained: Run) -> None:

@@ -193,7 +193,8 @@ def _jump(line: Sequence[Point], since: int) -> int:
     """
     clear = [place for place, point in enumerate(line) if place >= since and point.gain.is_clear]
     values = [min(max(point.gain.value, 0.0), FULL_GAIN) for point in line[: clear[-1] + 1]]
-    split = min(range(len(values)), key=lambda place: round(_two_levels(values, place), 9))
+    errors = _two_levels(values)
+    split = min(range(len(values)), key=lambda place: round(errors[place], 9))
     return next(place for place in clear if place >= split)
 
 
@@ -272,11 +273,18 @@ def _but_worse(told: Gain) -> str:
 # --- arithmetic --------------------------------------------------------------------------------------------
 
 
-def _two_levels(values: Sequence[float], place: int) -> float:
-    """Squared error of one level up to a place and one from there on."""
-    return _squared_error(values[:place]) + _squared_error(values[place:])
+def _two_levels(values: Sequence[float]) -> list[float]:
+    """For each place, the squared error of one level up to it and one from there on."""
+    before, after = _squared_errors(values), _squared_errors(values[::-1])[::-1]
+    return [first + second for first, second in zip(before, after, strict=True)]
 
 
-def _squared_error(values: Sequence[float]) -> float:
-    mean = sum(values) / len(values) if values else 0.0
-    return sum((value - mean) ** 2 for value in values)
+def _squared_errors(values: Sequence[float]) -> list[float]:
+    """Of none, of the first, of the first two and so on, against their mean. In one pass: Welford 1962."""
+    errors, mean, error = [0.0], 0.0, 0.0
+    for number, value in enumerate(values, start=1):
+        away = value - mean
+        mean += away / number
+        error += away * (value - mean)
+        errors.append(error)
+    return errors

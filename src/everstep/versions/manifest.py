@@ -46,7 +46,7 @@ def canonical(facts: dict[str, Any]) -> bytes:
     return CANONICAL.encode(facts).encode("utf-8", "surrogatepass")
 
 
-def stamp(folder: Path) -> tuple[int, ...]:
+def stamp(folder: Path | str) -> tuple[int, ...]:
     """Changes when the manifest does; for knowing again what was read whole. Nothing else may be concluded from it."""
     try:
         found = os.stat(f"{folder}/{MANIFEST}")

@@ -25,7 +25,7 @@ from everstep.watching.pictures import drawing, picture
 from everstep.watching.remembered import RememberedRun
 from everstep.watching.report import PAGE
 from everstep.watching.trying import LARGEST_CONDITION, Asked, Studio, is_trained_beside
-from everstep.watching.views import card, log_of, version_of, whole
+from everstep.watching.views import card, log_of, packed, version_of, whole
 
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
@@ -51,7 +51,7 @@ def make_app(folder: Path, names: Iterable[str] = (), token: str | None = None) 
         Route("/", pages.first),
         Route("/page/{name}", pages.named),
         Route("/api/runs", watched.all_runs),
-        Route("/api/runs/{run}", watched.answer("whole", whole)),
+        Route("/api/runs/{run}", watched.answer("whole", lambda run: packed(whole(run)))),
         Route("/api/runs/{run}/now", watched.answer("now", card)),
         Route("/api/runs/{run}/log", watched.answer("log", log_of)),
         Route("/api/runs/{run}/versions/{number:int}", watched.version),

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from everstep.watching.views import card, folders_below, whole
 
 LOOK_S = 0.25  # between two looks at the disk, as long as somebody watches
 NOTES_EVERY = 4  # looks: notes and scores of versions are files of their own
+NOTES_SHARE = 0.01  # of one core, that looking at thousands of them may take
 TELL_S = 0.9  # between two tellings of where a run stands
 WARMED = 3  # of the newest runs
 KEPT_S = 0.5  # an answer serves all who ask within this time
@@ -155,7 +157,10 @@ class Looking:
             holder = run.holder()  # one who is killed writes nothing any more
             going = (*_stamps(layout.live, layout.records / METRICS), 0 if holder is None else holder.pid)
             made = _stamps(layout.root, layout.trash, layout.samples, layout.records / SCORES)
-            noted = _newest_note(layout.records) if with_notes or known is None else known.noted
+            if with_notes or known is None:
+                noted = run.once("noted", object(), partial(_newest_note, layout.records), share=NOTES_SHARE)
+            else:
+                noted = known.noted
             marks[run.name] = Mark(going, made, noted)
         return marks
 

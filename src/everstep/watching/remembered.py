@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from everstep.versions import Annotation, Run, Version, manifest
+from everstep.versions.layout import version_number
 from everstep.versions.reach import reaching
 
 Stamp = tuple[int, ...]
@@ -26,6 +27,7 @@ class RememberedRun(Run):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self._listed: tuple[Stamp, float, list[Version]] = ((), 0.0, [])
+        self._records = str(self.layout.records)
         self._versions: dict[int, tuple[Stamp, Version]] = {}
         self._notes: dict[int, tuple[Stamp, Annotation]] = {}
         self._made: dict[str, tuple[object, float, float, object]] = {}
@@ -56,10 +58,9 @@ class RememberedRun(Run):
             listed, now = _folder_stamp(self.path), time.monotonic()
             if listed and listed == self._listed[0] and now - self._listed[1] < LISTED_S:
                 return list(self._listed[2])
-            folders = self._folders()
-            stamps = {number: manifest.stamp(path) for number, path in folders}
+            stamps = {number: manifest.stamp(f"{self.path}/version_{number}") for number in self._numbers()}
             known = {n: held for n, held in self._versions.items() if stamps.get(n) == held[0]}
-            unknown = [(number, path) for number, path in folders if number not in known]
+            unknown = [(number, self.layout.version(number)) for number in stamps if number not in known]
             for _, found in self._read(unknown):
                 if isinstance(found, Version):
                     known[found.number] = (stamps[found.number], found)
@@ -68,13 +69,32 @@ class RememberedRun(Run):
         return list(self._listed[2])
 
     def annotation(self, number: int) -> Annotation:
-        stamp = stamp_of(f"{self.layout.records}/version_{number}.json")
+        stamp = stamp_of(f"{self._records}/version_{number}.json")
         if not stamp:
-            return UNSAID if self.layout.records.is_dir() else super().annotation(number)
+            return UNSAID
         known = self._notes.get(number)
         if known is None or known[0] != stamp:
             known = self._notes[number] = (stamp, super().annotation(number))
         return known[1]
+
+    def stamps(self) -> dict[int, Stamp]:
+        """Of each version's folder: moves when something in it comes or goes, as when it is made slim."""
+        return {
+            number: stamp
+            for name, stamp in stamps_in(self.path).items()
+            if (number := version_number(name)) is not None
+        }
+
+
+def stamps_in(folder: Path) -> dict[str, Stamp]:
+    """Of all that lies there, by name, in one pass."""
+    stamps: dict[str, Stamp] = {}
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                found = entry.stat()
+                stamps[entry.name] = (found.st_ino, found.st_mtime_ns, found.st_size)
+    return stamps
 
 
 def stamp_of(*paths: str | Path) -> Stamp:

@@ -14,7 +14,7 @@ from everstep.records.tried import CONDITION, list_tried, tried_picture
 from everstep.versions import Run, Version
 from everstep.watching.pictures import drawing, picture, sheet_of
 from everstep.watching.remembered import RememberedRun
-from everstep.watching.views import log_of, version_of, whole
+from everstep.watching.views import log_of, packed, version_of, whole
 
 PAGE = Path(str(files("everstep"))) / "watching" / "page"
 SCRIPTS, STYLES = ("source.js", "uplot.js", "curves.js", "trying.js", "page.js"), ("uplot.css", "page.css")
@@ -37,7 +37,7 @@ def report(run: RememberedRun, said: Counted = lambda done, total: None) -> str:
         pictures |= _pictures(run, version, known)
         said(done, len(versions))
     told = {
-        "run": whole(run),
+        "run": packed(whole(run)),
         "versions": {version.number: version_of(run, version.number) for version in versions},
         "log": log_of(run),
         "pictures": pictures,

@@ -10,18 +10,19 @@ from typing import Any
 from everstep.errors import EverstepError
 from everstep.exchange.readers import READERS
 from everstep.records.scores import FILE as SCORES
-from everstep.records.scores import points, read_scores
+from everstep.records.scores import Scored, points, read_scores
 from everstep.records.sheets import sheet_path
 from everstep.records.steps import FILE as METRICS
 from everstep.records.verdict import verdict
-from everstep.versions import Version, row
+from everstep.versions import Annotation, Version, row
 from everstep.versions.layout import HPARAMS
 from everstep.watching.curves import loss_curve
 from everstep.watching.pictures import drawing, sheet_of
-from everstep.watching.remembered import RememberedRun, stamp_of
+from everstep.watching.remembered import RememberedRun, stamp_of, stamps_in
 from everstep.watching.standing import settings_kept, standing
 
 CARD_POINTS = 60
+DAMAGE_S = 30.0  # what was found broken is looked for so often
 CURVE_SHARE, SMALL_SHARE = 0.05, 0.002  # of one core, that a run's curve may take, and its small one
 LOG_LINES = 200
 HANGS_S = 120.0  # a running training tells where it is twice a second, but for its first step and its scores
@@ -75,8 +76,8 @@ def whole(run: RememberedRun) -> dict[str, Any]:
         "name": run.name,
         "path": str(run.path),
         "standing": now(run),
-        "versions": [_version(run, version) for version in versions],
-        "damaged": _damaged(run),
+        "versions": _versions(run, versions),
+        "damaged": run.once("damaged", stamp_of(run.path, run.layout.quarantine), lambda: _damaged(run), DAMAGE_S),
         "scores": run.once("scores", measured, lambda: _scores(run)),
         "jump": run.once("jump", measured, lambda: _jump(run)),
         "curve": run.once("curve", written, lambda: loss_curve(run.layout.records), share=CURVE_SHARE),
@@ -88,33 +89,52 @@ def whole(run: RememberedRun) -> dict[str, Any]:
     }
 
 
-def _version(run: RememberedRun, version: Version) -> dict[str, Any]:
-    """As `everstep list --json` has it. The folder's own stamp tells when it was made slim."""
-    note = run.annotation(version.number)
-    stamp = (stamp_of(version.path), version, note)
+def packed(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A run whole, as it is sent: thousands of rows as columns, a third of the size."""
+    rows = told["versions"]
+    names = dict.fromkeys(name for row in rows for name in row["scores"])
+    scores = {name: _shown(*(row["scores"].get(name) for row in rows)) for name in names}
+    return {**told, "versions": {**_columns(rows), "scores": scores}, "scores": _columns(told["scores"])}
 
-    def made() -> dict[str, Any]:
-        return {**row(version, note), "created_at": version.created_at, "note": note.note}
 
-    return run.once(f"row {version.number}", stamp, made)
+def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
+
+
+def _versions(run: RememberedRun, versions: list[Version]) -> list[dict[str, Any]]:
+    """Nearly as `everstep list --json` has them. A folder's own stamp tells when it was made slim."""
+    stamps, rows = run.stamps(), []
+    for version in versions:
+        note = run.annotation(version.number)
+        stamp = (stamps.get(version.number), version, note)
+        rows.append(run.once(f"row {version.number}", stamp, partial(_version, version, note)))
+    return rows
+
+
+def _version(version: Version, note: Annotation) -> dict[str, Any]:
+    told = {**row(version, note), "created_at": version.created_at, "note": note.note}
+    del told["path"]  # the run's, and its name
+    return told
 
 
 def _scores(run: RememberedRun) -> list[dict[str, Any]]:
     """In the order of steps; of versions that are gone too."""
-    found = sorted(read_scores(run).values(), key=lambda scored: (scored.step, scored.version))
-    return [
-        {
-            "version": scored.version,
-            "step": scored.step,
-            "images_seen": scored.images_seen,
-            "gain": None if scored.gain is None else [scored.gain.value, scored.gain.low, scored.gain.high],
-            "benefit": None
-            if scored.gain is None or scored.gain.benefit is None
-            else [scored.gain.benefit, scored.gain.benefit_low, scored.gain.benefit_high],
-            "others": dict(scored.others),
-        }
-        for scored in found
-    ]
+    return [_scored(one) for one in sorted(read_scores(run).values(), key=lambda one: (one.step, one.version))]
+
+
+def _scored(scored: Scored) -> dict[str, Any]:
+    told, gain = {"version": scored.version, "step": scored.step, "images_seen": scored.images_seen}, scored.gain
+    has_benefit = gain is not None and gain.benefit is not None
+    return {
+        **told,
+        "gain": None if gain is None else _shown(gain.value, gain.low, gain.high),
+        "benefit": _shown(gain.benefit, gain.benefit_low, gain.benefit_high) if gain and has_benefit else None,
+    }
+
+
+def _shown(*values: float | None) -> list[float | None]:
+    """To as many places as a curve can show."""
+    return [None if value is None else round(value, 6) for value in values]
 
 
 def _jump(run: RememberedRun) -> dict[str, Any]:
@@ -127,14 +147,14 @@ def _sheets(run: RememberedRun, versions: list[Version]) -> tuple[dict[int, tupl
     are, each list of them once.
     """
     places: dict[tuple[str, ...], int] = {}
-    sheets = {}
+    sheets, stamps = {}, stamps_in(run.layout.samples)
     for version in versions:
-        stamp = (stamp_of(sheet_path(run, version.number)), version)
-        found = run.once(f"sheet {version.number}", stamp, partial(_sheet, run, version))
-        if found is not None:
-            captions, drawn = found
-            sheets[version.number] = (places.setdefault(captions, len(places)), drawn)
-    return sheets, [list(captions) for captions in places]
+        drawn = stamps.get(f"version_{version.number}.png")
+        found = drawn and run.once(f"sheet {version.number}", (drawn, version), partial(_sheet, run, version))
+        if found:
+            words, name = found
+            sheets[version.number] = (places.setdefault(words, len(places)), name)
+    return sheets, [list(words) for words in places]
 
 
 def _sheet(run: RememberedRun, version: Version) -> tuple[tuple[str, ...], str] | None:

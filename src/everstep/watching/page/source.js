@@ -41,9 +41,20 @@ async function ask(path) {
   return told;
 }
 
+// Thousands of rows come as columns.
+const rowsOf = columns => {
+  const keys = Object.keys(columns);
+  return keys.length ? columns[keys[0]].map((_, place) => { const row = {}; for (const key of keys) row[key] = columns[key][place]; return row; }) : [];
+};
+const unpacked = run => {
+  const {scores, ...columns} = run.versions, versions = rowsOf(columns), names = Object.keys(scores || {});
+  versions.forEach((row, place) => { row.scores = {}; for (const name of names) if (scores[name][place] !== null) row.scores[name] = scores[name][place]; });
+  return {...run, versions, scores: rowsOf(run.scores)};
+};
+
 const source = report ? {
   runs: async () => ({folder: "", runs: []}),
-  run: async () => report.run,
+  run: async () => unpacked(report.run),
   version: async (name, number) => report.versions[number],
   log: async () => report.log,
   picture: (run, number, row, pair) => {
@@ -55,7 +66,7 @@ const source = report ? {
   canAct: false,
 } : {
   runs: () => ask("api/runs"),
-  run: name => ask(`api/runs/${encodeURIComponent(name)}`),
+  run: name => ask(`api/runs/${encodeURIComponent(name)}`).then(unpacked),
   version: (name, number) => ask(`api/runs/${encodeURIComponent(name)}/versions/${number}`),
   log: name => ask(`api/runs/${encodeURIComponent(name)}/log`),
   picture: (run, number, row, pair) => `pictures/${encodeURIComponent(run.name)}/${number}/${row}/${pair}?drawn=${run.sheets[number][1]}`,

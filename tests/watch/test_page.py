@@ -253,6 +253,18 @@ def test_a_report_is_one_file_with_all_of_it(page: Any, everstep: Callable[..., 
     assert len({name for name in page.content().split('"') if name.startswith("data:image/webp")}) < 2 * 3 * 3
 
 
+def test_a_report_may_have_versions_side_by_side_in_it(page: Any, everstep: Callable[..., Any], trained: Run) -> None:
+    ended = everstep("report", "a", "--compare", "0", "--compare", "a@2")
+    assert ended.code == 0, ended.out
+    page.goto(Path("a.html").absolute().as_uri())
+    frame = page.frame_locator("iframe.compared")
+    assert "a@0, a@2" in frame.locator("h1").inner_text()
+    assert frame.locator(".sheet img").count() == 2 * 4  # condition, two versions, target
+    assert "null" not in page.locator("main").inner_text()
+    alone = everstep("report", "a", "--compare", "0")
+    assert (alone.code, "each of two versions" in alone.out) == (2, True)
+
+
 def test_versions_are_tried_on_a_condition_that_is_drawn_and_kept(page: Any, serve: Serve, trained: Run) -> None:
     page.goto(f"{serve()}#a")
     page.locator("summary", has_text="Try it").click()

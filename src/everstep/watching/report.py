@@ -20,11 +20,12 @@ PAGE = Path(str(files("everstep"))) / "watching" / "page"
 SCRIPTS, STYLES = ("source.js", "uplot.js", "curves.js", "trying.js", "page.js"), ("uplot.css", "page.css")
 
 
-def report(run: RememberedRun, said: Counted = lambda done, total: None) -> str:
+def report(run: RememberedRun, said: Counted = lambda done, total: None, compared: str | None = None) -> str:
     """As HTML. A picture that several versions share, as conditions and targets, is in it once.
 
     Args:
         said: told of versions.
+        compared: a page of versions side by side, which becomes a part of it.
 
     Raises: UserError if the run has no version.
     """
@@ -41,6 +42,7 @@ def report(run: RememberedRun, said: Counted = lambda done, total: None) -> str:
         "versions": {version.number: version_of(run, version.number) for version in versions},
         "log": log_of(run),
         "pictures": pictures,
+        "compared": compared,
         "tried": list_tried(run),
         "tried_pictures": _tried(run),
     }

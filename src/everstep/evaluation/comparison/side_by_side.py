@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -61,9 +60,9 @@ def comparison_sheet(title: str, shown: Sequence[Shown], sides: Sequence[Side]) 
     return sheet(title, shown, drawn, LARGE_CELL_PX if edge_px > CELL_PX else CELL_PX)
 
 
-def write_page(path: Path, title: str, sides: Sequence[Side], common: Common, shown: Sequence[Shown]) -> None:
+def page_of(title: str, sides: Sequence[Side], common: Common, shown: Sequence[Shown]) -> str:
     """The same and the tables as one HTML file."""
     conditions = PictureRow("condition", "", [item.condition_HWC for item in shown])
     targets = PictureRow("target", "", [item.target_HWC for item in shown])
     pictures = Sheet([item.caption for item in shown], [conditions, *picture_rows(sides), targets])
-    path.write_text(comparison_page(title, sides, common, pictures), encoding="utf-8")
+    return comparison_page(title, sides, common, pictures)

@@ -88,7 +88,7 @@ async function seeRun(name, isSame) {
   const parts = {};
   for (const part of ["scores", "loss", "tree", "pictures", "detail", "table", "log"]) parts[part] = h("div", {});
   seen.parts = parts;
-  main.replaceChildren(top_(run),
+  main.replaceChildren(...[top_(run),
     h("section", {}, h("h2", {}, "Versions"), parts.tree, h("p", {class: "note"}, "Filled: whole, can be gone on from. Empty: slim. Green: the best. Orange: the jump. Ringed: pinned. Small: removed. Cross: damaged."),
       run.damaged.map(one => h("p", {class: "note"}, `Damaged: ${one.name}, ${one.why}`))),
     pictures(run, drawn, parts),
@@ -96,9 +96,11 @@ async function seeRun(name, isSame) {
       h("section", {}, h("div", {class: "head"}, h("h2", {}, "Does it obey, and does that help"), by(run)), parts.scores),
       h("section", {}, h("h2", {}, "Training loss"), parts.loss, h("p", {class: "note"}, "Says little: it falls no further once noise is all that is left of it."))),
     h("section", {}, h("h2", {}, "All versions"), h("div", {class: "scroll"}, parts.table)),
-    parts.detail, tryIt(run),
+    parts.detail,
+    report && report.compared && h("section", {}, h("h2", {}, "Side by side"), h("iframe", {srcdoc: report.compared, class: "compared", title: "versions side by side", sandbox: "allow-scripts"})),
+    tryIt(run),
     h("section", {}, details("Log", () => seeLog(run, parts.log), parts.log)),
-    h("section", {}, details("Settings", null, h("pre", {}, run.settings))));
+    h("section", {}, details("Settings", null, h("pre", {}, run.settings)))].filter(Boolean));
   plots(run, parts);
   table(run, parts);
   await choose(choice.version, true);

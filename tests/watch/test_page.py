@@ -86,6 +86,8 @@ def on_sheet(run: Run, version: int, row: str, pair: int) -> np.ndarray:
 
 def is_picture(page: Any, run: Run, version: int, row: str, pair: int) -> bool:
     """Whether the page shows it there; lossy, but nothing else."""
+    wanted = f"[data-shown$='/{version}']" if row == "other" else f"[data-shown^='{version}/']"
+    page.wait_for_selector(f".pairs{wanted}")
     selector = f"figure:nth-of-type({pair + 1}) img[data-row={row}]"
     return (
         float(np.abs(shown(page, selector) - on_sheet(run, version, "sample" if row == "other" else row, pair)).mean())

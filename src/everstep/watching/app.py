@@ -21,16 +21,18 @@ from everstep.records.tried import list_tried, tried_picture
 from everstep.watching.actions import act
 from everstep.watching.guard import Guard
 from everstep.watching.looking import Looking
-from everstep.watching.pictures import drawing, picture
+from everstep.watching.pictures import as_address, drawing, pictures_on, sheet_of
 from everstep.watching.remembered import RememberedRun
 from everstep.watching.report import PAGE
+from everstep.watching.sending import encoded
 from everstep.watching.trying import LARGEST_CONDITION, Asked, Studio, is_trained_beside
-from everstep.watching.views import card, log_of, packed, version_of, whole
+from everstep.watching.views import card, log_of, version_of
 
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 NOT_KEPT = {"cache-control": "no-store"}
 LONGEST_BODY = 10_000  # bytes
+CUT = 200  # sheets whose pictures are at hand, of some hundred kilobytes each
 
 
 class NotAsked(UserError):
@@ -51,7 +53,7 @@ def make_app(folder: Path, names: Iterable[str] = (), token: str | None = None) 
         Route("/", pages.first),
         Route("/page/{name}", pages.named),
         Route("/api/runs", watched.all_runs),
-        Route("/api/runs/{run}", watched.answer("whole", lambda run: packed(whole(run)))),
+        Route("/api/runs/{run}", watched.whole),
         Route("/api/runs/{run}/now", watched.answer("now", card)),
         Route("/api/runs/{run}/log", watched.answer("log", log_of)),
         Route("/api/runs/{run}/versions/{number:int}", watched.version),
@@ -61,7 +63,7 @@ def make_app(folder: Path, names: Iterable[str] = (), token: str | None = None) 
         Route("/api/runs/{run}/tried", watched.answer("tried", list_tried)),
         Route("/tried/{run}/{name}", watched.tried),
         Route("/tried/{run}/{name}/{number:int}", watched.tried),
-        Route("/pictures/{run}/{number:int}/{row}/{pair:int}", watched.picture),
+        Route("/api/runs/{run}/pictures/{number:int}", watched.pictures),
         Route("/events", watched.events),
     ]
     handlers: Any = {KeyError: _gone, EverstepError: _refused}
@@ -74,7 +76,7 @@ class Watched:
     def __init__(self, looking: Looking) -> None:
         self._looking, self._studio = looking, Studio()
         # By the time of the drawing too: a version that is scored again is drawn anew.
-        self._cut = lru_cache(maxsize=2048)(picture)
+        self._cut = lru_cache(maxsize=CUT)(_cut)
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -101,26 +103,30 @@ class Watched:
 
         return answered
 
+    def whole(self, request: Request) -> Response:
+        return Response(self._looking.whole(self._run(request)), media_type="application/json", headers=NOT_KEPT)
+
     def version(self, request: Request) -> Response:
         return JSONResponse(version_of(self._run(request), request.path_params["number"]), headers=NOT_KEPT)
 
-    def picture(self, request: Request) -> Response:
-        """`?drawn=` names this very drawing, so that it never changes."""
-        given = request.path_params
-        path = sheet_path(self._run(request), given["number"])
-        try:
-            drawn = drawing(path)
-        except OSError:
+    def pictures(self, request: Request) -> Response:
+        """Of a version's sheet, by row. `?drawn=` names this very drawing, so that it never changes."""
+        run = self._run(request)
+        version = run.find(str(request.path_params["number"]))
+        facts = sheet_of(run, version)
+        if facts is None:
             return Response(status_code=404)
-        content = self._cut(path, drawn, given["row"], given["pair"])
+        drawn = drawing(sheet_path(run, version.number))
+        body = self._cut(sheet_path(run, version.number), drawn, len(facts.captions))
         headers = FOR_EVER if request.query_params.get("drawn") == drawn else NOT_KEPT
-        return Response(content, media_type="image/webp", headers=headers)
+        return Response(body, media_type="application/json", headers=headers)
 
     async def do(self, request: Request) -> Response:
         """A button."""
         given = await _given(request, LONGEST_BODY)
         run = await run_in_threadpool(self._run, request)
         done = await run_in_threadpool(act, request.path_params["button"], run, given)
+        self._looking.has_changed(run)
         return JSONResponse(done.as_json(), headers=NOT_KEPT)
 
     async def draw(self, request: Request) -> Response:
@@ -137,6 +143,7 @@ class Watched:
         given = await _given(request, LONGEST_BODY)
         run = await run_in_threadpool(self._run, request)
         kept = await run_in_threadpool(self._studio.keep, run, given.get("name"))
+        self._looking.has_changed(run)
         return JSONResponse({"command": f"kept in {kept}", "code": 0, "said": ""}, headers=NOT_KEPT)
 
     def tried(self, request: Request) -> Response:
@@ -170,6 +177,11 @@ async def _given(request: Request, most_bytes: int) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise NotAsked(f"What is asked is a JSON object of at most {most_bytes:,} bytes.")
     return given
+
+
+def _cut(sheet: Path, drawn: str, pairs: int) -> bytes:
+    found = pictures_on(sheet, pairs)
+    return encoded({row: [as_address(picture) for picture in pictures] for row, pictures in found.items()})
 
 
 def _gone(request: Request, error: Exception) -> Response:

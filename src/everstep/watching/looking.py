@@ -18,7 +18,8 @@ from everstep.errors import EverstepError
 from everstep.records.scores import FILE as SCORES
 from everstep.records.steps import FILE as METRICS
 from everstep.watching.remembered import RememberedRun
-from everstep.watching.views import card, folders_below, whole
+from everstep.watching.sending import sent
+from everstep.watching.views import card, folders_below
 
 LOOK_S = 0.25  # between two looks at the disk, as long as somebody watches
 NOTES_EVERY = 4  # looks: notes and scores of versions are files of their own
@@ -91,13 +92,19 @@ class Looking:
                 kept.answer, kept.began, kept.at = ask(run), began, time.monotonic()
             return kept.answer
 
+    def has_changed(self, run: RememberedRun) -> None:
+        """What was answered of it before is not what is there any more."""
+        self._changed_at[run.name] = time.monotonic()
+
+    def whole(self, run: RememberedRun) -> bytes:
+        """All of it, as it is sent. Raises: EverstepError."""
+        return bytes(self.once("whole", run, sent))
+
     def warm(self) -> None:
-        """Read what whoever opens the page will ask for."""
+        """Read what whoever opens the page will ask for; who asks meanwhile gets the same answer."""
         with contextlib.suppress(EverstepError, OSError):
-            for run in self.runs():
-                run.versions()
             for run in self.runs()[:WARMED]:
-                whole(run)
+                self.whole(run)
 
     # --- what changes ----------------------------------------------------------------------------------------
 

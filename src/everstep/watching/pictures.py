@@ -1,7 +1,7 @@
 """Single pictures out of versions' contact sheets, small enough to be moved through."""
 
+import base64
 import io
-from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image
@@ -11,7 +11,6 @@ from everstep.records.sheets import ROWS, SheetFacts, place_on_sheet, read_sheet
 from everstep.versions import Run, Version
 
 QUALITY, METHOD = 92, 1  # of WebP: what is looked at closely are edges; slower methods save a tenth
-OPENED = 8  # sheets of a few megabytes
 
 
 def sheet_of(run: Run, version: Version) -> SheetFacts | None:
@@ -27,27 +26,24 @@ def drawing(sheet: Path) -> str:
     return f"{sheet.stat().st_mtime_ns:x}"
 
 
-def picture(sheet: Path, drawn: str, row: str, pair: int) -> bytes:
-    """One picture of a sheet, as WebP. Raises: UserError if there is none at this place, or it cannot be read.
+def pictures_on(sheet: Path, pairs: int) -> dict[str, list[bytes]]:
+    """By row, of so many pairs, each as WebP. Raises: UserError if the sheet cannot be read, or has fewer."""
+    try:
+        with Image.open(sheet) as found:
+            opened = found.convert("RGB")
+    except (OSError, SyntaxError) as error:
+        raise UserError(f"{sheet} cannot be read ({error}).") from None
+    if pairs and place_on_sheet(ROWS[-1], pairs - 1)[2:] > opened.size:
+        raise UserError(f"{sheet} is smaller than its {pairs} pairs.")
+    return {row: [_cut(opened, row, pair) for pair in range(pairs)] for row in ROWS}
 
-    Args:
-        drawn: which drawing of the sheet, as `drawing` names it.
-    """
-    if row not in ROWS or pair < 0:
-        raise UserError(f"A sheet has the rows {', '.join(ROWS)}, and pairs from 0.")
-    place, opened = place_on_sheet(row, pair), _opened(sheet, drawn)
-    if place[2] > opened.width or place[3] > opened.height:
-        raise UserError(f"{sheet.name} has no pair {pair}.")
+
+def _cut(opened: Image.Image, row: str, pair: int) -> bytes:
     kept = io.BytesIO()
-    opened.crop(place).save(kept, "WEBP", quality=QUALITY, method=METHOD)
+    opened.crop(place_on_sheet(row, pair)).save(kept, "WEBP", quality=QUALITY, method=METHOD)
     return kept.getvalue()
 
 
-@lru_cache(maxsize=OPENED)
-def _opened(sheet: Path, drawn: str) -> Image.Image:
-    """All pictures of a sheet are asked for at once; it is decoded once."""
-    try:
-        with Image.open(sheet) as found:
-            return found.convert("RGB")
-    except (OSError, SyntaxError) as error:
-        raise UserError(f"{sheet} cannot be read ({error}).") from None
+def as_address(picture: bytes) -> str:
+    """A WebP as a data address."""
+    return f"data:image/webp;base64,{base64.b64encode(picture).decode()}"

@@ -9,12 +9,13 @@ from typing import Any
 
 from everstep.contracts import Counted
 from everstep.errors import UserError
-from everstep.records.sheets import ROWS, sheet_path
+from everstep.records.sheets import sheet_path
 from everstep.records.tried import CONDITION, list_tried, tried_picture
 from everstep.versions import Run, Version
-from everstep.watching.pictures import drawing, picture, sheet_of
+from everstep.watching.pictures import as_address, pictures_on, sheet_of
 from everstep.watching.remembered import RememberedRun
-from everstep.watching.views import log_of, packed, version_of, whole
+from everstep.watching.sending import packed
+from everstep.watching.views import log_of, version_of, whole
 
 PAGE = Path(str(files("everstep"))) / "watching" / "page"
 SCRIPTS, STYLES = ("source.js", "uplot.js", "curves.js", "trying.js", "page.js"), ("uplot.css", "page.css")
@@ -61,16 +62,14 @@ def _pictures(run: Run, version: Version, known: dict[bytes, str]) -> dict[str, 
     facts, found = sheet_of(run, version), {}
     if facts is None:
         return {}
-    sheet = sheet_path(run, version.number)
-    for row in ROWS:
-        for pair in range(len(facts.captions)):
-            content = picture(sheet, drawing(sheet), row, pair)
+    for row, pictures in pictures_on(sheet_path(run, version.number), len(facts.captions)).items():
+        for pair, content in enumerate(pictures):
             digest, name = hashlib.sha256(content).digest(), f"{version.number}/{row}/{pair}"
             if digest in known:
                 found[name] = f"={known[digest]}"
             else:
                 known[digest] = name
-                found[name] = f"data:image/webp;base64,{base64.b64encode(content).decode()}"
+                found[name] = as_address(content)
     return found
 
 

@@ -10,10 +10,10 @@ from typing import Any
 from everstep.errors import EverstepError
 from everstep.exchange.readers import READERS
 from everstep.records.scores import FILE as SCORES
-from everstep.records.scores import Scored, points, read_scores
+from everstep.records.scores import Scored, read_scores
 from everstep.records.sheets import sheet_path
 from everstep.records.steps import FILE as METRICS
-from everstep.records.verdict import verdict
+from everstep.records.verdict import Point, verdict
 from everstep.versions import Annotation, Version, row
 from everstep.versions.layout import HPARAMS
 from everstep.watching.curves import loss_curve
@@ -69,17 +69,20 @@ def now(run: RememberedRun) -> dict[str, Any]:
 
 def whole(run: RememberedRun) -> dict[str, Any]:
     """One run, with all that the page shows of it but pictures."""
+    return {**lasting(run), "standing": now(run)}
+
+
+def lasting(run: RememberedRun) -> dict[str, Any]:
+    """The same but for where it stands, which is another at any moment."""
     versions = run.versions()
     measured, written = stamp_of(run.layout.records / SCORES), stamp_of(run.layout.records / METRICS)
     drawn, captions = _sheets(run, versions)
     return {
         "name": run.name,
         "path": str(run.path),
-        "standing": now(run),
         "versions": _versions(run, versions),
         "damaged": run.once("damaged", stamp_of(run.path, run.layout.quarantine), lambda: _damaged(run), DAMAGE_S),
-        "scores": run.once("scores", measured, lambda: _scores(run)),
-        "jump": run.once("jump", measured, lambda: _jump(run)),
+        **run.once("scores", measured, lambda: _scores(run)),
         "curve": run.once("curve", written, lambda: loss_curve(run.layout.records), share=CURVE_SHARE),
         "settings": _text(run.layout.hparams),
         "drawing": _drawing(run),
@@ -87,18 +90,6 @@ def whole(run: RememberedRun) -> dict[str, Any]:
         "sheets": drawn,
         "captions": captions,
     }
-
-
-def packed(told: Mapping[str, Any]) -> dict[str, Any]:
-    """A run whole, as it is sent: thousands of rows as columns, a third of the size."""
-    rows = told["versions"]
-    names = dict.fromkeys(name for row in rows for name in row["scores"])
-    scores = {name: _shown(*(row["scores"].get(name) for row in rows)) for name in names}
-    return {**told, "versions": {**_columns(rows), "scores": scores}, "scores": _columns(told["scores"])}
-
-
-def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    return {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
 
 
 def _versions(run: RememberedRun, versions: list[Version]) -> list[dict[str, Any]]:
@@ -117,9 +108,15 @@ def _version(version: Version, note: Annotation) -> dict[str, Any]:
     return told
 
 
-def _scores(run: RememberedRun) -> list[dict[str, Any]]:
-    """In the order of steps; of versions that are gone too."""
-    return [_scored(one) for one in sorted(read_scores(run).values(), key=lambda one: (one.step, one.version))]
+def _scores(run: RememberedRun) -> dict[str, Any]:
+    """What was measured, in the order of steps, of versions that are gone too; and where the jump is."""
+    measured = sorted(read_scores(run).values(), key=lambda one: (one.step, one.version))
+    points = [Point(one.version, one.step, one.gain) for one in measured if one.gain is not None]
+    found = asdict(verdict(points, 1))
+    return {
+        "scores": [_scored(one) for one in measured],
+        "jump": {key: found[key] for key in ("before", "after", "best")},
+    }
 
 
 def _scored(scored: Scored) -> dict[str, Any]:
@@ -127,19 +124,14 @@ def _scored(scored: Scored) -> dict[str, Any]:
     has_benefit = gain is not None and gain.benefit is not None
     return {
         **told,
-        "gain": None if gain is None else _shown(gain.value, gain.low, gain.high),
-        "benefit": _shown(gain.benefit, gain.benefit_low, gain.benefit_high) if gain and has_benefit else None,
+        "gain": None if gain is None else shown_as(gain.value, gain.low, gain.high),
+        "benefit": shown_as(gain.benefit, gain.benefit_low, gain.benefit_high) if gain and has_benefit else None,
     }
 
 
-def _shown(*values: float | None) -> list[float | None]:
+def shown_as(*values: float | None) -> list[float | None]:
     """To as many places as a curve can show."""
     return [None if value is None else round(value, 6) for value in values]
-
-
-def _jump(run: RememberedRun) -> dict[str, Any]:
-    found = asdict(verdict(points(run), 1))
-    return {key: found[key] for key in ("before", "after", "best")}
 
 
 def _sheets(run: RememberedRun, versions: list[Version]) -> tuple[dict[int, tuple[int, str]], list[list[str]]]:

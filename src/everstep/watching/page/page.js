@@ -64,7 +64,7 @@ async function seeAll() {
 // --- one run ---------------------------------------------------------------------------------------------------
 
 let seen = null;  // the run that is shown, and what was chosen of it
-const choice = {name: null, version: null, other: null, by: "step", wipe: 50, rows: 100, open: new Set()};
+const choice = {name: null, version: null, other: null, by: "step", wipe: 50, rows: 50, open: new Set()};
 const captions = (run, number) => run.captions[run.sheets[number][0]];
 
 // What was opened stays open when all is drawn anew.
@@ -77,7 +77,7 @@ function details(words, ontoggle, ...children) {
 
 async function seeRun(name, isSame) {
   const run = await runNow(name);
-  if (choice.name !== name) Object.assign(choice, {name, version: null, other: null, rows: 100, open: new Set(), tried: null});
+  if (choice.name !== name) Object.assign(choice, {name, version: null, other: null, rows: 50, open: new Set(), tried: null});
   const drawn = Object.keys(run.sheets).map(Number);
   const newest = drawn.length ? drawn[drawn.length - 1] : run.versions.length ? run.versions[run.versions.length - 1].version : null;
   if (choice.version === null || !run.versions.some(row => row.version === choice.version)) choice.version = newest;
@@ -101,6 +101,7 @@ async function seeRun(name, isSame) {
     tryIt(run),
     h("section", {}, details("Log", () => seeLog(run, parts.log), parts.log)),
     h("section", {}, details("Settings", null, h("pre", {}, run.settings)))].filter(Boolean));
+  if (seen.slider && drawn.includes(choice.version)) seePictures(run, choice.version).catch(() => {});  // first: they come while all else is drawn
   plots(run, parts);
   table(run, parts);
   await choose(choice.version, true);
@@ -163,7 +164,7 @@ function pictures(run, drawn, parts) {
   return h("section", {}, h("h2", {}, "Held-out pairs: condition, drawn, target"), h("div", {class: "sliders"}, h("div", {class: "slider"}, slider, seen.said), h("div", {class: "slider"}, others, wipe)), parts.pictures);
 }
 
-function seePictures(run, number) {
+async function seePictures(run, number) {
   const place = seen.parts.pictures;
   if (!run.sheets[number]) return;
   const words = captions(run, number), wanted = `${run.sheets[number][0]}/${choice.other}`;
@@ -176,17 +177,20 @@ function seePictures(run, number) {
       h("div", {class: "wiped"}, h("img", {"data-row": "sample", alt: `drawn for ${caption}`}), choice.other !== null && h("img", {"data-row": "other", alt: `drawn by version_${choice.other}`})),
       h("img", {"data-row": "target", alt: `target of ${caption}`})))));
   }
+  const against = choice.other;
+  const [own, other] = await Promise.all([source.pictures(run, number), against !== null && run.sheets[against] ? source.pictures(run, against) : null]);
+  if (choice.version !== number || choice.other !== against || !place.isConnected) return;  // the slider is elsewhere by now
   place.querySelectorAll("figure").forEach((figure, pair) => figure.querySelectorAll("img").forEach(img => {
-    const row = img.dataset.row, from = row === "other" ? choice.other : number;
-    const url = source.picture(run, from, row === "other" ? "sample" : row, pair);
+    const row = img.dataset.row, url = row === "other" ? other && other.sample[pair] : own[row][pair];
     if (url && img.getAttribute("src") !== url) img.src = url;
   }));
+  place.dataset.shown = `${number}/${against}`;
 }
 
 function preload(run, drawn, number) {
   if (report) return;
   const at = drawn.indexOf(number);
-  for (const near of [at - 1, at + 1, at + 2]) if (near in drawn) captions(run, drawn[near]).forEach((_, pair) => { new Image().src = source.picture(run, drawn[near], "sample", pair); });
+  for (const near of [at - 1, at + 1, at + 2]) if (near in drawn) source.pictures(run, drawn[near]).catch(() => {});
 }
 
 async function choose(number) {
@@ -209,7 +213,7 @@ async function choose(number) {
   const isFirst = !parts.detail.firstChild, facts = () => detail(run, row).catch(() => {});
   clearTimeout(seen.later);
   if (isFirst) facts(); else seen.later = setTimeout(facts, 150);  // asked before the pictures, which are many
-  if (seen.slider && drawn.includes(number)) { seePictures(run, number); if (!isFirst) preload(run, drawn, number); }
+  if (seen.slider && drawn.includes(number)) { seePictures(run, number).catch(error => { link.textContent = error.message; }); if (!isFirst) preload(run, drawn, number); }
 }
 
 async function detail(run, row) {

@@ -57,9 +57,9 @@ const source = report ? {
   run: async () => unpacked(report.run),
   version: async (name, number) => report.versions[number],
   log: async () => report.log,
-  picture: (run, number, row, pair) => {
-    const found = report.pictures[`${number}/${row}/${pair}`];
-    return typeof found === "string" && found.startsWith("=") ? report.pictures[found.slice(1)] : found;
+  pictures: async (run, number) => {
+    const of = name => typeof report.pictures[name] === "string" && report.pictures[name].startsWith("=") ? report.pictures[report.pictures[name].slice(1)] : report.pictures[name];
+    return Object.fromEntries(["condition", "sample", "target"].map(row => [row, captions(run, number).map((_, pair) => of(`${number}/${row}/${pair}`))]));
   },
   tried: async () => report.tried,
   triedPicture: (run, name, number) => report.tried_pictures[`${name}/${number === null ? "condition" : number}`],
@@ -69,7 +69,7 @@ const source = report ? {
   run: name => ask(`api/runs/${encodeURIComponent(name)}`).then(unpacked),
   version: (name, number) => ask(`api/runs/${encodeURIComponent(name)}/versions/${number}`),
   log: name => ask(`api/runs/${encodeURIComponent(name)}/log`),
-  picture: (run, number, row, pair) => `pictures/${encodeURIComponent(run.name)}/${number}/${row}/${pair}?drawn=${run.sheets[number][1]}`,
+  pictures: (run, number) => ask(`api/runs/${encodeURIComponent(run.name)}/pictures/${number}?drawn=${run.sheets[number][1]}`),
   tried: name => ask(`api/runs/${encodeURIComponent(name)}/tried`),
   triedPicture: (run, name, number) => `tried/${encodeURIComponent(run.name)}/${name}${number === null ? "" : `/${number}`}`,
   canAct: true,

@@ -35,8 +35,12 @@ function trying(now, chosen) {
   pad.addEventListener("drop", event => { event.preventDefault(); open(pictureOf(event.dataTransfer)); });
   pad.addEventListener("paste", event => open(pictureOf(event.clipboardData)));
 
+  const take = async place => {
+    prompt_.value = captions(now(), chosen())[place];
+    load((await source.pictures(now(), chosen())).condition[place]);
+  };
   const file = h("input", {type: "file", accept: "image/*", "aria-label": "open a picture", onchange: event => open(event.target.files[0])});
-  const pair = h("select", {"aria-label": "a held-out pair's condition", onchange: event => { if (event.target.value !== "") { load(source.picture(now(), chosen(), "condition", Number(event.target.value))); prompt_.value = captions(now(), chosen())[Number(event.target.value)]; } }},
+  const pair = h("select", {"aria-label": "a held-out pair's condition", onchange: event => event.target.value !== "" && take(Number(event.target.value))},
     h("option", {value: ""}, "Take a held-out pair's ..."));
   const fill = () => { if (now().sheets[chosen()]) pair.replaceChildren(pair.firstChild, ...captions(now(), chosen()).map((words, place) => h("option", {value: place}, words))); };
   pair.addEventListener("focus", fill); fill();

@@ -18,7 +18,7 @@ FLOORS = {
     6: ("train", "delivery"),
     5: ("evaluation", "arrival"),
     4: ("models", "adapters", "watching"),
-    3: ("config", "records", "keeping", "exchange", "encoded"),
+    3: ("config", "records", "keeping", "exchange", "encoded", "mirror"),
     2: ("versions", "data"),
     1: ("places", "plain_files", "heap", "stamps"),
     0: ("errors", "contracts", "units", "telling", "letters"),

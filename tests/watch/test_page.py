@@ -227,6 +227,28 @@ def test_a_hanging_and_a_dead_training_look_so_and_one_is_resumed(
     wait_for(lambda: run.holder() is None)
 
 
+def test_a_run_and_a_folder_whose_names_are_markup_stay_text(page: Any, serve: Serve, trained: Run) -> None:
+    hostile = trained.path.with_name("<img src=x onerror=alert`1`> & \"'.html")
+    trained.path.rename(hostile)
+    page.goto(serve())
+    page.locator(".card a").click()
+    page.wait_for_selector("h1")
+    assert page.locator("h1").inner_text() == hostile.name
+    assert page.title() == f"{hostile.name} · Everstep"
+    page.wait_for_selector(".pairs[data-shown^='2/']")
+    assert str(hostile) in press(page, "Prune ...")
+    assert page.locator("img[src=x]").count() == 0
+
+
+def test_what_is_damaged_and_removed_is_on_the_tree(page: Any, serve: Serve, trained: Run) -> None:
+    shutil.rmtree(trained.path / "version_1")
+    (trained.path / "version_2/manifest.json").unlink()
+    page.goto(f"{serve()}#a")
+    page.wait_for_selector("path.damaged title:text-matches('version_2')", state="attached")
+    assert "Damaged: version_2, has no manifest" in page.locator("main").inner_text()
+    assert page.locator(".tree title:text-matches('version_1, step 2, removed')").count() == 1
+
+
 def test_who_deletes_a_run_that_is_watched_is_told_so(page: Any, serve: Serve, trained: Run) -> None:
     address = serve()
     page.goto(f"{address}#a")

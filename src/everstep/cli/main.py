@@ -36,6 +36,7 @@ VERBS = {
     "score": "Measure whether versions obey their condition.",
     "reproduce": "Draw a version's contact sheet again and compare.",
     "replay": "Train from the version before again, beside the run, and compare every bit.",
+    "mirror": "Copies of a run's versions in another place, which outlive this disk.",
     "save": "Let a running training commit a version now.",
     "stop": "Let a running training finish its step, commit and end.",
     "label": "Give a version a name of its own, or a note.",
@@ -45,6 +46,7 @@ VERBS = {
     "cache": "Encode pictures and prompts once, ahead of the trainings that use them.",
     "check": "Check a folder of pairs before it is trained on.",
 }
+PARTS = {"mirror": ("send", "status", "verify", "pull")}  # the first is meant where none is said
 MODULES = {"import": "importing"}  # no module may have the name of a statement
 SHORT_FLAGS = {
     "--base": "--base.path",
@@ -74,8 +76,19 @@ def build_app() -> App:
         config=[Env("EVERSTEP_", command=False)],
     )
     for verb, sentence in VERBS.items():
+        if verb in PARTS:
+            app.command(_parted(verb, sentence))
+            continue
         app.command(f"everstep.cli.{MODULES.get(verb, verb)}:{verb}_", name=verb, help=sentence)
     return app
+
+
+def _parted(verb: str, sentence: str) -> App:
+    """A verb that has verbs of its own."""
+    parted = App(name=verb, help=sentence)
+    for part in PARTS[verb]:
+        parted.command(f"everstep.cli.{verb}:{part}_", name=part)
+    return parted
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -145,9 +158,14 @@ def _in_words(error: CycloptsError) -> str:
 
 
 def _spelled_out(arguments: list[str]) -> list[str]:
-    """Short flags as the settings that they stand for; only verbs that take settings have them."""
+    """Short flags as the settings that they stand for, which only verbs that take settings have; and the part of a verb
+    that is meant where none is said.
+    """
     flags = SHORT_FLAGS if arguments[:1] in (["train"], ["plan"], ["cache"]) else {}
     spelled = []
+    parts = PARTS.get(arguments[0], ()) if arguments else ()
+    if parts and arguments[1:] and arguments[1] not in (*parts, "--help", "-h"):
+        arguments = [arguments[0], parts[0], *arguments[1:]]
     for argument in arguments:
         flag, sign, value = argument.partition("=")
         spelled.append(flags.get(flag, flag) + sign + value)

@@ -12,6 +12,7 @@ RUNS = Path("runs")
 MANIFEST = "manifest.json"
 HPARAMS = "hparams.yaml"
 TRAINING = "training"  # folder of a version that only a resume needs; slim removes it
+MIRROR = "mirror.json"  # whose copies a folder holds; what has it is no run to be written to
 DIGESTS = "digests.json"  # of every tensor; apart from the manifest, which a listing has to read whole
 VERSION_NAME = re.compile(r"version_(0|[1-9]\d*)")
 NUMBERED = re.compile(r"version_(0|[1-9]\d*)(?:[.-].*)?")

@@ -5,8 +5,8 @@ import errno
 import fcntl
 import re
 import secrets
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from everstep.errors import DiskFull, UserError
@@ -109,11 +109,22 @@ def _make_parents(parent: Path, made: list[Path]) -> None:
 
 
 def _make_beside(root: Path, hparams_yaml: str, about: About) -> None:
+    with making_beside(root) as staging:
+        _write(RunLayout(staging), root.name, hparams_yaml, about)
+
+
+@contextmanager
+def making_beside(root: Path) -> Iterator[Path]:
+    """Yields a folder that gets this name, whole, when what is inside is done. Its parent has to be there.
+
+    Raises: UserError if something came to be under the name meanwhile; OSError.
+    Crash: as make_run.
+    """
     _clear_leftovers(root)
     with ExitStack() as held:
         staging = _new_staging(root, held)
         try:
-            _write(RunLayout(staging), root.name, hparams_yaml, about)
+            yield staging
             fsops.rename(staging, root)  # over an empty folder at most
         except BaseException as error:
             with contextlib.suppress(OSError):  # the next one of this name removes it

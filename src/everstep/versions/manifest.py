@@ -72,9 +72,15 @@ def read(folder: Path) -> dict[str, Any]:
 
     Raises: DamageFound in words without the path, if it is not whole; UnreachableDisk, if nothing can be said of it.
     """
+    with reaching(folder):
+        content = _content(folder)
+    return decode(content)
+
+
+def decode(content: bytes) -> dict[str, Any]:
+    """The same of its bytes. Raises: DamageFound."""
     try:
-        with reaching(folder):
-            manifest = json.loads(_content(folder))
+        manifest = json.loads(content)
     except ValueError as error:
         raise DamageFound(f"has a manifest that cannot be read ({error})") from None
     if not isinstance(manifest, dict):

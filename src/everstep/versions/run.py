@@ -18,7 +18,7 @@ from everstep.versions import fsops, manifest
 from everstep.versions.annotations import Annotation, read_annotation
 from everstep.versions.commit import Coming
 from everstep.versions.holder import LockHolder
-from everstep.versions.layout import RUNS, RunLayout, claimed_number, is_unmade, version_number
+from everstep.versions.layout import MIRROR, RUNS, RunLayout, claimed_number, is_unmade, version_number
 from everstep.versions.lock import Held, adopted, aloud, holder, locked
 from everstep.versions.making import make_run, unmake_run
 from everstep.versions.quarantine import aside_if_damaged, by_digests, by_sizes, newest
@@ -96,8 +96,14 @@ class Run:
     def lock(self, command: str, report: Report = aloud) -> AbstractContextManager[Held]:
         """Hold the run for writing; children that inherit the descriptor hold it too, for as long as they live.
 
-        Raises: Busy, a UserError, saying who holds it. Reports where the file system has no locks.
+        Raises: Busy, a UserError, saying who holds it; UserError of copies that a mirror holds. Reports where the file
+        system has no locks.
         """
+        if (self.path / MIRROR).is_file():
+            raise UserError(
+                f"{self.path} holds copies of a run, which stay as they are. Nothing was changed; "
+                f"everstep mirror pull {self.word} makes a run of them here."
+            )
         return self._as_held(locked(self.layout.lock, self.name, command, report))
 
     def lock_from(self, descriptor: int, command: str) -> AbstractContextManager[Held]:

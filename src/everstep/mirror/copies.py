@@ -1,0 +1,202 @@
+"""Committed versions of a run sent to another place, and fetched back: data first, the manifest last.
+
+There a run lies as it does here, so that every tool reads it. Versions never change, and their numbers are used once: a
+file that is there with its size was sent whole, and a break costs the file that was under way.
+"""
+
+import fcntl
+import json
+import mmap
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from everstep.contracts import Report
+from everstep.errors import DamageFound, DiskFull, UnreachableDisk, UserError
+from everstep.mirror.folder import PART, Folder
+from everstep.places import FORBIDDEN, NO_ROOM, told
+from everstep.versions import Run, Version, manifest, verify
+from everstep.versions.layout import HPARAMS, MANIFEST, MIRROR, TRAINING, RunLayout, identity_of, version_number
+from everstep.versions.lock import folder_lock
+from everstep.versions.reading import reading
+
+CHUNK_BYTES = 8 << 20
+HERE = RunLayout(Path())
+SIDE_FILES = tuple(str(path) for path in (HERE.hparams, HERE.readme, HERE.identity, HERE.best_score, HERE.log))
+RECORDS, IDENTITY = str(HERE.records), str(HERE.identity)
+LEFT_OUT = {"live.json", "tensorboard", "wandb", "stacks.txt"}  # of records: of this machine, or of other programs
+Sent = Callable[[int, int], None]  # bytes so far, of all
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of sending a run's versions. damaged: with the first thing wrong; these are not sent."""
+
+    sent: tuple[int, ...]
+    there: tuple[int, ...]
+    damaged: tuple[tuple[int, str], ...]
+    gone: tuple[int, ...]  # pruned meanwhile
+
+    @property
+    def up_to(self) -> int | None:
+        """The newest version that is there."""
+        return max((*self.sent, *self.there), default=None)
+
+
+def send(run: Run, place: Folder, is_slim: bool, report: Report, said: Sent = lambda done, total: None) -> Outcome:
+    """Bring a place up to date with the run. Only reads the run, which may be trained meanwhile.
+
+    Args:
+        is_slim: without what only a resume needs.
+        said: told of bytes of the version under way.
+
+    Raises: UserError where the place holds another run's copies, or another version of the same number, or somebody
+        sends there now; DiskFull, UnreachableDisk.
+    Crash: whole versions, and files of one that has no manifest yet; the next send goes on there.
+    """
+    with sending(place), _alone(place):
+        _claim(run, place)
+        sent, there, damaged, gone = list[int](), list[int](), list[tuple[int, str]](), list[int]()
+        for version in run.versions():
+            if _is_there(version, place):
+                there.append(version.number)
+                continue
+            try:
+                with reading(version.path):
+                    wrong = verify(version)
+                    if wrong:
+                        damaged.append((version.number, str(wrong[0])))
+                        continue
+                    _send_version(version, place, is_slim, said)
+            except UserError as pruned:
+                if version.path.is_dir():
+                    raise
+                report(str(pruned))
+                gone.append(version.number)
+                continue
+            sent.append(version.number)
+        _send_beside(run, place)
+    return Outcome(tuple(sent), tuple(there), tuple(damaged), tuple(gone))
+
+
+def versions_in(place: Folder) -> dict[int, str]:
+    """Numbers of whole versions with their manifests' digests; damaged manifests are left out."""
+    found = {}
+    with sending(place):
+        for name in place.names():
+            number = version_number(name)
+            content = None if number is None else place.read(f"{name}/{MANIFEST}")
+            if number is not None and content is not None and (digest := _digest(content)) is not None:
+                found[number] = digest
+    return found
+
+
+@contextmanager
+def sending(place: Folder) -> Iterator[None]:
+    """Inside, an error of the system is one of that place. Raises: DiskFull, UserError, UnreachableDisk."""
+    try:
+        yield
+    except OSError as error:
+        kind = DiskFull if error.errno in NO_ROOM else UserError if error.errno in FORBIDDEN else UnreachableDisk
+        raise kind(
+            f"{place.root} does not take it: {told(error)}. Versions that are there are whole; the same line goes on."
+        ) from error
+
+
+@contextmanager
+def _alone(place: Folder) -> Iterator[None]:
+    """Raises: UserError while another process sends there; where the file system has no locks, nobody knows."""
+    place.root.mkdir(exist_ok=True)
+    with folder_lock(place.root, fcntl.LOCK_EX | fcntl.LOCK_NB) as is_free:
+        if not is_free:
+            raise UserError(f"Another process sends to {place.root} now. Nothing was sent here.")
+        yield
+
+
+def _claim(run: Run, place: Folder) -> None:
+    """The place is this run's from now on. Raises: UserError if it is another's."""
+    mine = {"format": 1, "run": run.name, "identity": identity_of(run.path)}
+    if place.read(MIRROR) is None and place.read(HPARAMS) is not None:
+        raise UserError(f"{place.root} is a run itself. Nothing was sent; a mirror needs a folder of its own.")
+    if place.create(MIRROR, (json.dumps(mine) + "\n").encode()):
+        return
+    try:
+        theirs = json.loads(place.read(MIRROR) or b"{}")
+    except ValueError:
+        theirs = {}
+    if theirs.get("identity") != mine["identity"]:
+        raise UserError(
+            f"{place.root} holds copies of another run, called {theirs.get('run', 'nothing')}. Nothing was sent."
+        )
+
+
+def _is_there(version: Version, place: Folder) -> bool:
+    """Raises: UserError if another version of the same number is."""
+    content = place.read(f"{version.name}/{MANIFEST}")
+    if content is None:
+        return False
+    if _digest(content) != version.manifest_digest:
+        raise UserError(
+            f"{place.root} has another {version.name}: two trainings went on from copies of one run, and both are "
+            "mirrored there. Nothing of it was changed; the younger one needs a place of its own."
+        )
+    return True
+
+
+def _digest(content: bytes) -> str | None:
+    try:
+        return str(manifest.decode(content)["digest"])
+    except DamageFound:
+        return None
+
+
+def _send_version(version: Version, place: Folder, is_slim: bool, said: Sent) -> None:
+    files = [
+        (path, int(entry["size"]))
+        for path, entry in version.files.items()
+        if (version.path / path).is_file() and not (is_slim and path.startswith(f"{TRAINING}/"))
+    ]
+    total, done = sum(size for _, size in files), 0
+    for path, size in files:
+        name = f"{version.name}/{path}"
+        if place.size(name) != size:
+            with (version.path / path).open("rb") as file:
+                place.put(name, _pieces(file.fileno(), size, done, total, said), size)
+        done += size
+        said(done, total)
+    copy = Version(version.number, place.root / version.name, version.manifest)
+    wrong = verify(copy)
+    if wrong:
+        raise UserError(f"{copy.path} is not what was sent: {wrong[0]}. It is not offered there; remove the folder.")
+    place.create(f"{version.name}/{MANIFEST}", (version.path / MANIFEST).read_bytes())
+
+
+def _pieces(descriptor: int, size: int, before: int, total: int, said: Sent) -> Iterable[memoryview]:
+    if size == 0:
+        return
+    with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as whole:
+        for start in range(0, size, CHUNK_BYTES):
+            with whole[start : start + CHUNK_BYTES] as piece:
+                yield piece
+            said(before + min(size, start + CHUNK_BYTES), total)
+
+
+def _send_beside(run: Run, place: Folder) -> None:
+    """Settings, and what is said of versions: small, and new each time."""
+    for name in SIDE_FILES:
+        _send_small(run.path / name, place, name)
+    records = run.path / RECORDS
+    for path in sorted(records.rglob("*")) if records.is_dir() else ():
+        inside = path.relative_to(records)
+        if path.is_file() and inside.parts[0] not in LEFT_OUT and not path.name.endswith((".new", PART)):
+            _send_small(path, place, f"{RECORDS}/{inside}")
+
+
+def _send_small(path: Path, place: Folder, name: str) -> None:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return
+    if place.size(name) != len(content) or place.read(name) != content:
+        place.put(name, [content], len(content))

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from serving import wait_for
 from starlette.testclient import TestClient
 
 from disks import remount, small_disk
@@ -211,3 +213,21 @@ def test_what_is_trained_meanwhile_is_seen(trained: Run) -> None:
     with trained.lock("test"):
         assert trying.is_trained_beside([trained])
     assert not trying.is_trained_beside([trained])
+
+
+def test_whoever_closes_the_page_ends_what_it_draws(serve: Callable[..., str], trained: Run) -> None:
+    address = serve()
+
+    def post(sampling: dict[str, Any]) -> Any:
+        body = json.dumps(wanted(versions=[1], sampling=sampling)).encode()
+        headers = {**MINE, "content-type": "application/json"}
+        return urllib.request.urlopen(urllib.request.Request(f"{address}api/runs/a/try", body, headers), timeout=60)
+
+    with post({"steps": 1000}) as drawing:
+        assert json.loads(drawing.readline())["done"] == 1
+
+    def is_free() -> bool:
+        with post({"steps": 2}) as drawing:
+            return "name" in json.loads(drawing.read().splitlines()[-1])
+
+    wait_for(is_free, 20)

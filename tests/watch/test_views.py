@@ -10,9 +10,10 @@ import pytest
 from drafts import draft
 
 from disks import fill, small_disk
-from everstep.versions import Run, manifest, write_annotation
+from everstep.versions import LiveStatus, Run, manifest, write_annotation, write_live
 from everstep.watching.remembered import RememberedRun
-from everstep.watching.sending import packed, sent
+from everstep.watching.report import report
+from everstep.watching.sending import encoded, packed, sent
 from everstep.watching.views import card, folders_below, log_of, version_of, whole
 
 
@@ -148,3 +149,20 @@ def test_what_is_sent_again_is_what_is_there_now(trained: RememberedRun) -> None
     shutil.move(trained.path / "version_1/training", trained.path.parent / "aside")
     assert json.loads(sent(trained))["versions"]["resumable"] == [True, False, True]
     assert json.loads(sent(trained))["standing"]["state"] == "complete"
+
+
+def test_a_training_that_became_sick_can_be_looked_at(trained: RememberedRun) -> None:
+    """Its loss is no number, and what browsers read knows no such thing."""
+    facts = {"images_seen": 8, "images_per_second": 1.0, "last_version": "version_2", "snapshot_step": None}
+    live = LiveStatus.now(step=5, state="running", max_steps=4, next_version_step=None, loss=float("nan"), **facts)
+    write_live(trained.layout, live)
+    write_annotation(trained.layout, 1, scores={"loss": float("inf")})
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    told = json.loads(sent(trained), parse_constant=refuse)
+    assert told["standing"]["loss"] is None
+    assert told["versions"]["scores"]["loss"][1] is None
+    assert json.loads(encoded(card(trained)), parse_constant=refuse)["name"] == "a"
+    assert "NaN" not in report(trained)

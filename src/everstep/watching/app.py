@@ -35,6 +35,13 @@ LONGEST_BODY = 10_000  # bytes
 CUT = 200  # sheets whose pictures are at hand, of some hundred kilobytes each
 
 
+class Told(JSONResponse):
+    """As our scripts read it."""
+
+    def render(self, content: Any) -> bytes:
+        return encoded(content)
+
+
 class NotAsked(UserError):
     """What was sent is no question at all."""
 
@@ -89,13 +96,13 @@ class Watched:
 
     def all_runs(self, request: Request) -> Response:
         cards = [self._looking.once("card", run, card) for run in self._looking.runs()]
-        return JSONResponse({"folder": str(self._looking.folder), "runs": cards}, headers=NOT_KEPT)
+        return Told({"folder": str(self._looking.folder), "runs": cards}, headers=NOT_KEPT)
 
     def answer(self, kind: str, ask: Callable[[RememberedRun], Any]) -> Callable[[Request], Response]:
         """An endpoint; what it answers is made once for all who ask at the same time."""
 
         def as_json(run: RememberedRun) -> bytes:
-            return bytes(JSONResponse(ask(run)).body)
+            return encoded(ask(run))
 
         def answered(request: Request) -> Response:
             body = self._looking.once(kind, self._run(request), as_json)
@@ -107,7 +114,7 @@ class Watched:
         return Response(self._looking.whole(self._run(request)), media_type="application/json", headers=NOT_KEPT)
 
     def version(self, request: Request) -> Response:
-        return JSONResponse(version_of(self._run(request), request.path_params["number"]), headers=NOT_KEPT)
+        return Told(version_of(self._run(request), request.path_params["number"]), headers=NOT_KEPT)
 
     def pictures(self, request: Request) -> Response:
         """Of a version's sheet, by row. `?drawn=` names this very drawing, so that it never changes."""
@@ -127,7 +134,7 @@ class Watched:
         run = await run_in_threadpool(self._run, request)
         done = await run_in_threadpool(act, request.path_params["button"], run, given)
         self._looking.has_changed(run)
-        return JSONResponse(done.as_json(), headers=NOT_KEPT)
+        return Told(done.as_json(), headers=NOT_KEPT)
 
     async def draw(self, request: Request) -> Response:
         """A line of JSON for whatever comes of it, as it comes."""
@@ -135,7 +142,7 @@ class Watched:
         run = await run_in_threadpool(self._run, request)
         asked = await run_in_threadpool(Asked, run, given)
         is_beside = await run_in_threadpool(is_trained_beside, self._looking.runs())
-        told = (f"{json.dumps(fact)}\n" for fact in self._studio.draw(asked, is_beside))
+        told = (encoded(fact) + b"\n" for fact in self._studio.draw(asked, is_beside))
         return StreamingResponse(told, media_type="application/x-ndjson", headers=NOT_KEPT)
 
     async def keep(self, request: Request) -> Response:
@@ -144,7 +151,7 @@ class Watched:
         run = await run_in_threadpool(self._run, request)
         kept = await run_in_threadpool(self._studio.keep, run, given.get("name"))
         self._looking.has_changed(run)
-        return JSONResponse({"command": f"kept in {kept}", "code": 0, "said": ""}, headers=NOT_KEPT)
+        return Told({"command": f"kept in {kept}", "code": 0, "said": ""}, headers=NOT_KEPT)
 
     def tried(self, request: Request) -> Response:
         """A picture of such a record."""
@@ -185,11 +192,11 @@ def _cut(sheet: Path, drawn: str, pairs: int) -> bytes:
 
 
 def _gone(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "There is no such run any more."}, 404, NOT_KEPT)
+    return Told({"error": "There is no such run any more."}, 404, NOT_KEPT)
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 400 if isinstance(error, NotAsked) else 409, NOT_KEPT)
+    return Told({"error": str(error)}, 400 if isinstance(error, NotAsked) else 409, NOT_KEPT)
 
 
 class Pages:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import threading
 import time
@@ -18,7 +17,7 @@ from everstep.errors import EverstepError
 from everstep.records.scores import FILE as SCORES
 from everstep.records.steps import FILE as METRICS
 from everstep.watching.remembered import RememberedRun
-from everstep.watching.sending import sent
+from everstep.watching.sending import encoded, sent
 from everstep.watching.views import card, folders_below
 
 LOOK_S = 0.25  # between two looks at the disk, as long as somebody watches
@@ -152,7 +151,7 @@ class Looking:
             return card(self.run(name))
 
     def _tell(self, name: str, what: str, told: Any = None) -> None:
-        change = json.dumps({"run": name, "what": what, "told": told})
+        change = encoded({"run": name, "what": what, "told": told}).decode()
         for queue in self._listeners:
             with contextlib.suppress(asyncio.QueueFull):  # one who does not listen is told again
                 queue.put_nowait(change)

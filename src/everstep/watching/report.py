@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from everstep.records.tried import CONDITION, list_tried, tried_picture
 from everstep.versions import Run, Version
 from everstep.watching.pictures import as_address, pictures_on, sheet_of
 from everstep.watching.remembered import RememberedRun
-from everstep.watching.sending import packed
+from everstep.watching.sending import encoded, packed
 from everstep.watching.views import log_of, version_of, whole
 
 PAGE = Path(str(files("everstep"))) / "watching" / "page"
@@ -91,4 +90,4 @@ def _text(name: str) -> str:
 
 def _inside(told: Any) -> str:
     """JSON that no text in it can end: a label may well be a piece of HTML."""
-    return json.dumps(told).replace("<", "\\u003c")
+    return encoded(told).decode().replace("<", "\\u003c")

@@ -1,6 +1,7 @@
 """A run whole as it goes to a browser: small, and not put together again while nothing of it has changed."""
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -30,8 +31,20 @@ def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def encoded(told: Any) -> bytes:
-    """As JSON of browsers, which has no NaN. Raises: ValueError if there is one."""
-    return json.dumps(told, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    """As JSON of browsers, which knows no NaN: of a training that became sick there is null in its place."""
+    try:
+        text = json.dumps(told, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        text = json.dumps(_finite(told), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace")  # names of files need not be text
+
+
+def _finite(told: Any) -> Any:
+    if isinstance(told, float):
+        return told if math.isfinite(told) else None
+    if isinstance(told, Mapping):
+        return {key: _finite(value) for key, value in told.items()}
+    return [_finite(value) for value in told] if isinstance(told, list | tuple) else told
 
 
 def _state(run: RememberedRun) -> object:

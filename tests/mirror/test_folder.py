@@ -90,6 +90,15 @@ def test_copies_are_not_written_to_as_a_run(run: Run, place: Folder) -> None:
     assert bytes_of(place.root) == before
 
 
+def test_a_disk_that_is_not_mounted_is_not_taken_for_an_empty_one(run: Run, place: Folder) -> None:
+    send(run, place, False, quiet)
+    place.root.rename(place.root.with_name("aside"))
+    with pytest.raises(UserError, match="Is its disk mounted"):
+        send(run, place, False, quiet)
+    assert not place.root.exists()
+    assert send(run, place, False, quiet, is_anew=True).sent == (0, 1, 2)
+
+
 def test_another_runs_place_and_a_run_itself_are_refused(run: Run, place: Folder, tmp_path: Path) -> None:
     send(run, place, False, quiet)
     other = Run.create(tmp_path / "other", "lr: 1\n")
@@ -194,6 +203,7 @@ def test_a_kill_at_every_step_offers_nothing_half_and_the_next_goes_on(run: Run,
         assert assert_offered_is_whole(place) == [0, 1, 2]
         assert not list(place.root.rglob("*.part"))
         shutil.rmtree(place.root)
+        (run.layout.records / "mirrors.json").unlink()
     assert at > 50
 
 

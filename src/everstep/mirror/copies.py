@@ -4,6 +4,7 @@ There a run lies as it does here, so that every tool reads it. Versions never ch
 file that is there with its size was sent whole, and a break costs the file that was under way.
 """
 
+import contextlib
 import fcntl
 import json
 import mmap
@@ -16,7 +17,7 @@ from everstep.contracts import Report
 from everstep.errors import DamageFound, DiskFull, UnreachableDisk, UserError
 from everstep.mirror.folder import PART, Folder
 from everstep.places import FORBIDDEN, NO_ROOM, told
-from everstep.versions import Run, Version, manifest, verify
+from everstep.versions import Run, Version, fsops, manifest, verify
 from everstep.versions.layout import HPARAMS, MANIFEST, MIRROR, TRAINING, RunLayout, identity_of, version_number
 from everstep.versions.lock import folder_lock
 from everstep.versions.reading import reading
@@ -25,7 +26,14 @@ CHUNK_BYTES = 8 << 20
 HERE = RunLayout(Path())
 SIDE_FILES = tuple(str(path) for path in (HERE.hparams, HERE.readme, HERE.identity, HERE.best_score, HERE.log))
 RECORDS, IDENTITY = str(HERE.records), str(HERE.identity)
-LEFT_OUT = {"live.json", "tensorboard", "wandb", "stacks.txt"}  # of records: of this machine, or of other programs
+PLACES = "mirrors.json"  # of records: where copies were sent
+LEFT_OUT = {
+    PLACES,
+    "live.json",
+    "tensorboard",
+    "wandb",
+    "stacks.txt",
+}  # of records: of this machine, or of other programs
 Sent = Callable[[int, int], None]  # bytes so far, of all
 
 
@@ -44,19 +52,30 @@ class Outcome:
         return max((*self.sent, *self.there), default=None)
 
 
-def send(run: Run, place: Folder, is_slim: bool, report: Report, said: Sent = lambda done, total: None) -> Outcome:
+def send(
+    run: Run,
+    place: Folder,
+    is_slim: bool,
+    report: Report,
+    said: Sent = lambda done, total: None,
+    is_anew: bool = False,
+) -> Outcome:
     """Bring a place up to date with the run. Only reads the run, which may be trained meanwhile.
 
     Args:
         is_slim: without what only a resume needs.
         said: told of bytes of the version under way.
+        is_anew: also where copies were sent before and none is any more.
 
     Raises: UserError where the place holds another run's copies, or another version of the same number, or somebody
         sends there now; DiskFull, UnreachableDisk.
     Crash: whole versions, and files of one that has no manifest yet; the next send goes on there.
     """
+    if not is_anew:
+        _refuse_if_away(run, place)
     with sending(place), _alone(place):
         _claim(run, place)
+        _remember(run, place)
         sent, there, damaged, gone = list[int](), list[int](), list[tuple[int, str]](), list[int]()
         for version in run.versions():
             if _is_there(version, place):
@@ -102,6 +121,32 @@ def sending(place: Folder) -> Iterator[None]:
         raise kind(
             f"{place.root} does not take it: {told(error)}. Versions that are there are whole; the same line goes on."
         ) from error
+
+
+def _refuse_if_away(run: Run, place: Folder) -> None:
+    """Where a disk is not mounted there is an empty folder, and what is sent fills another disk. Raises: UserError."""
+    if str(place.root) in _places(run) and place.read(MIRROR) is None:
+        raise UserError(
+            f"Copies of {run.name} were sent to {place.root}, and none is there now. Is its disk mounted? Nothing was "
+            "sent; --anew begins again."
+        )
+
+
+def _remember(run: Run, place: Folder) -> None:
+    known = _places(run)
+    if str(place.root) not in known:
+        with contextlib.suppress(OSError):  # it may be read from a disk that cannot be written
+            run.layout.records.mkdir(exist_ok=True)
+            told = json.dumps([*known, str(place.root)], indent=1)
+            fsops.replace_file(run.layout.records / PLACES, f"{told}\n".encode())
+
+
+def _places(run: Run) -> list[str]:
+    """Where copies of it were sent."""
+    try:
+        return [str(known) for known in json.loads((run.layout.records / PLACES).read_bytes())]
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 @contextmanager

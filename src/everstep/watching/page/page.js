@@ -89,7 +89,7 @@ async function seeRun(name, isSame) {
   for (const part of ["scores", "loss", "tree", "pictures", "detail", "table", "log"]) parts[part] = h("div", {});
   seen.parts = parts;
   main.replaceChildren(...[top_(run),
-    h("section", {}, h("h2", {}, "Versions"), parts.tree, h("p", {class: "note"}, "Filled: whole, can be gone on from. Empty: slim. Green: the best. Orange: the jump. Ringed: pinned. Small: removed. Cross: damaged."),
+    h("section", {}, h("h2", {}, "Versions"), parts.tree, h("p", {class: "note"}, "Filled: whole, can be gone on from. Empty: slim. Green: the best. Orange: the jump. Dark edge: pinned. Small: removed. Cross: damaged. Ringed: chosen."),
       run.damaged.map(one => h("p", {class: "note"}, `Damaged: ${one.name}, ${one.why}`))),
     pictures(run, drawn, parts),
     h("div", {class: "two"},

@@ -13,7 +13,9 @@ from everstep.units import size
 from everstep.versions import Run, verify
 
 
-def send_(run: str, target: str, *, slim: bool = False, anew: bool = False, json: bool = False) -> int:
+def send_(
+    run: str, target: str, *, slim: bool = False, anew: bool = False, wait: bool = False, json: bool = False
+) -> int:
     """Send every committed version that is not there yet, data first, the manifest last. Exit 1 if one is damaged here.
 
     Parameters
@@ -26,13 +28,15 @@ def send_(run: str, target: str, *, slim: bool = False, anew: bool = False, json
         Without what only an exact resume needs: a third of the bytes.
     anew
         Also where copies were sent before and none is any more, as on a disk that was emptied; else that is refused.
+    wait
+        Until another one that sends there is done; else that is refused.
     json
         Print as JSON.
     """
     opened = open_run(run)
     place = _place(target, opened.name)
     with beside(f"Sending {opened.name} to {place.root}", "bytes", size) as said:
-        outcome = send(opened, place, slim, print, said, anew)
+        outcome = send(opened, place, slim, print, said, anew, wait)
     if json:
         print_json({"place": str(place.root), "sent": outcome.sent, "there": outcome.there, "up_to": outcome.up_to})
     else:

@@ -228,6 +228,15 @@ class Scoring(Section):
     """Versions without a higher benefit after which training ends, once the condition is obeyed; or never."""
 
 
+class Mirror(Section):
+    """Copies of every version in other places, kept up by the training, behind everything else."""
+
+    targets: tuple[str, ...] = ()
+    """Folders: other disks, or mounts of other machines. The copies go to a folder in each that is named as the run."""
+    slim: bool = False
+    """Without what only an exact resume needs."""
+
+
 class Tracking(Section):
     """Where curves, pictures and versions go besides the run's own records. Their failures never end a training."""
 
@@ -269,3 +278,4 @@ class Config(Section):
     scoring: Scoring = Scoring()
     sampling: Sampling = Sampling()
     tracking: Tracking = Tracking()
+    mirror: Mirror = Mirror()

@@ -7,7 +7,7 @@ from everstep.arrival.cache import start_folder
 from everstep.arrival.finding import is_hub_id
 from everstep.config import Config
 from everstep.config.load import validate
-from everstep.config.schema import Data
+from everstep.config.schema import Data, Mirror
 from everstep.contracts import During
 from everstep.data import is_elsewhere
 from everstep.data.recipe import Recipe
@@ -26,6 +26,16 @@ from everstep.train.boards import check_tracking
 from everstep.versions import Run, run_folder, split_spec
 
 
+def _check_mirrors(mirror: Mirror) -> None:
+    """Raises: UserError where there is no such folder."""
+    for target in mirror.targets:
+        if "://" in target or not spelled(target).is_dir():
+            raise UserError(
+                f"mirror.targets: there is no folder {target}. Nothing was started; mkdir makes one, where its disk is "
+                "mounted."
+            )
+
+
 def complete(config: Config, during: During = untold) -> tuple[Config, BaseFolder]:
     """Settings in which nothing is left open: absolute paths, the resolution. Raises: UserError."""
     refuse_unfit(config)
@@ -37,8 +47,10 @@ def complete(config: Config, during: During = untold) -> tuple[Config, BaseFolde
     _check_control(config, base)
     _check_cache(config.data)
     check_tracking(config.tracking)
+    _check_mirrors(config.mirror)
     check_scoring(config)
     settings = config.model_dump(mode="json")
+    settings["mirror"]["targets"] = [str(absolute(spelled(target))) for target in config.mirror.targets]
     settings["base"]["path"] = base.name
     settings["data"]["path"] = config.data.path if is_elsewhere(config.data.path) else _absolute(config.data.path)
     settings["data"]["resolution"] = resolution

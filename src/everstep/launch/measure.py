@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from everstep.config import Config
+from everstep.config.schema import Mirror
 from everstep.contracts import Counted, During, ParentRef
 from everstep.errors import EverstepError, ExitCode, UserError
 from everstep.keeping.channel import Channel, Gone
@@ -81,7 +82,7 @@ def _harmless(config: Config) -> Config:
     """The same training, of which nobody else hears and of which nothing is pruned."""
     tracking = config.tracking.model_copy(update={"wandb_project": None, "trackio": None, "tensorboard": False})
     keep = config.keep.model_copy(update={"everything": True})
-    return config.model_copy(update={"tracking": tracking, "keep": keep})
+    return config.model_copy(update={"tracking": tracking, "keep": keep, "mirror": Mirror()})
 
 
 def _heard(opened: Opened, run: Run, found: Measured, during: During) -> None:

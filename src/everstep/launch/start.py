@@ -28,7 +28,7 @@ from everstep.launch.undo import Undo, has_begun
 from everstep.places import as_word
 from everstep.train.progress import Reporter
 from everstep.train.ready import Ready, check_origin, order_of, pairs_of
-from everstep.train.retiring import retiring
+from everstep.train.retiring import following, mirrors_of
 from everstep.train.waiting import Waiting
 from everstep.units import size
 from everstep.versions import Run, Version
@@ -159,6 +159,7 @@ def _mended(start: Start, undo: Undo, held: ExitStack, reporter: Reporter) -> in
 def _kept(ready: Ready, is_named: bool, undo: Undo, reporter: Reporter) -> int:
     """Train under a keeper, which this process becomes. Returns the exit code."""
     run, config = ready.run, ready.config
+    mirrors = mirrors_of(config)
 
     def begin(origin: Origin) -> tuple[Child, Channel]:
         ours, theirs = Channel.pair()
@@ -170,7 +171,7 @@ def _kept(ready: Ready, is_named: bool, undo: Undo, reporter: Reporter) -> int:
         run=run,
         settings=Settings(**config.keeper.model_dump()),
         report=reporter.say,
-        retire=lambda kept, in_use: retiring(config.keep, in_use)(kept),
+        retire=lambda kept, in_use: following(config, in_use, mirrors)(kept),
         tell_trainer=run.held.tell_trainer if run.held is not None else lambda pid: None,
         go_on=f"everstep resume {run.word}",
         undo=undo.when_left,

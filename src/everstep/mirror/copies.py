@@ -59,6 +59,7 @@ def send(
     report: Report,
     said: Sent = lambda done, total: None,
     is_anew: bool = False,
+    may_wait: bool = False,
 ) -> Outcome:
     """Bring a place up to date with the run. Only reads the run, which may be trained meanwhile.
 
@@ -66,6 +67,7 @@ def send(
         is_slim: without what only a resume needs.
         said: told of bytes of the version under way.
         is_anew: also where copies were sent before and none is any more.
+        may_wait: until whoever sends there now is done, instead of being refused.
 
     Raises: UserError where the place holds another run's copies, or another version of the same number, or somebody
         sends there now; DiskFull, UnreachableDisk.
@@ -73,7 +75,7 @@ def send(
     """
     if not is_anew:
         _refuse_if_away(run, place)
-    with sending(place), _alone(place):
+    with sending(place), _alone(place, may_wait):
         _claim(run, place)
         _remember(run, place)
         sent, there, damaged, gone = list[int](), list[int](), list[tuple[int, str]](), list[int]()
@@ -150,10 +152,10 @@ def _places(run: Run) -> list[str]:
 
 
 @contextmanager
-def _alone(place: Folder) -> Iterator[None]:
+def _alone(place: Folder, may_wait: bool) -> Iterator[None]:
     """Raises: UserError while another process sends there; where the file system has no locks, nobody knows."""
     place.root.mkdir(exist_ok=True)
-    with folder_lock(place.root, fcntl.LOCK_EX | fcntl.LOCK_NB) as is_free:
+    with folder_lock(place.root, fcntl.LOCK_EX | (0 if may_wait else fcntl.LOCK_NB)) as is_free:
         if not is_free:
             raise UserError(f"Another process sends to {place.root} now. Nothing was sent here.")
         yield
@@ -234,8 +236,13 @@ def _send_beside(run: Run, place: Folder) -> None:
     records = run.path / RECORDS
     for path in sorted(records.rglob("*")) if records.is_dir() else ():
         inside = path.relative_to(records)
-        if path.is_file() and inside.parts[0] not in LEFT_OUT and not path.name.endswith((".new", PART)):
+        if path.is_file() and not _is_left_out(inside):
             _send_small(path, place, f"{RECORDS}/{inside}")
+
+
+def _is_left_out(inside: Path) -> bool:
+    is_ours = inside.parts[0] in LEFT_OUT or inside.name.startswith("mirror-")
+    return is_ours or inside.name.endswith((".new", PART))
 
 
 def _send_small(path: Path, place: Folder, name: str) -> None:

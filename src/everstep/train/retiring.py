@@ -4,8 +4,9 @@ import time
 from collections.abc import Callable
 
 from everstep.config.policy import policy
-from everstep.config.schema import Keep
+from everstep.config.schema import Config, Keep
 from everstep.errors import EverstepError
+from everstep.mirror.following import Following
 from everstep.records.scores import marks
 from everstep.units import size
 from everstep.versions import Run
@@ -29,6 +30,16 @@ def retiring(keep: Keep, in_use: int | None) -> Callable[[Run], str]:
         return in_words(done)
 
     return retire
+
+
+def following(config: Config, in_use: int | None, mirrors: Following) -> Callable[[Run], str]:
+    """All that comes after a new version: it is sent to mirrors, and older ones go."""
+    retire = retiring(config.keep, in_use)
+    return lambda run: " ".join(filter(None, (mirrors(run), retire(run))))
+
+
+def mirrors_of(config: Config) -> Following:
+    return Following(config.mirror.targets, config.mirror.slim)
 
 
 def marked(run: Run, keep: Keep) -> dict[int, str]:

@@ -48,7 +48,7 @@ from everstep.train.optim import make_optimizer
 from everstep.train.progress import Reporter
 from everstep.train.ready import Ready, order_of, pairs_of
 from everstep.train.receipt import receipt
-from everstep.train.retiring import retiring
+from everstep.train.retiring import following, mirrors_of
 from everstep.train.state import TrainState, seed_process
 from everstep.train.stop import StopSignals
 from everstep.units import duration, size
@@ -143,7 +143,7 @@ def _making(ready: Ready, facts: dict[str, Any], reporter: Reporter) -> Making:
         every_steps=config.versions.every.steps,
         every_s=config.versions.every.seconds,
         max_steps=config.optim.max_steps,
-        retire=retiring(config.keep, in_use),
+        retire=following(config, in_use, mirrors_of(config)),
         may_wait=reporter.console.is_terminal or config.keeper.unattended_minutes is not None,
     )
 

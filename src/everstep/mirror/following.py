@@ -1,0 +1,97 @@
+"""Mirrors that a training keeps up by itself: after each new version the verb is started, behind everything else.
+
+A process of its own, which outlives whoever started it: a disk that hangs hangs nobody, one that is away costs nothing
+and is caught up with at a later version. One sends to a place at a time, one more waits to: so whatever was committed
+before the last one was started is sent, too.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from everstep.versions import Run
+
+PROGRAM = (sys.executable, "-m", "everstep", "mirror", "send", "--wait")
+NICENESS = 19
+LOG = "mirror-"  # in the records, with the target's number: what the newest of them prints
+AT_ONCE = 2  # that sends, and that waits
+
+
+@dataclass(slots=True)
+class _Target:
+    number: int
+    place: str
+    running: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    is_failing: bool = False
+
+
+class Following:
+    """Called with a run after each of its commits. Returns what is to be said; raises nothing."""
+
+    def __init__(self, targets: Sequence[str], is_slim: bool = False) -> None:
+        self.targets = [_Target(number, target) for number, target in enumerate(targets)]
+        self._more = ("--slim",) if is_slim else ()
+        self._lock = threading.Lock()  # of two threads that commit, each has started one when it returns
+
+    def __call__(self, run: Run) -> str:
+        with self._lock:
+            return " ".join(filter(None, (self._follow(run, target) for target in self.targets)))
+
+    def _follow(self, run: Run, target: _Target) -> str:
+        said = _ended(run, target)
+        if len(target.running) < AT_ONCE:
+            try:
+                target.running.append(self._start(run, target))
+            except OSError as error:
+                said = said or _failed(target, str(error))
+        return said
+
+    def _start(self, run: Run, target: _Target) -> "subprocess.Popen[bytes]":
+        with contextlib.ExitStack() as opened:
+            try:
+                out = opened.enter_context(_log(run, target).open("wb"))
+            except OSError:  # records that cannot be written; then nothing is told of it
+                out = opened.enter_context(open(os.devnull, "wb"))
+            process = subprocess.Popen(
+                [*PROGRAM, *self._more, str(run.path), target.place],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
+        return process
+
+
+def _ended(run: Run, target: _Target) -> str:
+    """What came of those that have ended: said when it begins to fail, and when it works again."""
+    codes = [code for process in target.running if (code := process.poll()) is not None]
+    target.running = [process for process in target.running if process.poll() is None]
+    if any(codes):
+        try:
+            why = _log(run, target).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
+        except (OSError, IndexError):
+            why = f"exit code {next(filter(None, codes))}"
+        return _failed(target, why)
+    if codes and target.is_failing:
+        target.is_failing = False
+        return f"The mirror in {target.place} works again."
+    return ""
+
+
+def _failed(target: _Target, why: str) -> str:
+    if target.is_failing:
+        return ""
+    target.is_failing = True
+    return f"The mirror in {target.place} failed ({why}); training goes on, and it is tried again at the next version."
+
+
+def _log(run: Run, target: _Target) -> Path:
+    """What the newest of them prints."""
+    return run.layout.records / f"{LOG}{target.number}.log"

@@ -82,8 +82,8 @@ def test_presets_are_valid_and_named_in_errors() -> None:
 def test_no_section_has_the_name_of_a_verb() -> None:
     from everstep.cli.main import VERBS
 
-    # `everstep keep` and the section of that name are told apart: the verb takes no settings.
-    assert set(Config.model_fields) & set(VERBS) == {"keep"}
+    # `everstep keep` and `everstep mirror` and the sections of these names are told apart: the verbs take no settings.
+    assert set(Config.model_fields) & set(VERBS) == {"keep", "mirror"}
 
 
 def test_settings_of_another_release_are_left_out_where_a_version_is_read() -> None:

@@ -6,7 +6,7 @@ from everstep.versions.forecast import Course
 from everstep.versions.retention import Policy
 
 # Sections that change nothing of what is trained: any start may have its own.
-FREE = ("keep", "keeper", "scoring", "tracking")
+FREE = ("keep", "keeper", "mirror", "scoring", "tracking")
 FREE_SETTINGS = ("data.cache_folder",)
 
 

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -236,7 +237,7 @@ def test_a_run_and_a_folder_whose_names_are_markup_stay_text(page: Any, serve: S
     assert page.locator("h1").inner_text() == hostile.name
     assert page.title() == f"{hostile.name} · Everstep"
     page.wait_for_selector(".pairs[data-shown^='2/']")
-    assert str(hostile) in press(page, "Prune ...")
+    assert f"everstep prune {shlex.quote(str(hostile))}" in press(page, "Prune ...")
     assert page.locator("img[src=x]").count() == 0
 
 

@@ -95,7 +95,10 @@ def test_a_training_whose_disk_is_full_looks_so(trained: RememberedRun, tmp_path
         run = RememberedRun(Path(shutil.copytree(trained.path, disk / "a")))
         settings = run.layout.hparams.read_text()
         run.layout.hparams.write_text(settings.replace("max_steps: 4", "max_steps: 400"))
+        facts = {"images_seen": 8, "images_per_second": 1.0, "last_version": "version_2", "snapshot_step": None}
+        more = {"state": "running", "max_steps": 400, "next_version_step": None, "loss": 0.1}
         with run.lock("test"):
+            write_live(run.layout, LiveStatus.now(step=5, **more, **facts))
             assert card(run)["condition"] == "running"
             fill(disk, 4096)
             assert card(RememberedRun(run.path))["condition"] == "disk full"

@@ -1,6 +1,7 @@
 """A training keeps its mirrors up by itself, and no mirror costs it anything."""
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def ends(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """What the program does that is started instead."""
 
     def set_(code: str) -> None:
-        monkeypatch.setattr(following, "PROGRAM", ("python3", "-c", code))
+        monkeypatch.setattr(following, "PROGRAM", (sys.executable, "-c", code))
 
     run.layout.records.mkdir(exist_ok=True)
     return set_

@@ -1,6 +1,7 @@
 """Copies in a folder: whole or not offered, whatever happens on the way; and a run that comes back from them."""
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -80,6 +81,42 @@ def test_a_slim_mirror_has_the_weights_alone(run: Run, place: Folder, tmp_path: 
     assert not (place.root / "version_2/training").exists()
     assert fetch(place, tmp_path / "back", [2]) == [2]
     assert not Run.open(tmp_path / "back").version(2).resumable
+
+
+def test_slim_and_whole_copies_do_not_mix(run: Run, place: Folder) -> None:
+    send(run, place, True, quiet)
+    before = bytes_of(place.root)
+    with pytest.raises(UserError, match="holds slim copies, and whole copies were asked for"):
+        send(run, place, False, quiet)
+    assert bytes_of(place.root) == before
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP])
+def test_a_disk_without_hard_links_is_a_mirror_too(
+    run: Run, place: Folder, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*paths: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert send(run, place, False, quiet).sent == (0, 1, 2)
+    assert send(run, place, False, quiet).there == (0, 1, 2)
+    assert not place.create("mirror.json", b"{}")
+    assert assert_offered_is_whole(place) == [0, 1, 2]
+
+
+@pytest.mark.fault("full disk while a run is fetched from its mirror")
+def test_a_full_disk_here_leaves_nothing_half(run: Run, place: Folder, tmp_path: Path) -> None:
+    send(run, place, False, quiet)
+    with small_disk(tmp_path / "disk", "size=1m") as disk:
+        ballast = fill(disk, 20_000)
+        with pytest.raises(DiskFull, match="the same command goes on"):
+            fetch(place, disk / "back", None)
+        ballast.unlink()
+        fetch(place, disk / "back", None)
+        back = Run.open(disk / "back").versions()
+        assert [version.number for version in back] == [0, 1, 2]
+        assert all(verify(version) == [] for version in back)
 
 
 def test_copies_are_not_written_to_as_a_run(run: Run, place: Folder) -> None:
@@ -272,8 +309,9 @@ def test_the_verbs_mirror_a_run_and_a_bare_machine_goes_on(
     [
         (("mirror", "a", "s3://bucket"), "is an address; a mirror is a folder as yet"),
         (("mirror", "a", "nowhere"), "There is no folder"),
-        (("mirror", "pull", "nowhere/a"), "There is no folder"),
-        (("mirror", "pull", "runs"), "holds no whole version"),
+        (("mirror", "pull", "nowhere/a"), "holds no copies of a run"),
+        (("mirror", "pull", "runs/a"), "holds no copies of a run"),
+        (("mirror", "verify", "runs/a"), "holds no copies of a run"),
         (("mirror", "b", "."), "There is no run"),
     ],
 )

@@ -40,7 +40,7 @@ def test_every_version_is_mirrored_and_the_last_one_too(
 
 
 @pytest.mark.fault("a mirror that is away")
-def test_a_mirror_that_is_away_costs_nothing_and_is_said_once(
+def test_a_mirror_that_is_away_costs_nothing_and_is_caught_up_with(
     everstep: Callable[..., Any], words: tuple[object, ...], workplace: Path
 ) -> None:
     (workplace / "two/a").write_text("in the way")
@@ -50,7 +50,7 @@ def test_a_mirror_that_is_away_costs_nothing_and_is_said_once(
     assert "Traceback" not in ended.out
     assert ended.out.count("The mirror in") <= 1
     (workplace / "two/a").unlink()
-    assert everstep("mirror", "a", workplace / "two").code == 0
+    assert everstep("mirror", "a", workplace / "two", "--wait").code == 0
     assert sorted(versions_in(Folder(workplace / "two/a"))) == [0, 1, 2, 3]
 
 

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from serving import wait_for
 from starlette.testclient import TestClient
 
 from disks import remount, small_disk
 from everstep.records.tried import list_tried
-from everstep.versions import Run
+from everstep.versions import Run, verify
 from everstep.watching import trying
 from everstep.watching.app import make_app
 from everstep.watching.trying import Asked, Studio
@@ -192,8 +193,10 @@ def test_a_drawing_that_cannot_be_kept_says_so(ask: TestClient, trained: Run) ->
 
 
 def test_two_who_prune_at_once_lose_nothing_and_one_does_it(ask: TestClient, trained: Run) -> None:
+    settings = yaml.safe_load(trained.layout.hparams.read_text())
+    settings["keep"] |= {"everything": False, "last": 1, "best": 0, "every": "none", "jump": False}
+    trained.layout.hparams.write_text(yaml.safe_dump(settings))
     answers: list[Any] = []
-    before = [version.number for version in trained.versions()]
 
     def prune() -> None:
         answers.append(ask.post("/api/runs/a/do/prune", json={}).json())
@@ -205,7 +208,10 @@ def test_two_who_prune_at_once_lose_nothing_and_one_does_it(ask: TestClient, tra
         thread.join()
     assert sorted(one["code"] for one in answers) in ([0, 0], [0, 2])
     assert all("Traceback" not in one["said"] for one in answers)
-    assert [version.number for version in Run(trained.path).versions()] == before  # everything is kept here
+    left = Run(trained.path).versions()
+    assert [version.number for version in left] == [2]
+    assert left[0].resumable
+    assert verify(left[0]) == []
 
 
 def test_what_is_trained_meanwhile_is_seen(trained: Run) -> None:

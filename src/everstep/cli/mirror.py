@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
+from everstep.cli import verify
 from everstep.cli.place import open_run
 from everstep.cli.printing import beside, print_json, print_table
 from everstep.errors import ExitCode, UserError
 from everstep.mirror.copies import send, versions_in
-from everstep.mirror.fetching import fetch
+from everstep.mirror.fetching import fetch, is_mirror
 from everstep.mirror.folder import Folder
 from everstep.places import as_word, spelled
 from everstep.units import size
-from everstep.versions import Run, verify
 
 
 def send_(
@@ -70,11 +70,12 @@ def status_(run: str, target: str, *, json: bool = False) -> int:
     if json:
         print_json(rows)
         return ExitCode.DONE
-    yes = {True: "yes", False: ""}
-    print_table(
-        ("version", "here", "there"),
-        [(f"version_{row['version']}", yes[bool(row["here"])], yes[bool(row["there"])]) for row in rows],
-    )
+    lines = []
+    for row in rows:
+        is_another = row["here"] and row["there"] and not row["same"]
+        copy = "another" if is_another else "yes" if row["there"] else ""
+        lines.append((f"version_{row['version']}", "yes" if row["here"] else "", copy))
+    print_table(("version", "here", "there"), lines)
     return ExitCode.DONE
 
 
@@ -88,17 +89,7 @@ def verify_(mirror: str, *, json: bool = False) -> int:
     json
         Print as JSON.
     """
-    copies = Run(_mirror(mirror))
-    found = {}
-    for version in copies.versions():
-        with beside(f"Reading {version.name}, {size(version.size_bytes)}"):
-            found[version.name] = [str(fault) for fault in verify(version)]
-    if json:
-        print_json(found)
-    else:
-        for name, faults in found.items():
-            print(f"{name}: {'damaged: ' + faults[0] if faults else 'whole'}")
-    return ExitCode.FAULT_FOUND if any(found.values()) else ExitCode.DONE
+    return verify.verify_(str(_mirror(mirror)), json=json)
 
 
 def pull_(mirror: str, *, to: Path | None = None, version: tuple[int, ...] = ()) -> int:
@@ -133,6 +124,6 @@ def _place(target: str, name: str) -> Folder:
 
 def _mirror(words: str) -> Path:
     folder = spelled(words).absolute()
-    if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}; copies lie in TARGET/RUN.")
+    if not is_mirror(folder):
+        raise UserError(f"{folder} holds no copies of a run; they lie in TARGET/RUN. Nothing was changed.")
     return folder

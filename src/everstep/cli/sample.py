@@ -59,7 +59,7 @@ def sample_(
     with beside(f"Drawing with {found.name}", "steps") as said:
         from everstep.evaluation.pictures.single import Drawer
 
-        picture = Drawer().draw(found, image, prompt, asked, averaged, make_condition, said).picture
+        picture = Drawer().draw(found, image, prompt, asked, averaged, make_condition, said, condition.name).picture
     picture.save(target)
     print(f"{found.name} drew {target} ({picture.width}x{picture.height})")
     return 0

@@ -7,11 +7,12 @@ file that is there with its size was sent whole, and a break costs the file that
 import contextlib
 import fcntl
 import json
-import mmap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from everstep.contracts import Report
 from everstep.errors import DamageFound, DiskFull, UnreachableDisk, UserError
@@ -27,13 +28,8 @@ HERE = RunLayout(Path())
 SIDE_FILES = tuple(str(path) for path in (HERE.hparams, HERE.readme, HERE.identity, HERE.best_score, HERE.log))
 RECORDS, IDENTITY = str(HERE.records), str(HERE.identity)
 PLACES = "mirrors.json"  # of records: where copies were sent
-LEFT_OUT = {
-    PLACES,
-    "live.json",
-    "tensorboard",
-    "wandb",
-    "stacks.txt",
-}  # of records: of this machine, or of other programs
+LOG = "mirror-"  # of records, with a number: what a send that a training has started prints
+LEFT_OUT = (PLACES, "live.json", "stacks.txt", "tensorboard", "wandb")  # of this machine, or of other programs
 Sent = Callable[[int, int], None]  # bytes so far, of all
 
 
@@ -76,7 +72,7 @@ def send(
     if not is_anew:
         _refuse_if_away(run, place)
     with sending(place), _alone(place, may_wait):
-        _claim(run, place)
+        _claim(run, place, is_slim)
         _remember(run, place)
         sent, there, damaged, gone = list[int](), list[int](), list[tuple[int, str]](), list[int]()
         for version in run.versions():
@@ -161,9 +157,11 @@ def _alone(place: Folder, may_wait: bool) -> Iterator[None]:
         yield
 
 
-def _claim(run: Run, place: Folder) -> None:
-    """The place is this run's from now on. Raises: UserError if it is another's."""
-    mine = {"format": 1, "run": run.name, "identity": identity_of(run.path)}
+def _claim(run: Run, place: Folder, is_slim: bool) -> None:
+    """The place is this run's from now on. Raises: UserError if it is another's, or of the other kind: a slim copy that
+    has its manifest is not made whole afterwards.
+    """
+    mine = {"format": 1, "run": run.name, "identity": identity_of(run.path), "slim": is_slim}
     if place.read(MIRROR) is None and place.read(HPARAMS) is not None:
         raise UserError(f"{place.root} is a run itself. Nothing was sent; a mirror needs a folder of its own.")
     if place.create(MIRROR, (json.dumps(mine) + "\n").encode()):
@@ -175,6 +173,13 @@ def _claim(run: Run, place: Folder) -> None:
     if theirs.get("identity") != mine["identity"]:
         raise UserError(
             f"{place.root} holds copies of another run, called {theirs.get('run', 'nothing')}. Nothing was sent."
+        )
+
+    if theirs.get("slim") != is_slim:
+        kinds = ("whole copies", "slim copies")
+        raise UserError(
+            f"{place.root} holds {kinds[not is_slim]}, and {kinds[is_slim]} were asked for. Nothing was sent; they "
+            "need a folder of their own."
         )
 
 
@@ -209,7 +214,7 @@ def _send_version(version: Version, place: Folder, is_slim: bool, said: Sent) ->
         name = f"{version.name}/{path}"
         if place.size(name) != size:
             with (version.path / path).open("rb") as file:
-                place.put(name, _pieces(file.fileno(), size, done, total, said), size)
+                place.put(name, pieces(file, partial(told_from, said, done, total)), size)
         done += size
         said(done, total)
     copy = Version(version.number, place.root / version.name, version.manifest)
@@ -219,14 +224,18 @@ def _send_version(version: Version, place: Folder, is_slim: bool, said: Sent) ->
     place.create(f"{version.name}/{MANIFEST}", (version.path / MANIFEST).read_bytes())
 
 
-def _pieces(descriptor: int, size: int, before: int, total: int, said: Sent) -> Iterable[memoryview]:
-    if size == 0:
-        return
-    with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as whole:
-        for start in range(0, size, CHUNK_BYTES):
-            with whole[start : start + CHUNK_BYTES] as piece:
-                yield piece
-            said(before + min(size, start + CHUNK_BYTES), total)
+def told_from(said: Sent, before: int, total: int, done: int) -> None:
+    """Of one file after others."""
+    said(before + done, total)
+
+
+def pieces(file: BinaryIO, said: Callable[[int], None]) -> Iterator[bytes]:
+    """What is left of a file; told of bytes so far."""
+    done = 0
+    while piece := file.read(CHUNK_BYTES):
+        yield piece
+        done += len(piece)
+        said(done)
 
 
 def _send_beside(run: Run, place: Folder) -> None:
@@ -241,7 +250,7 @@ def _send_beside(run: Run, place: Folder) -> None:
 
 
 def _is_left_out(inside: Path) -> bool:
-    is_ours = inside.parts[0] in LEFT_OUT or inside.name.startswith("mirror-")
+    is_ours = inside.parts[0] in LEFT_OUT or inside.name.startswith(LOG)
     return is_ours or inside.name.endswith((".new", PART))
 
 

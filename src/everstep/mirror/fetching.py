@@ -1,12 +1,13 @@
 """A run fetched back from its copies, onto this disk or another machine's."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from everstep.errors import DamageFound, UserError
-from everstep.mirror.copies import IDENTITY, RECORDS, SIDE_FILES, Sent, sending, versions_in
+from everstep.errors import DamageFound, DiskFull, UserError
+from everstep.mirror.copies import IDENTITY, RECORDS, SIDE_FILES, Sent, pieces, sending, told_from, versions_in
 from everstep.mirror.folder import Folder
-from everstep.places import absolute, told
+from everstep.places import NO_ROOM, absolute, told
 from everstep.versions import Run, Version, fsops, manifest, verify
 from everstep.versions.layout import HPARAMS, MANIFEST, MIRROR, RunLayout, identity_of
 from everstep.versions.making import making_beside
@@ -67,7 +68,8 @@ def _run_at(place: Folder, root: Path) -> Run:
                     (staging / name).parent.mkdir(parents=True, exist_ok=True)
                     fsops.write_file(staging / name, [content], len(content))
     except OSError as error:
-        raise UserError(f"{whole} cannot be made: {told(error)}. {NOT_FETCHED}") from error
+        kind = DiskFull if error.errno in NO_ROOM else UserError
+        raise kind(f"{whole} cannot be made: {told(error)}. {NOT_FETCHED}") from error
     return Run.open(whole)
 
 
@@ -102,7 +104,7 @@ def _fetch_version(place: Folder, run: Run, number: int, said: Sent) -> None:
                 continue  # a slim copy has no training/
             (staging / path).parent.mkdir(parents=True, exist_ok=True)
             with (place.root / f"version_{number}" / path).open("rb") as file:
-                fsops.write_file(staging / path, iter(lambda: file.read(8 << 20), b""), size)
+                fsops.write_file(staging / path, pieces(file, partial(told_from, said, done, total)), size)
             done += size
             said(done, total)
         wrong = verify(Version(number, staging, copied))
@@ -115,7 +117,8 @@ def _fetch_version(place: Folder, run: Run, number: int, said: Sent) -> None:
         fsops.rename(staging, run.layout.version(number))
         fsops.flush_folder(run.layout.root)
     except OSError as error:
-        raise UserError(f"version_{number} cannot be fetched: {told(error)}. {NOT_FETCHED}") from error
+        kind = DiskFull if error.errno in NO_ROOM else UserError
+        raise kind(f"version_{number} cannot be fetched: {told(error)}. {NOT_FETCHED}") from error
     finally:
         if staging.exists():
             fsops.remove_tree(staging)

@@ -1,10 +1,14 @@
 """A place for copies that is a folder: another disk, a mount of another machine's."""
 
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from everstep.places import FORBIDDEN
 from everstep.versions import fsops
+
+UNLINKED = (*FORBIDDEN, *fsops.NOT_OFFERED, errno.EMLINK)  # what file systems without hard links say, as of USB sticks
 
 PART = ".part"  # beside what is being written; nothing reads it, and the next try begins it anew
 
@@ -39,9 +43,12 @@ class Folder:
         fsops.flush_folder(path.parent)
 
     def create(self, name: str, content: bytes) -> bool:
-        """The same where there is nothing yet; returns whether there was not. Of several that would, one does."""
+        """The same where there is nothing yet; returns whether there was not.
+
+        Of several that would, one does; where the file system knows no hard links, of those that take turns.
+        """
         path = self._prepared(name)
-        beside = path.with_name(f"{path.name}.{os.getpid()}{PART}")
+        beside = path.with_name(path.name + PART)
         beside.unlink(missing_ok=True)
         try:
             fsops.write_file(beside, [content], len(content))
@@ -49,6 +56,12 @@ class Folder:
                 os.link(beside, path)
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno not in UNLINKED:
+                    raise
+                if path.exists():
+                    return False
+                fsops.rename(beside, path)
         finally:
             beside.unlink(missing_ok=True)
         fsops.flush_folder(path.parent)

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from everstep.mirror.copies import LOG
 from everstep.versions import Run
 
 PROGRAM = (sys.executable, "-m", "everstep", "mirror", "send", "--wait")
 NICENESS = 19
-LOG = "mirror-"  # in the records, with the target's number: what the newest of them prints
 AT_ONCE = 2  # that sends, and that waits
 
 
@@ -71,8 +71,9 @@ class Following:
 
 def _ended(run: Run, target: _Target) -> str:
     """What came of those that have ended: said when it begins to fail, and when it works again."""
-    codes = [code for process in target.running if (code := process.poll()) is not None]
-    target.running = [process for process in target.running if process.poll() is None]
+    ended = [process for process in target.running if process.poll() is not None]
+    target.running = [process for process in target.running if process not in ended]
+    codes = [process.returncode for process in ended]
     if any(codes):
         try:
             why = _log(run, target).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]

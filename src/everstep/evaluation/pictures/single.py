@@ -27,10 +27,6 @@ HELD = 3  # networks that stay in memory beside their base
 Asked = Mapping[str, int | float | None]  # settings of sampling; None for the run's own
 
 
-def nobody(done: int, total: int) -> None:
-    """Hears how far it is, and says nothing."""
-
-
 @dataclass(frozen=True, slots=True)
 class Single:
     """A picture, and what drawing it again takes."""
@@ -60,13 +56,15 @@ class Drawer:
         asked: Asked,
         averaged: bool = True,
         makes_condition: bool = False,
-        said: Counted = nobody,
+        said: Counted = lambda done, total: None,
+        name: str = "the condition",
     ) -> Single:
         """
         Args:
             averaged: with the averaged weights where the version has them.
             makes_condition: whether `condition` is a picture of which the condition is made as in training.
             said: told of denoising steps.
+            name: of the condition, in what is said of it.
 
         Raises: UserError if the run makes no conditions, or what is asked cannot be, or memory does not hold it;
         DamageFound.
@@ -75,7 +73,7 @@ class Drawer:
         if self._device is not None:
             config = config.model_copy(update={"compute": config.compute.model_copy(update={"device": self._device})})
         sampling = sampling_asked(config, asked)
-        shown = Shown(condition_for(config, condition, prompt, makes_condition), prompt)
+        shown = Shown(condition_for(config, condition, prompt, makes_condition, name), prompt)
         with reading(version.path):  # no prune takes it half-way
             family, network = self._network(version, config, averaged)
         picture = rounded(paint(family, network, [shown], sampling, said)[0])
@@ -114,7 +112,7 @@ def sampling_asked(config: Config, asked: Asked) -> Sampling:
     return validate({"sampling": settings}, "what was asked").sampling
 
 
-def condition_for(config: Config, image: Image.Image, prompt: str, is_made: bool) -> Uint8Array:
+def condition_for(config: Config, image: Image.Image, prompt: str, is_made: bool, name: str) -> Uint8Array:
     """[H,W,3], as the run would be given it. Raises: UserError if it is to be made, and the run makes none."""
     if not is_made:
         return fit(Pair(image, image, prompt), config.data.resolution or 0, config.data.condition_resize)[1]
@@ -124,4 +122,4 @@ def condition_for(config: Config, image: Image.Image, prompt: str, is_made: bool
             "--make-condition: the run's conditions are pictures (data.condition is file), so it knows no way to make "
             "one. Nothing was drawn. Without the flag, --condition is the condition itself."
         )
-    return maker(fit_target(image, config.data.resolution or 0), "the condition", None)
+    return maker(fit_target(image, config.data.resolution or 0), name, None)

@@ -213,7 +213,7 @@ def measure_overlap(
         for copying, name in (("background", "overlapped step"), ("blocking", "waiting step")):
             snapshots = ways[copying]
             snapshots._generation = max(slot.generation for slot in arena.slots)
-            state.revision.before_change = snapshots._let_change
+            state.revision.before_change = snapshots._copier._let_change
             began = time.perf_counter()
             snapshots.take(draft(state), claimed=False)
             step(state)

@@ -29,6 +29,7 @@ FLOOR_OF = {package: floor for floor, packages in FLOORS.items() for package in 
 TORCH_PACKAGES = ("adapters", "models", "evaluation", "train", "delivery")
 TORCH_FILES = (
     "versions/torch.py",
+    "keeping/copier.py",
     "keeping/copying.py",
     "keeping/generators.py",
     "keeping/kept.py",

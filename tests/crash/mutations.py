@@ -197,14 +197,14 @@ MUTATIONS = (
     ),
     Mutation(
         "the state's number, looked at after a copy",
-        "keeping/snapshots.py",
+        "keeping/copier.py",
         "self._state.revision.seen() != copy.revision or ",
         "",
         (SNAPSHOTS + "test_a_change_during_the_copy_is_noticed_whoever_makes_it[average]",),
     ),
     Mutation(
         "counters of changes, looked at after a copy",
-        "keeping/snapshots.py",
+        "keeping/copier.py",
         "self._state.revision.seen() != copy.revision or self._sources.counters() != copy.counters:",
         "self._state.revision.seen() != copy.revision:",
         (SNAPSHOTS + "test_a_change_during_the_copy_is_noticed_whoever_makes_it[in place]",),
@@ -212,7 +212,7 @@ MUTATIONS = (
     Mutation(
         "values that are not finite",
         "keeping/snapshots.py",
-        "            elif looking.sick is not None:\n",
+        "            elif made.sick is not None:\n",
         "            elif False:\n",
         (SNAPSHOTS + "test_a_state_that_is_no_numbers_is_never_sealed",),
     ),

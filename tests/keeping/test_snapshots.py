@@ -12,10 +12,10 @@ from torch import Tensor
 from training import AVERAGED, MOMENTS, WEIGHTS, State, Training
 
 from everstep.keeping.arena import SlotState
+from everstep.keeping.copier import _why_not_beside
 from everstep.keeping.pace import TRIALS, Pace
 from everstep.keeping.sealed import Filling, commit_slot
 from everstep.keeping.settings import Settings
-from everstep.keeping.snapshots import _why_not_beside
 from everstep.keeping.stateful import coming_bytes
 from everstep.versions import Run, read_tensors
 
@@ -102,7 +102,7 @@ def test_a_change_during_the_copy_is_noticed_whoever_makes_it(
     void = training.snapshots.voided.popleft()
     assert (void.generation, "changed meanwhile" in void.why) == (generation, True)
     assert [message["kind"] for message in training.heard()] == ["claim", "void"]
-    state.revision.before_change = training.snapshots._let_change
+    state.revision.before_change = training.snapshots._copier._let_change
     training.take()
     training.snapshots.wait()
     assert training.arena.newest() is not None  # copied while training waits, from now on

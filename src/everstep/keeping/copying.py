@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from everstep.keeping.arena import Slot
-from everstep.keeping.stateful import Layout
+from everstep.keeping.stateful import Layout, Share, part_of
 
 PART_BYTES = 4 << 20  # copied at once beside training: still in the processor's cache when it is digested
 GROUP_BYTES = 32 << 20  # copied at once while training waits, and on a stream between two marks
@@ -36,17 +36,23 @@ class Part:
 class Sources:
     """The live tensors of a layout, ready to be copied again and again as long as they stay where they are."""
 
-    def __init__(self, layout: Layout, tensors: Sequence[Tensor]) -> None:
-        self.tensors, self._layout = [tensor.detach() for tensor in tensors], layout
-        self.places = [tensor.data_ptr() for tensor in tensors]
-        self.is_cuda = any(tensor.is_cuda for tensor in tensors)
-        self.is_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
+    def __init__(self, layout: Layout, tensors: Sequence[Tensor], share: Share) -> None:
+        """
+        Args:
+            tensors: all of them, in the layout's order.
+            share: which of them are copied here.
+        """
+        self._parts_of = [part_of(tensor) for tensor in tensors]
+        self.tensors, self._layout, self._share = [part.tensor for part in self._parts_of], layout, share
+        self.places = [tensor.data_ptr() for tensor in self.tensors]
+        self.is_cuda = any(tensor.is_cuda for tensor in self.tensors)
+        self.is_cpu = all(tensor.device.type == "cpu" for tensor in self.tensors)
         self._groups: dict[int, list[Part]] = {}
         self._parts: dict[int, list[Part]] = {}
 
     def are_at(self, tensors: Sequence[Tensor]) -> bool:
         """Whether these are the same tensors in the same memory."""
-        return self.places == [tensor.data_ptr() for tensor in tensors]
+        return self.places == [part_of(tensor).tensor.data_ptr() for tensor in tensors]
 
     def counters(self) -> list[int]:
         """PyTorch counts changes in place; with `Revision`, which sees what these do not, no change goes unnoticed."""
@@ -93,17 +99,16 @@ class Sources:
 
     # --- beside training ------------------------------------------------------------------------------------
 
-    def copy_beside(self, slot: Slot, copied: Copied, after: Callable[[int], None]) -> None:
+    def copy_beside(self, slot: Slot, copied: Copied) -> None:
         """In the calling thread alone, which holds no lock of the interpreter while it copies.
 
         Args:
-            after: looks at what has just been copied, while it is still in the cache.
+            copied: looks at what has just been copied, too, while it is still in the cache.
         """
         for part in self._parted(slot):
             for target, source in zip(part.targets, part.sources, strict=True):
                 np.copyto(target, source)
             copied(part.end)
-            after(part.end)
 
     def _parted(self, slot: Slot) -> list[Part]:
         if slot.number not in self._parts:
@@ -133,16 +138,17 @@ class Sources:
 
     def _targets(self, slot: Slot) -> Iterator[tuple[Tensor, Tensor, int]]:
         """A tensor laid over its place in the slot, the live one, and the slot's bytes up to its end."""
-        sources, before = iter(self.tensors), 0
+        number, before = -1, 0
         for image in self._layout.images:
             memory = slot.image(image.path)
             for place in image.places.values():
-                source = next(sources)
-                end = before + len(image.header) + place.end
-                if not source.numel():
+                number += 1
+                source, first = self._parts_of[number].tensor, self._parts_of[number].first_item
+                if not source.numel() or not self._share.has(number):
                     continue
-                begin = len(image.header) + place.begin
+                begin = len(image.header) + place.begin + first * source.element_size()
                 flat = torch.frombuffer(memory, dtype=source.dtype, count=source.numel(), offset=begin)
+                end = before + begin + source.numel() * source.element_size()
                 yield flat.view(source.shape), source, end
             before += image.size_bytes
 
@@ -159,11 +165,10 @@ def _slices(target: Any, source: Any, end: int) -> Iterator[Part]:
         yield Part([to], [of], to.nbytes, end - (target.size - begin - to.size) * target.itemsize)
 
 
-def follow(marks: list[tuple[torch.cuda.Event, int]], slot: Slot, look: Copied) -> None:
+def follow(marks: list[tuple[torch.cuda.Event, int]], look: Copied) -> None:
     """Behind the copies that a GPU makes."""
     for mark, end in marks:
         mark.synchronize()
-        slot.tell_copied(end)
         look(end)
 
 

@@ -1,6 +1,8 @@
 """What is looked at of a copy, once, while it is in the cache: digests of its pieces, and whether it is numbers."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -61,30 +63,45 @@ def _is_finite(piece: memoryview, dtype: str) -> bool:
     return not bool(((bits & mask) == mask).any())
 
 
-class Looking:
-    """Looks at the files of a slot in their order, as far as they have been copied."""
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What is digested at once of a slot. Units: begin and end in bytes of the file, the others of all files."""
 
-    def __init__(self, images: Sequence[memoryview], health: Sequence[Health]) -> None:
-        self._images, self._health = images, health
-        self._file, self._done, self._before = 0, 0, 0
-        self.pieces: list[list[str]] = [[] for _ in images]  # digests of each file
+    number: int
+    file: int
+    begin: int
+    end: int
+    first: int
+    last: int  # how much of the slot's files is there when all of it is
+
+
+def pieces_of(sizes_bytes: Sequence[int]) -> list[Piece]:
+    """The pieces of a slot's files, in their order."""
+    found, before = list[Piece](), 0
+    for file, size in enumerate(sizes_bytes):
+        for begin in range(0, size, PIECE_BYTES):
+            end = min(begin + PIECE_BYTES, size)
+            found.append(Piece(len(found), file, begin, end, before + begin, before + end))
+        before += size
+    return found
+
+
+class Looking:
+    """Looks at pieces of a slot, in their order, as far as they have been copied."""
+
+    def __init__(self, images: Sequence[memoryview], health: Sequence[Health], pieces: Iterable[Piece]) -> None:
+        self._images, self._health, self._coming = images, health, deque(pieces)
+        self.digests: dict[int, str] = {}  # by the piece's number
         self.sick: tuple[str, int] | None = None  # the first tensor that is no numbers, and its file
 
     def upto(self, copied_bytes: int) -> None:
         """So many bytes of the slot's files are there, counted in their order."""
-        while self._file < len(self._images):
-            image = self._images[self._file]
-            end = min(self._done + PIECE_BYTES, image.nbytes)
-            if copied_bytes - self._before < end:
-                return
-            self._look(image, end)
-            if end == image.nbytes:
-                self._before += image.nbytes
-                self._file, self._done = self._file + 1, 0
+        while self._coming and self._coming[0].last <= copied_bytes:
+            self._look(self._coming.popleft())
 
-    def _look(self, image: memoryview, end: int) -> None:
-        self.pieces[self._file].append(piece_digest(image[self._done : end]))
+    def _look(self, piece: Piece) -> None:
+        image = self._images[piece.file]
+        self.digests[piece.number] = piece_digest(image[piece.begin : piece.end])
         if self.sick is None:
-            found = self._health[self._file].sick(image, self._done, end)
-            self.sick = None if found is None else (found, self._file)
-        self._done = end
+            found = self._health[piece.file].sick(image, piece.begin, piece.end)
+            self.sick = None if found is None else (found, piece.file)

@@ -4,23 +4,19 @@ A copy that shall become a version is claimed before it is made, so that the kee
 nothing of versions on disk.
 """
 
-import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from everstep.contracts import Draft, Report
 from everstep.errors import NotFinite
 from everstep.keeping.arena import Arena, Slot, SlotState
-from everstep.keeping.copying import Barrier, Copied, Pins, Sources, follow, write_headers
-from everstep.keeping.health import Health, Looking
+from everstep.keeping.copier import Copier, Made
+from everstep.keeping.copying import write_headers
 from everstep.keeping.link import Link
 from everstep.keeping.pace import Cost, Pace
 from everstep.keeping.sealed import PIECE_BYTES, SNAPSHOT, slot_notes
@@ -32,7 +28,7 @@ PIECE_NOTE_BYTES, SPARE_BYTES = 24, 64 << 10  # of one piece's digest in JSON; o
 NAME_NOTE_BYTES = 64  # of one tensor's digest in digests.json, with its name's quotes: what the disk must have room for
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Copy:
     """One copy on its way."""
 
@@ -42,9 +38,6 @@ class Copy:
     label: str | None
     is_claimed: bool
     cost: Cost
-    revision: int | None
-    counters: list[int]
-    torn: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,37 +67,15 @@ class Snapshots:
             layout: the version's tensor files, as the arena's plan has them.
             settings: how often, and in which way.
         """
-        self._arena, self._state, self.layout, self._link, self._report = arena, state, layout, link, report
-        self._tensors = state.tensors()
-        self._sources = Sources(layout, layout.in_order(self._tensors))
+        self._arena, self.layout, self._link, self._report = arena, layout, link, report
         for slot in arena.slots:
             write_headers(layout, slot)
-        self._health = [Health(len(image.header), image.places, state.exempt) for image in layout.images]
+        self._copier = Copier(arena, state, layout, layout.share(0, 1), report)
         self._generation = max(slot.generation for slot in arena.slots)
-        self._worker = ThreadPoolExecutor(1, "everstep-snapshot")
-        self._sealing: Future[None] | None = None
-        self._barrier, self._copy = Barrier(), None  # type: tuple[Barrier, Copy | None]
-        self._is_cuda = self._sources.is_cuda
-        self._stream = torch.cuda.Stream() if self._is_cuda else None  # type: ignore[no-untyped-call]
-        self._pins = Pins(layout, arena.slots, report) if self._is_cuda else None
-        self._pace = Pace(settings, self._modes(settings.copying))
+        self._pace = Pace(settings, self._copier.modes(settings.copying))
         self.voided = deque[Void]()  # claims of which nothing came, for whoever made them
         self.last_step = -1  # of the newest copy
         self.sealed_step: int | None = None  # of the newest whole state in memory
-        state.revision.before_change = self._let_change
-        threading.Thread(target=arena.prefault, name="everstep-prefault", daemon=True).start()
-
-    def _modes(self, asked: str) -> tuple[str, ...]:
-        """The ways to copy that can be taken here."""
-        why = None if self._is_cuda or self._sources.is_cpu else "tensors are on a device that copies only so"
-        why = why or next((found for one in self._state.optimizers if (found := _why_not_beside(one))), None)
-        if why is not None and asked == "background":
-            self._report(f"Snapshots are copied while training waits: {why}.")
-        if why is not None:
-            return ("blocking",)
-        if asked != "auto":
-            return (asked,)
-        return ("background",) if self._is_cuda else ("blocking", "background")
 
     # --- when ----------------------------------------------------------------------------------------------
 
@@ -125,7 +96,7 @@ class Snapshots:
     @property
     def is_busy(self) -> bool:
         """Whether one is being taken now."""
-        return self._sealing is not None and not self._sealing.done()
+        return self._copier.is_busy
 
     @property
     def is_full(self) -> bool:
@@ -134,22 +105,8 @@ class Snapshots:
         return claimed >= len(self._arena.slots) - 1
 
     def fits(self) -> bool:
-        """Whether the state still has the shape that this memory is laid out for; asked before every copy.
-
-        Tensors that were only made or bound anew elsewhere are taken from where they are now.
-        """
-        tensors = self._state.tensors()
-        if tensors is self._tensors:
-            return True
-        if not self.layout.fits(tensors):
-            return False
-        self._tensors = tensors
-        ordered = self.layout.in_order(tensors)
-        if not self._sources.are_at(ordered):
-            self.wait()
-            self._sources.forget()
-            self._sources = Sources(self.layout, ordered)
-        return True
+        """Whether the state still has the shape that this memory is laid out for; asked before every copy."""
+        return self._copier.fits()
 
     # --- taking one ----------------------------------------------------------------------------------------
 
@@ -167,35 +124,14 @@ class Snapshots:
         slot = self._free_slot()
         self._generation += 1
         slot.begin(self._generation)
-        revision, counters = self._state.revision.seen(), self._sources.counters()
         cost = self._pace.begin()
-        copy = Copy(slot, self._generation, draft, label, claimed, cost, revision, counters)
+        copy = Copy(slot, self._generation, draft, label, claimed, cost)
         if claimed:
             self._link.tell("claim", slot=slot.number, generation=copy.generation, step=draft.step)
-        self._begin(copy)
+        self._copier.begin(slot, cost, partial(self._complete, copy))
         self.last_step = draft.step
         cost.stall_s += time.perf_counter() - began
         return copy.generation
-
-    def _begin(self, copy: Copy) -> None:
-        slot = copy.slot
-        if self._stream is not None:
-            marks = self._sources.copy_on_stream(slot, self._stream)
-            self._copy = copy
-            self._barrier.on(marks[-1][0] if marks else None)
-            self._sealing = self._worker.submit(self._complete, copy, lambda look: follow(marks, slot, look))
-            if copy.cost.mode == "blocking":
-                self._let_change()
-                torch.cuda.synchronize()
-        elif copy.cost.mode == "background":
-            copied = threading.Event()
-            self._copy = copy
-            self._barrier.on(copied)
-            self._sealing = self._worker.submit(self._copy_beside, copy, copied)
-        else:
-            self._sources.copy(slot, slot.tell_copied)
-            self._look_for_changes(copy)
-            self._sealing = self._worker.submit(self._complete, copy, lambda look: look(self.layout.size_bytes))
 
     def beat(self, step: int) -> None:
         """Let the keeper know that the trainer is alive."""
@@ -203,8 +139,7 @@ class Snapshots:
 
     def wait(self) -> None:
         """Until the last one is sealed, or came to nothing."""
-        if self._sealing is not None:
-            self._sealing.result()
+        self._copier.wait()
 
     def image_of(self, version: Version) -> Slot | None:
         """The slot that this very version was taken from, if it still lies in this memory."""
@@ -227,12 +162,7 @@ class Snapshots:
 
     def close(self) -> None:
         """Wait, and let the state go."""
-        self._worker.shutdown()
-        self._state.revision.before_change = None
-        self._sources.forget()
-        if self._pins is not None:
-            self._pins.release()
-        self._arena.close()
+        self._copier.close()
 
     def _free_slot(self) -> Slot:
         """The oldest slot that is not the keeper's; the newest whole state stays where there are others."""
@@ -244,69 +174,32 @@ class Snapshots:
                 return min(others or free, key=lambda slot: (slot.is_whole, slot.generation))
             time.sleep(0.001)
 
-    # --- whether it is one state ----------------------------------------------------------------------------
-
-    def _let_change(self) -> None:
-        """Before anything changes the state, in the thread that will."""
-        copy, self._copy = self._copy, None
-        if copy is None:
-            return
-        if self._sources.counters() != copy.counters:
-            # Whoever changed it did not say so; on a GPU, this is where the change would be in the copy's way.
-            copy.torn = "something changed it that did not say so"
-        self._barrier()
-        copy.cost.stall_s += self._barrier.stall_s
-
-    def _look_for_changes(self, copy: Copy) -> None:
-        """When the copy has been made and nobody has been let on yet."""
-        if copy.revision is None:
-            copy.torn = "it was being changed when the copy began"
-        elif self._state.revision.seen() != copy.revision or self._sources.counters() != copy.counters:
-            copy.torn = "it was changed meanwhile"
-
-    def _look_once_more(self, copy: Copy) -> None:
-        """On a GPU the host runs ahead, so only while nobody has been let on can anything be told from the counters."""
-        if self._copy is copy and self._is_cuda and self._sources.counters() != copy.counters:
-            copy.torn = "something changed it that did not say so"
-
     # --- in the second thread -------------------------------------------------------------------------------
 
-    def _copy_beside(self, copy: Copy, copied: threading.Event) -> None:
-        def made(look: Copied) -> None:
-            try:
-                self._sources.copy_beside(copy.slot, copy.slot.tell_copied, look)
-                self._look_for_changes(copy)
-            finally:
-                copied.set()
-
-        self._complete(copy, made)
-
-    def _complete(self, copy: Copy, make: Callable[[Copied], None]) -> None:
-        """Digest, look for what is no number, and seal. Whatever goes wrong costs the copy, and is said."""
+    def _complete(self, copy: Copy, made: Made) -> None:
+        """Seal what was copied, or refuse it. Whatever goes wrong costs the copy, and is said."""
         began = time.thread_time()
         try:
-            looking = Looking([copy.slot.image(image.path) for image in self.layout.images], self._health)
-            make(looking.upto)
-            looking.upto(self.layout.size_bytes)
-            self._look_once_more(copy)
-            if copy.torn is not None:
-                self._refuse(copy, f"the state is not whole: {copy.torn}")
+            if made.failed is not None:
+                self._refuse(copy, f"it could not be sealed ({made.failed})")
+            elif made.torn is not None:
+                self._refuse(copy, f"the state is not whole: {made.torn}")
                 self._pace.only("blocking")
-            elif looking.sick is not None:
-                name, path = looking.sick[0], self.layout.images[looking.sick[1]].path
+            elif made.sick is not None:
+                name, path = made.sick
                 fault = NotFinite(f"{name} in {path} is not finite after step {copy.draft.step:,}.")
                 self._refuse(copy, str(fault), fault)
             else:
-                self._seal(copy, looking)
+                self._seal(copy, made)
         except Exception as error:
             self._report(traceback.format_exc())
             self._refuse(copy, f"it could not be sealed ({error!r})")
         finally:
-            copy.cost.beside_s += time.thread_time() - began
+            copy.cost.beside_s += made.beside_s + time.thread_time() - began
             self._pace.ended()
 
-    def _seal(self, copy: Copy, looking: Looking) -> None:
-        pieces = {image.path: found for image, found in zip(self.layout.images, looking.pieces, strict=True)}
+    def _seal(self, copy: Copy, made: Made) -> None:
+        pieces = self._copier.by_file(made.pieces)
         copy.slot.seal(slot_notes(copy.draft, pieces, copy.label), copy.is_claimed)
         self.sealed_step = copy.draft.step
         if copy.is_claimed:
@@ -320,16 +213,6 @@ class Snapshots:
             self._report(f"The snapshot of step {copy.draft.step:,} was refused: {why}.")
         if copy.is_claimed or fault is not None:
             self.voided.append(Void(copy.generation, why, fault))
-
-
-def _why_not_beside(optimizer: torch.optim.Optimizer) -> str | None:
-    """Why a copy must not go on during the next forward and backward, or None where it may."""
-    if any(group.get("capturable") for group in optimizer.param_groups):
-        return "steps may be captured as graphs, in which nothing can wait"
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    if any(getattr(parameter, "_post_accumulate_grad_hooks", None) for parameter in parameters):
-        return "the optimizer steps within the backward pass"
-    return None
 
 
 def open_snapshots(

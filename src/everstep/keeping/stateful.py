@@ -1,6 +1,7 @@
 """What a loop shows of itself so that it can be kept, and how that is laid out in a version's files."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from everstep.contracts import TensorFile
 from everstep.errors import NotFinite
+from everstep.keeping.health import Piece
 from everstep.keeping.revision import Revision
 from everstep.versions.tensorfile import TensorImage
 from everstep.versions.torch import TorchTensor
@@ -73,6 +75,64 @@ class Layout:
     def in_order(self, tensors: Tensors) -> list[Tensor]:
         """The live tensors as they follow each other in the files."""
         return [tensors[image.path][name] for image in self.images for name in image.places]
+
+    def share(self, rank: int, ranks: int) -> "Share":
+        """What one of several processes copies that all hold the same: tensors that follow each other, about as many
+        bytes as the others'.
+        """
+        begins, ends = [0], list[int]()
+        for number, end in enumerate(self._ends()):
+            while len(begins) < ranks and end * ranks > self.size_bytes * len(begins):
+                begins.append(number + 1)
+                ends.append(end)
+        count = sum(len(image.places) for image in self.images)
+        begins += [count] * (ranks - len(begins) + 1)
+        ends += [self.size_bytes] * (ranks - len(ends))
+        first = 0 if rank == 0 else ends[rank - 1]
+        return Share(rank, begins[rank], begins[rank + 1], first, ends[rank])
+
+    def _ends(self) -> Iterator[int]:
+        """Of all tensors, in bytes of the slot's files up to there."""
+        before = 0
+        for image in self.images:
+            yield from (before + len(image.header) + place.end for place in image.places.values())
+            before += image.size_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one process copies of a state: tensors by their numbers in the layout, and the bytes that are its alone."""
+
+    rank: int
+    first: int
+    last: int
+    begin: int
+    end: int
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it begins where the slot begins: what it has copied can be written to the disk at once."""
+        return self.begin == 0 < self.end
+
+    def has(self, number: int) -> bool:
+        return self.first <= number < self.last
+
+    def pieces(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """Of which every byte is its own."""
+        return [piece for piece in pieces if self.begin <= piece.first and piece.last <= self.end]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What this process holds of a tensor: all of it, or rows of it that lie together."""
+
+    tensor: Tensor
+    first_item: int = 0
+
+
+def part_of(tensor: Tensor) -> Part:
+    """What is here of a tensor that may be shared out over processes by its rows (`fully_shard`)."""
+    return Part(tensor.detach())
 
 
 def _described(tensors: Tensors) -> dict[str, dict[str, tuple[torch.Size, torch.dtype]]]:

@@ -25,6 +25,7 @@ from everstep.telling import untold
 from everstep.train.filling import MOST_TOGETHER, PIXELS_TOGETHER, FamilyEncoders, fill, jobs_of
 from everstep.train.loop import Loop
 from everstep.train.ready import open_data
+from everstep.train.together import Prepared
 from loop import built_loop, everstep_steps
 
 WARM_STEPS = 5  # of each turn: what the loader prepared while it was not asked is used up
@@ -58,7 +59,7 @@ def in_memory(folder: Path, settings: Settings, rounds: int, steps: int) -> Rati
 
 
 def _rate(loop: Loop, batches: Iterator[Batch], steps: int) -> float:
-    loop.batches = batches
+    loop.batches = Prepared(batches, loop.config.optim.accumulation_steps)
     everstep_steps(loop, WARM_STEPS)
     return steps * loop.config.optim.images_per_step / everstep_steps(loop, steps)
 

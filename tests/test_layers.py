@@ -38,6 +38,7 @@ TORCH_FILES = (
     "keeping/trees.py",
     "keeping/saver.py",
     "keeping/snapshots.py",
+    "keeping/team.py",
     "keeping/stateful.py",
 )
 TORCH = {"torch", "diffusers", "transformers", "safetensors"}

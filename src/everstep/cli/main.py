@@ -53,6 +53,7 @@ SHORT_FLAGS = {
     "--data": "--data.path",
     "--from": "--optim.start-from",
     "--ram-dir": "--keeper.ram-dir",
+    "--ranks": "--compute.ranks",
     "--restarts": "--keeper.restarts",
     "--unattended": "--keeper.unattended-minutes",
 }

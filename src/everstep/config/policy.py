@@ -7,7 +7,8 @@ from everstep.versions.retention import Policy
 
 # Sections that change nothing of what is trained: any start may have its own.
 FREE = ("keep", "keeper", "mirror", "scoring", "tracking")
-FREE_SETTINGS = ("data.cache_folder",)
+# Of ranks, the last bits of sums are what threads and GPUs are: the examples, and their order, are the same.
+FREE_SETTINGS = ("data.cache_folder", "compute.ranks", "compute.parallel")
 
 
 def is_free(key: str) -> bool:

@@ -147,7 +147,12 @@ class Compute(Section):
     deterministic: bool = False
     """On CUDA, use deterministic kernels only, so that a resume is exact there too; the CPU always is."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """CPU threads; 0 leaves the choice to PyTorch."""
+    """CPU threads of each process; 0 leaves the choice to PyTorch, and to several processes an equal part."""
+    ranks: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = 1
+    """Processes of this machine that train together, each with a GPU and its part of every batch; auto: one a GPU."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """What several ranks hold: ddp, each the whole; fsdp, each a part of network, moments and base, where one GPU
+    cannot hold them."""
 
 
 class Versions(Section):

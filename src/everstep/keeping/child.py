@@ -58,12 +58,13 @@ class Child:
         return None
 
 
-def fork(main: Main, ours: Channel, theirs: Channel, stacks: Path) -> Child:
+def fork(main: Main, ours: Channel, theirs: Channel, stacks: Path, kind: type[Child] = Child) -> Child:
     """Begin a trainer as a child of this process, which must have no threads and no PyTorch.
 
     Args:
         main: trains, and returns the exit code.
         stacks: where it writes where it is, when it is asked with STACKS_SIGNAL.
+        kind: how it is held.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
@@ -73,7 +74,7 @@ def fork(main: Main, ours: Channel, theirs: Channel, stacks: Path) -> Child:
         ours.close()
         _become_trainer(main, theirs, stacks)
     theirs.close()
-    return Child.of(pid)
+    return kind.of(pid)
 
 
 def _become_trainer(main: Main, channel: Channel, stacks: Path) -> NoReturn:

@@ -16,7 +16,7 @@ from everstep.keeping.channel import Message
 from everstep.keeping.claims import Claim, Making, Observer
 from everstep.keeping.ending import let_go, name_version, settle
 from everstep.keeping.link import Link
-from everstep.keeping.snapshots import SPARE_BYTES, Snapshots, notes_bytes, open_snapshots
+from everstep.keeping.snapshots import SPARE_BYTES, Snapshots, Together, notes_bytes, open_snapshots
 from everstep.keeping.stateful import Stateful, check_finite, tensor_files
 from everstep.units import duration
 from everstep.versions import Version, fsops
@@ -35,6 +35,7 @@ class Saver:
     link: Link | None = None
     snapshots: Snapshots | None = None
     observers: Sequence[Observer] = ()
+    others: Together | None = None  # that hold the state too, and copy their shares of it
     saved_at: float = field(default_factory=time.monotonic)  # when the newest version was made, or set on its way
     committed_at: float = field(default_factory=time.monotonic)  # when the last one was known to be committed
     last_step: int | None = None  # of the newest version, made or on its way
@@ -157,13 +158,16 @@ class Saver:
     def _has_memory(self, draft: Draft) -> bool:
         """Whether copies go into an arena; asks for another where the state has taken another shape, or grown."""
         if self.snapshots is not None and not (self.snapshots.fits() and self._has_notes_for(draft)):
-            assert self.link is not None
             outgrown, self.snapshots = self.snapshots, None  # a keeper that is gone must not find it half closed
             outgrown.close()
-            self.snapshots = open_snapshots(
-                self.state, self.small_bytes(), self.link, self.making.settings, self.making.report
-            )
+            self.open_memory()
         return self.snapshots is not None
+
+    def open_memory(self) -> None:
+        """Ask the keeper for an arena that fits the state as it is now. Raises: KeeperGone."""
+        assert self.link is not None
+        settings, report = self.making.settings, self.making.report
+        self.snapshots = open_snapshots(self.state, self.small_bytes(), self.link, settings, report, self.others)
 
     def _has_notes_for(self, draft: Draft) -> bool:
         """Whether its small files find room: a loader that notes what it has seen has more of them every time."""

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from everstep.contracts import Draft, Report
 from everstep.errors import NotFinite
@@ -26,6 +26,27 @@ from everstep.versions import Version
 
 PIECE_NOTE_BYTES, SPARE_BYTES = 24, 64 << 10  # of one piece's digest in JSON; of notes, for what nobody counts
 NAME_NOTE_BYTES = 64  # of one tensor's digest in digests.json, with its name's quotes: what the disk must have room for
+
+
+class Together(Protocol):
+    """The other processes that hold the state, or parts of it, on this machine."""
+
+    @property
+    def ranks(self) -> int:
+        """How many there are, with this one."""
+        ...
+
+    def attach(self, arena: Arena | None) -> None:
+        """They copy into this memory from now on; None where there is none."""
+        ...
+
+    def begin(self, slot: Slot, generation: int, mode: str) -> None:
+        """They copy now."""
+        ...
+
+    def made(self, generation: int) -> list[Made]:
+        """What came of it; waits for all of them."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +81,28 @@ class Snapshots:
     """Copies of one state into one arena. When the state takes another shape, another is opened in its place."""
 
     def __init__(
-        self, arena: Arena, state: Stateful, layout: Layout, link: Link, settings: Settings, report: Report
+        self,
+        arena: Arena,
+        state: Stateful,
+        layout: Layout,
+        link: Link,
+        settings: Settings,
+        report: Report,
+        others: "Together | None" = None,
     ) -> None:
         """
         Args:
             layout: the version's tensor files, as the arena's plan has them.
             settings: how often, and in which way.
+            others: that hold the same state, and copy their shares of it.
         """
         self._arena, self.layout, self._link, self._report = arena, layout, link, report
         for slot in arena.slots:
             write_headers(layout, slot)
-        self._copier = Copier(arena, state, layout, layout.share(0, 1), report)
+        self._others = others
+        self._copier = Copier(arena, state, layout, layout.share(0, 1 if others is None else others.ranks), report)
+        if others is not None:
+            others.attach(arena)
         self._generation = max(slot.generation for slot in arena.slots)
         self._pace = Pace(settings, self._copier.modes(settings.copying))
         self.voided = deque[Void]()  # claims of which nothing came, for whoever made them
@@ -128,6 +160,8 @@ class Snapshots:
         copy = Copy(slot, self._generation, draft, label, claimed, cost)
         if claimed:
             self._link.tell("claim", slot=slot.number, generation=copy.generation, step=draft.step)
+        if self._others is not None:
+            self._others.begin(slot, self._generation, cost.mode)
         self._copier.begin(slot, cost, partial(self._complete, copy))
         self.last_step = draft.step
         cost.stall_s += time.perf_counter() - began
@@ -140,16 +174,6 @@ class Snapshots:
     def wait(self) -> None:
         """Until the last one is sealed, or came to nothing."""
         self._copier.wait()
-
-    def image_of(self, version: Version) -> Slot | None:
-        """The slot that this very version was taken from, if it still lies in this memory."""
-        taken = version.manifest.get(SNAPSHOT)
-        if not isinstance(taken, dict) or taken.get("arena") != self._arena.plan.nonce:
-            return None
-        for slot in self._arena.slots:
-            if slot.is_whole and slot.generation == taken.get("generation"):
-                return slot
-        return None
 
     @property
     def arena(self) -> Arena:
@@ -180,6 +204,7 @@ class Snapshots:
         """Seal what was copied, or refuse it. Whatever goes wrong costs the copy, and is said."""
         began = time.thread_time()
         try:
+            self._join(copy, made)
             if made.failed is not None:
                 self._refuse(copy, f"it could not be sealed ({made.failed})")
             elif made.torn is not None:
@@ -198,6 +223,20 @@ class Snapshots:
             copy.cost.beside_s += made.beside_s + time.thread_time() - began
             self._pace.ended()
 
+    def _join(self, copy: Copy, made: Made) -> None:
+        """Wait for the others' shares, and look at what lies between them. Raises: whatever ends the others."""
+        if self._others is None:
+            return
+        for other in self._others.made(copy.generation):
+            made.pieces |= other.pieces
+            made.failed, made.torn, made.sick = (
+                made.failed or other.failed,
+                made.torn or other.torn,
+                made.sick or other.sick,
+            )
+        if made.failed is None:
+            self._copier.look_at_the_rest(copy.slot, made)
+
     def _seal(self, copy: Copy, made: Made) -> None:
         pieces = self._copier.by_file(made.pieces)
         copy.slot.seal(slot_notes(copy.draft, pieces, copy.label), copy.is_claimed)
@@ -215,8 +254,22 @@ class Snapshots:
             self.voided.append(Void(copy.generation, why, fault))
 
 
+def image_in(arena: Arena, version: Version) -> Slot | None:
+    """The slot of an arena that this very version was taken from, if it still lies there."""
+    taken = version.manifest.get(SNAPSHOT)
+    if not isinstance(taken, dict) or taken.get("arena") != arena.plan.nonce:
+        return None
+    whole = (slot for slot in arena.slots if slot.is_whole and slot.generation == taken.get("generation"))
+    return next(whole, None)
+
+
 def open_snapshots(
-    state: Stateful, small_bytes: int, link: Link, settings: Settings, report: Report
+    state: Stateful,
+    small_bytes: int,
+    link: Link,
+    settings: Settings,
+    report: Report,
+    others: "Together | None" = None,
 ) -> Snapshots | None:
     """Ask the keeper for an arena that fits this state. None where no memory can be had. Raises: KeeperGone."""
     layout = Layout(state)
@@ -225,6 +278,8 @@ def open_snapshots(
     answer = link.ask("plan", "arena", files=files, **facts)
     report(f"Snapshots: {answer['where']}.")
     if "descriptor" not in answer:
+        if others is not None:
+            others.attach(None)
         return None
     arena = Arena.attach(answer["descriptor"], Path(answer["path"]) if answer["path"] else None)
-    return Snapshots(arena, state, layout, link, settings, report)
+    return Snapshots(arena, state, layout, link, settings, report, others)

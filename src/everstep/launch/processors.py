@@ -12,17 +12,23 @@ SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_THREAD_LIMIT")  # a perso
 CGROUPS, MINE = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
-def limit_threads(threads: int) -> str | None:
+def limit_threads(threads: int, ranks: int | str = 1) -> str | None:
     """Before PyTorch is loaded: let it start no more threads than there are processors to give them time.
 
     Args:
         threads: the person's setting; 0 leaves the choice to PyTorch, and then to this.
+        ranks: processes among which the processors are shared out; where nobody knows how many, each has a GPU, and
+            needs one.
 
     Returns a sentence where that is fewer than it would have started: the number of threads changes bits.
     """
     if threads or any(name in os.environ for name in SETTINGS) or not hasattr(os, "sched_getaffinity"):
         return None
     there, allowed = len(os.sched_getaffinity(0)), allowed_processors()
+    if ranks != 1:
+        share = 1 if isinstance(ranks, str) else max(1, int(min(there, allowed or there)) // ranks)
+        os.environ["OMP_NUM_THREADS"] = str(share)
+        return None
     if allowed is None or int(allowed) >= there:
         return None
     chosen = max(1, int(allowed))

@@ -1,5 +1,6 @@
 """How a training starts: the run is made or found, locked, mended and checked, and only then is PyTorch loaded."""
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from everstep.errors import EverstepError, ExitCode, UserError
 from everstep.keeping.channel import Channel
 from everstep.keeping.child import Child, fork
 from everstep.keeping.ending import recover_memory
+from everstep.keeping.group import Group, adopt_orphans
 from everstep.keeping.keeper import IS_POSSIBLE, STACKS, Keeper
 from everstep.keeping.origin import Keeping, Origin
 from everstep.keeping.remnants import say_forgotten
@@ -159,13 +161,17 @@ def _mended(start: Start, undo: Undo, held: ExitStack, reporter: Reporter) -> in
 def _kept(ready: Ready, is_named: bool, undo: Undo, reporter: Reporter) -> int:
     """Train under a keeper, which this process becomes. Returns the exit code."""
     run, config = ready.run, ready.config
+    is_alone = config.compute.ranks == 1
+    if not is_alone:
+        adopt_orphans()
     mirrors = mirrors_of(config)
 
     def begin(origin: Origin) -> tuple[Child, Channel]:
         ours, theirs = Channel.pair()
         going_on = replace(ready, version=origin.version, parent=origin.parent)
         stacks = run.layout.records / STACKS
-        return fork(lambda channel: _trainer(going_on, reporter, channel), ours, theirs, stacks), ours
+        kind = Child if is_alone else Group
+        return fork(lambda channel: _trainer(going_on, reporter, channel), ours, theirs, stacks, kind), ours
 
     keeping = Keeping(
         run=run,
@@ -249,9 +255,15 @@ def _say_held_out(config: Config, source: Source, version: Version, reporter: Re
 
 def _trainer(ready: Ready, reporter: Reporter, channel: Channel | None = None) -> int:
     """In the trainer's own process; in this one where the system has not what a keeper needs."""
-    if said := limit_threads(ready.config.compute.threads):
+    if said := limit_threads(ready.config.compute.threads, ready.config.compute.ranks):
         reporter.say(said)
     reporter.say("Loading PyTorch and the base ...")
+    if ready.config.compute.ranks != 1 and channel is not None:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns of what gradients.py asks of it on purpose
+        with reporter.during("Loading PyTorch"):
+            from everstep.train.ranks import train_together
+
+        return train_together(ready, reporter, channel)
     with Waiting(ready.config.compute.threads, reporter.say):
         with reporter.during("Loading PyTorch"):
             from everstep.train.session import train

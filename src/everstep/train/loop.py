@@ -5,16 +5,17 @@ Knows the order of things. Does not know how a family computes its loss, nor how
 
 import contextlib
 import time
-from collections.abc import Iterator
 
 from everstep.config.schema import Config
-from everstep.contracts import COMPLETE, Batch, Reason
+from everstep.contracts import COMPLETE, Reason
 from everstep.data import StopAsked
 from everstep.errors import DataUnreadable, NotCommitted
 from everstep.keeping.asked import Asked
 from everstep.keeping.link import KeeperGone
 from everstep.keeping.saver import Saver
+from everstep.keeping.team import Order, Team, Trouble
 from everstep.models.family import Family
+from everstep.train.gradients import Alone
 from everstep.train.judging import Judge
 from everstep.train.metrics import Metrics
 from everstep.train.progress import Progress, Reporter
@@ -22,6 +23,7 @@ from everstep.train.rate import Rate
 from everstep.train.state import TrainState
 from everstep.train.step import take_step
 from everstep.train.stop import StopSignals
+from everstep.train.together import Prepared
 from everstep.versions import LiveStatus, write_live
 
 TELL_PERIOD_S = 0.5
@@ -35,18 +37,24 @@ class Loop:
         config: Config,
         family: Family,
         state: TrainState,
-        batches: Iterator[Batch],
+        batches: Prepared,
+        gradients: Alone,
         saver: Saver,
         judge: Judge,
         metrics: Metrics,
         reporter: Reporter,
         signals: StopSignals,
+        team: Team | None = None,
     ) -> None:
+        """
+        Args:
+            team: the ranks that this one leads.
+        """
         self.config, self.family, self.state, self.batches = config, family, state, batches
+        self.gradients, self._team = gradients, team
         self.saver, self.judge, self.metrics, self.reporter, self.signals = saver, judge, metrics, reporter, signals
         self._layout = saver.making.run.layout
         self._resumed_from = None if saver.last is None else saver.last.number
-        self.forward = family.compiled(state.controlnet)
         self.rate = Rate()
         self._is_under_way = False  # after the first step, which takes longest
         self._told_at = 0.0
@@ -101,12 +109,24 @@ class Loop:
     # --- one optimizer step --------------------------------------------------------------------------------
 
     def _step(self) -> None:
+        """Raises: StopAsked, DataUnreadable before anything is changed."""
+        if self._team is not None:
+            self._agree(self._team)
         if self._is_under_way:
-            self.metrics.add(take_step(self.config.optim, self.family, self.forward, self.state, self.batches))
+            self.metrics.add(take_step(self.config.optim, self.gradients, self.state, self.batches))
             return
         with self.reporter.during(f"{'Compiling, and ' if self.config.compute.compile else ''}the first step"):
-            self.metrics.add(take_step(self.config.optim, self.family, self.forward, self.state, self.batches))
+            self.metrics.add(take_step(self.config.optim, self.gradients, self.state, self.batches))
         self._is_under_way = True
+
+    def _agree(self, team: Team) -> None:
+        """All ranks have their part of the batch, and take the step; or none does."""
+        self.batches.prepare()
+        trouble = team.order(Order.STEP).trouble
+        if trouble is Trouble.STOPPED:
+            raise StopAsked
+        if trouble is Trouble.UNREADABLE:
+            raise DataUnreadable("Another rank cannot read its data any more. Training ends here, and can be resumed.")
 
     # --- versions, progress, stopping ----------------------------------------------------------------------
 

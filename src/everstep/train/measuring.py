@@ -137,7 +137,7 @@ class _Measuring:
         """Seconds, less those that it waited for pictures."""
         finish(self.device)
         began, before = time.perf_counter(), batches.waited_s
-        take_step(self.config.optim, self.family, self.loop.forward, self.state, batches)
+        take_step(self.config.optim, self.loop.gradients, self.state, batches)
         finish(self.device)
         return time.perf_counter() - began - (batches.waited_s - before)
 

@@ -26,6 +26,7 @@ from everstep.models.registry import open_family
 from everstep.train.bits import compare_bits
 from everstep.train.caching import framer_of
 from everstep.train.facts import revision
+from everstep.train.gradients import Alone
 from everstep.train.metrics import Measured
 from everstep.train.optim import kept_numbers, put_numbers
 from everstep.train.progress import Progress, Reporter
@@ -191,10 +192,10 @@ def _train(leg: Leg, family: Family, state: TrainState, course: _Course) -> list
     said, during = course.reporter.say, course.reporter.during
     framer, cache = framer_of(ready.config, family, source, order, pairs, said, during, may_fill=False)
     batches = batches_of(ready, framer, order, source.is_stopped, family, state, pairs)
-    forward = family.compiled(state.controlnet)
+    gradients = Alone(family, state.controlnet, ready.config.optim)
     try:
         while state.step < leg.until.step:
-            measured.append(take_step(ready.config.optim, family, forward, state, batches))
+            measured.append(take_step(ready.config.optim, gradients, state, batches))
             course.advance(ready.config.optim.images_per_step)
     finally:
         batches.close()

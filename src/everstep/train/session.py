@@ -28,7 +28,8 @@ from everstep.keeping.claims import Making
 from everstep.keeping.link import KeeperGone, Link
 from everstep.keeping.saver import Saver
 from everstep.keeping.settings import Settings
-from everstep.keeping.snapshots import open_snapshots
+from everstep.keeping.team import Order as Ordered
+from everstep.keeping.team import Others, RankLost
 from everstep.models.arithmetic import arithmetic
 from everstep.models.family import Family
 from everstep.models.files import HPARAMS, WEIGHTS
@@ -40,6 +41,7 @@ from everstep.train.caching import Cache, framer_of
 from everstep.train.captions import say_cut
 from everstep.train.ema import Ema
 from everstep.train.facts import version_facts
+from everstep.train.gradients import gradients_of
 from everstep.train.judging import Judge
 from everstep.train.loop import Loop
 from everstep.train.metrics import Metrics
@@ -51,35 +53,52 @@ from everstep.train.receipt import receipt
 from everstep.train.retiring import following, mirrors_of
 from everstep.train.state import TrainState, seed_process
 from everstep.train.stop import StopSignals
+from everstep.train.together import Prepared, SharedOrder
 from everstep.units import duration, size
 from everstep.versions import Run, Version, read_requests, split_spec
 from everstep.versions.reading import reading
 from everstep.versions.torch import load_weights
 
 
-def train(ready: Ready, reporter: Reporter, channel: Channel | None = None) -> ExitCode:
-    """Build the training and run it to its end. Returns how the command shall end; says it in words too."""
+def train(ready: Ready, reporter: Reporter, channel: Channel | None = None, others: Others | None = None) -> ExitCode:
+    """Build the training and run it to its end. Returns how the command shall end; says it in words too.
+
+    Args:
+        others: the ranks that follow this one.
+    """
     link = None if channel is None else Link(channel)
     gc.freeze()  # what libraries made at import stays to the end: a collection that goes through it takes half a second
     with StopSignals(reporter.say, is_kept=link is not None) as signals, ExitStack() as closing:
         closing.callback(reporter.close)
         reporter.say(_opening(ready))
         try:
-            loop = build(ready, reporter, signals, closing, link)
+            loop = build(ready, reporter, signals, closing, link, others)
         except KeeperGone:
             reporter.say(f"The keeper was gone before the training began. Go on: everstep resume {ready.run.word}")
+            if others is not None:
+                raise RankLost("The other ranks end with this one.") from None
             return ExitCode.STOPPED
-        return _ended(ready, loop, reporter)
+        code = _ended(ready, loop, reporter)
+        if others is not None:  # not where it failed: then the others may wait for something else
+            others.team.order(Ordered.END)
+        return code
 
 
-def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitStack, link: Link | None = None) -> Loop:
+def build(
+    ready: Ready,
+    reporter: Reporter,
+    signals: StopSignals,
+    closing: ExitStack,
+    link: Link | None = None,
+    others: Others | None = None,
+) -> Loop:
     """Load the base, make or restore the state, commit version_0 if there is none; `closing` ends what was opened.
 
     Without a link to a keeper, versions are written while training waits.
 
     Raises: DamageFound if the version to go on from is not what was committed; the keeper is told which.
     """
-    loop = assemble(ready, reporter, signals, closing, link)
+    loop = assemble(ready, reporter, signals, closing, link, others)
     if ready.version is None:
         with reporter.during("Writing version_0"):
             loop.saver.save(Reason.START)
@@ -87,7 +106,12 @@ def build(ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitS
 
 
 def assemble(
-    ready: Ready, reporter: Reporter, signals: StopSignals, closing: ExitStack, link: Link | None = None
+    ready: Ready,
+    reporter: Reporter,
+    signals: StopSignals,
+    closing: ExitStack,
+    link: Link | None = None,
+    others: Others | None = None,
 ) -> Loop:
     """The same, but for version_0: what `everstep plan` measures. Raises: as build."""
     with reporter.during("Loading the base"):
@@ -107,29 +131,36 @@ def assemble(
     framer, cache = framer_of(ready.config, family, source, order, pairs, reporter.say, reporter.during, is_stopped)
     if cache is not None:
         closing.callback(cache.framer.close)
+    team = None if others is None else others.team
+    if team is not None:
+        team.told(None)  # the cache is full
     with reporter.during("Building the ControlNet"):
         state, origin = state_of(ready, family)
         if ready.version is None:
             _refuse_sick_start(ready, state)
     making = _making(ready, version_facts(ready, family, state.controlnet, pairs, origin, cache), reporter)
-    saver = Saver(making, state, ready.version, ready.parent or origin, link)
+    saver = Saver(making, state, ready.version, ready.parent or origin, link, others=others)
+    gradients = gradients_of(ready.config.optim, family, state.controlnet, team)
     if link is not None:
-        settings = making.settings
         with reporter.during("Laying out memory for snapshots"):
-            saver.snapshots = open_snapshots(state, saver.small_bytes(), link, settings, reporter.say)
+            saver.open_memory()
         closing.callback(saver.close)
+    if team is not None:
+        team.order(Ordered.RESTORE)
     _restore(ready, state, family, origin, saver, cache, reporter)
     boards = open_boards(ready.run.path, ready.config, reporter.say)
     scales_losses = state.scaler.is_enabled()
     metrics = Metrics(ready.run.layout.records, state.step, reporter.say, scales_losses, boards)
     closing.callback(metrics.close)
-    batches = batches_of(ready, framer, order, source.is_stopped, family, state, pairs)
+    mine = order if team is None else SharedOrder(order, team.rank, team.size)
+    batches = batches_of(ready, framer, mine, source.is_stopped, family, state, pairs)
     closing.callback(batches.close)
     closing.callback(source.close)  # before the batches', whose threads may wait for it
     scorer = _scorer(ready, family, framer, pairs, batches.settings, reporter)
     judge = Judge(ready.run, scorer, reporter, state, metrics)
     saver.making, saver.observers = replace(making, check=metrics.flush), (judge,)
-    return Loop(ready.config, family, state, batches, saver, judge, metrics, reporter, signals)
+    prepared = Prepared(batches, ready.config.optim.accumulation_steps)
+    return Loop(ready.config, family, state, prepared, gradients, saver, judge, metrics, reporter, signals, team)
 
 
 def _making(ready: Ready, facts: dict[str, Any], reporter: Reporter) -> Making:
@@ -233,7 +264,7 @@ def _restore(
         return
     try:
         with reporter.during(f"Reading {ready.version.name}, {size(ready.version.size_bytes)}"):
-            state.restore(ready.version, saver.snapshots)
+            state.restore(ready.version, None if saver.snapshots is None else saver.snapshots.arena)
     except DamageFound:
         if saver.link is not None:
             saver.link.tell("damaged", number=ready.version.number)

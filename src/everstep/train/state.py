@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from everstep.keeping import generators
+from everstep.keeping.arena import Arena
 from everstep.keeping.revision import Revision
-from everstep.keeping.snapshots import Snapshots
+from everstep.keeping.snapshots import image_in
 from everstep.models.files import AVERAGED, CONTROLNET_CONFIG, METADATA, OPTIMIZER, STATE, WEIGHTS
 from everstep.models.optimizers import ADAMW
 from everstep.train.ema import Ema
@@ -81,16 +82,16 @@ class TrainState:
         # Not indented: that would take more time at every snapshot than the copy of a small network.
         return {CONTROLNET_CONFIG: self._config, STATE: json.dumps(facts, sort_keys=True).encode()}
 
-    def restore(self, version: Version, snapshots: Snapshots | None = None) -> None:
+    def restore(self, version: Version, memory: Arena | None = None) -> None:
         """Put back everything a version holds, verifying every digest on the way.
 
         Args:
-            snapshots: memory in which the version may still lie; then it is taken from there.
+            memory: in which the version may still lie; then it is taken from there.
 
         Raises: DamageFound naming the file and tensor; the version is untouched.
         """
         with self.revision.changing():
-            self._restore_tensors(version, snapshots)
+            self._restore_tensors(version, memory)
         self.restored = ["weights", "optimizer", *(["averaged weights"] if self.ema is not None else [])]
         facts = json.loads(read_small(version, STATE))
         self.step, self.images_seen = facts["step"], facts["images_seen"]
@@ -101,8 +102,8 @@ class TrainState:
         generators.restore(facts["rng"])
         self.restored += ["learning rate", "position in the data", "random number generators"]
 
-    def _restore_tensors(self, version: Version, snapshots: Snapshots | None) -> None:
-        found = None if snapshots is None else snapshots.image_of(version)
+    def _restore_tensors(self, version: Version, memory: Arena | None) -> None:
+        found = None if memory is None else image_in(memory, version)
         digests = {} if found is None else load_digests(version.path, version.files)
         for path, live in self.tensors().items():
             if found is None:

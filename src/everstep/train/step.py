@@ -4,33 +4,27 @@ Knows nothing of versions, records or when to stop.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from everstep.config.schema import Optim
 from everstep.contracts import Batch
-from everstep.models import objective
-from everstep.models.family import Family
+from everstep.train.gradients import Alone
 from everstep.train.metrics import Measured
 from everstep.train.rates import learning_rate, set_learning_rate
 from everstep.train.state import TrainState
 
 
-def take_step(optim: Optim, family: Family, forward: Any, state: TrainState, batches: Iterator[Batch]) -> Measured:
-    """Change the state by one step; returns what was measured of it, the loss still on the device.
-
-    Args:
-        forward: the state's ControlNet, or what stands for it where it was compiled.
-    """
+def take_step(optim: Optim, gradients: Alone, state: TrainState, batches: Iterator[Batch]) -> Measured:
+    """Change the state by one step; returns what was measured of it, the loss still on the device."""
     rate = learning_rate(state.step, optim)
     set_learning_rate(state.optimizer, rate)
-    first_example, loss = _accumulate(optim, family, forward, state, batches)
+    first_example, loss = _accumulate(optim, gradients, state, batches)
     norm, scales = None, _loss_scale(state)
     if optim.max_grad_norm is not None:
         state.scaler.unscale_(state.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(state.controlnet.parameters(), optim.max_grad_norm)
+        norm = gradients.clipped(state.controlnet.parameters(), optim.max_grad_norm)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     scales += _loss_scale(state)
@@ -49,16 +43,12 @@ def _loss_scale(state: TrainState) -> list[Tensor]:
     return [] if scale is None else [scale.reshape(()).clone()]
 
 
-def _accumulate(
-    optim: Optim, family: Family, forward: Any, state: TrainState, batches: Iterator[Batch]
-) -> tuple[int, Tensor]:
+def _accumulate(optim: Optim, gradients: Alone, state: TrainState, batches: Iterator[Batch]) -> tuple[int, Tensor]:
     """Forward and backward of all passes of a step; returns its first example, and their mean loss on the device."""
     losses: list[Tensor] = []
     first_examples: list[int] = []
-    for _ in range(optim.accumulation_steps):
+    for number in range(optim.accumulation_steps):
         batch = next(batches)
         first_examples.append(batch.first_example)
-        loss = objective.loss(family, forward, batch, optim.min_snr_gamma)
-        state.scaler.scale(loss / optim.accumulation_steps).backward()  # type: ignore[no-untyped-call]
-        losses.append(loss.detach())
-    return first_examples[0], torch.stack(losses).mean()
+        losses.append(gradients.backward(batch, state.scaler, number == optim.accumulation_steps - 1))
+    return first_examples[0], gradients.mean(losses)

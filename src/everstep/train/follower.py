@@ -1,0 +1,102 @@
+"""A rank that is not the first: does with its part of every batch, and its share of every copy, what the first orders.
+
+Decides nothing, writes nothing, and says only what goes wrong with it alone.
+"""
+
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from everstep.contracts import Report
+from everstep.data import BatchStream, PatientSource, StopAsked
+from everstep.errors import DataUnreadable
+from everstep.keeping.channel import Channel
+from everstep.keeping.signals import STOP
+from everstep.keeping.team import Follower, Heard, Order, Team, Trouble
+from everstep.models.arithmetic import arithmetic
+from everstep.models.registry import open_family
+from everstep.telling import untold
+from everstep.train.caching import framer_of
+from everstep.train.gradients import Shared
+from everstep.train.ready import Ready, order_of, pairs_of
+from everstep.train.session import batches_of, state_of
+from everstep.train.step import take_step
+from everstep.train.together import Prepared, SharedOrder
+
+
+def follow(ready: Ready, team: Team, channel: Channel) -> int:
+    """Until the first one ends the training. Returns 0. Raises: RankLost, and what a training raises."""
+
+    def say(text: str) -> None:
+        print(f"Rank {team.rank}: {text}", flush=True)
+
+    with ExitStack() as closing:
+        following = _Following(ready, team, channel, say, closing)
+        while following.obey(team.hear(following.trouble())):
+            pass
+    return 0
+
+
+class _Following:
+    """What a rank holds, and what it does at each order."""
+
+    def __init__(self, ready: Ready, team: Team, channel: Channel, say: Report, closing: ExitStack) -> None:
+        self._ready, self._optim = ready, ready.config.optim
+        self._is_asked_to_stop = False
+        for number in STOP:  # asked of the first one; here only a wait for data hears of it
+            signal.signal(number, self._note)
+        family = open_family(ready.base, arithmetic(ready.config.compute), ready.config.compute)
+        source = PatientSource(ready.source, say, lambda: self._is_asked_to_stop)
+        pairs = pairs_of(ready.config, ready.source, ready.version)
+        order = order_of(ready.config, ready.source, ready.base, pairs)
+        team.told(None)  # the first one fills the cache
+        framer, cache = framer_of(ready.config, family, source, order, pairs, say, untold)
+        if cache is not None:
+            closing.callback(cache.framer.close)
+        self._state, _ = state_of(ready, family)
+        self._copies = Follower(team.rank, team.size, self._state, channel, say)
+        closing.callback(self._copies.close)
+        self._gradients = Shared(family, self._state.controlnet, self._optim, team)
+        mine, state = SharedOrder(order, team.rank, team.size), self._state
+        self._open: Callable[[], BatchStream] = lambda: batches_of(
+            ready, framer, mine, source.is_stopped, family, state, pairs
+        )
+        self._closing = closing
+        self._batches: Prepared | None = None
+        closing.callback(source.close)
+
+    def _note(self, number: int, frame: object) -> None:
+        self._is_asked_to_stop = True
+
+    def trouble(self) -> Trouble:
+        """Make ready for the next step, once there are steps; returns why that cannot be."""
+        if self._batches is None:
+            return Trouble.NONE
+        try:
+            self._batches.prepare()
+        except StopAsked:
+            return Trouble.STOPPED
+        except DataUnreadable:
+            return Trouble.UNREADABLE
+        return Trouble.NONE
+
+    def obey(self, heard: Heard) -> bool:
+        """Whether there is more to come."""
+        if heard.order is Order.STEP and heard.trouble is Trouble.NONE:
+            assert self._batches is not None
+            take_step(self._optim, self._gradients, self._state, self._batches)
+        elif heard.order is Order.ATTACH:
+            self._copies.attach()
+        elif heard.order is Order.RESTORE:
+            self._restore()
+        elif heard.order is Order.COPY:
+            self._copies.copy(*heard.facts[:3])
+        return heard.order is not Order.END
+
+    def _restore(self) -> None:
+        """What the version holds, if one is gone on from; then batches can be begun."""
+        if self._ready.version is not None:
+            self._state.restore(self._ready.version, self._copies.arena)
+        stream = self._open()
+        self._closing.callback(stream.close)
+        self._batches = Prepared(stream, self._optim.accumulation_steps)

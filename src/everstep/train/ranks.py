@@ -1,0 +1,187 @@
+"""Several processes of this machine that train one run: started by PyTorch's own launcher, watched by the keeper.
+
+The first one is the trainer that keeper, records and pictures know; the others follow it (`follower.py`).
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, launch_agent
+
+from everstep.config.schema import Compute
+from everstep.errors import EverstepError, ExitCode, UserError
+from everstep.keeping.channel import Channel, Gone
+from everstep.keeping.signals import STOP
+from everstep.keeping.team import Others, RankLost, Team
+from everstep.train.follower import follow
+from everstep.train.progress import Reporter
+from everstep.train.ready import Ready
+from everstep.train.session import train
+from everstep.train.waiting import Waiting
+
+HERE = "127.0.0.1"
+# The launcher ends its ranks at signals, and finds out by itself when one has ended: signals are the keeper's, which
+# passes them on in words. So it is given one that nobody sends.
+UNSENT = "SIGRTMAX"
+LEAVE_S = 3  # what ranks get to end once another has died; all they hold is in the keeper's memory
+MOMENT_S = 2.0
+
+
+def ranks_of(compute: Compute) -> int:
+    """How many processes train here. Asks the driver alone, since what has begun CUDA cannot be forked."""
+    if compute.ranks != "auto":
+        return compute.ranks
+    return max(1, torch.cuda.device_count()) if compute.device in ("auto", "cuda") else 1
+
+
+def train_together(ready: Ready, reporter: Reporter, channel: Channel) -> int:
+    """Launch the ranks, and wait for their end. Returns the exit code of the training. Raises: UserError."""
+    ranks, batch_size = ranks_of(ready.config.compute), ready.config.optim.batch_size
+    if ranks > batch_size:
+        raise UserError(
+            f"optim.batch_size is {batch_size}, fewer than the {ranks} ranks: each needs an example of every batch. "
+            "Nothing was trained."
+        )
+    heard = [number for number in STOP if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, signal.SIG_IGN)
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what it tells is told below
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it asks what this machine's name means in the network
+    # Ahead of the fork: what is loaded once is in the memory of all.
+    pairs = [Channel.pair() for _ in range(ranks - 1)]
+    places = [_Place(ready, reporter, channel, pairs, heard)]
+    with tempfile.TemporaryDirectory(prefix="everstep-ranks-") as folder:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=ranks,
+            run_id="everstep",
+            rdzv_backend="c10d",
+            rdzv_endpoint=f"{HERE}:0",
+            local_addr=HERE,
+            max_restarts=0,  # the keeper restarts all of them, once what is in memory is settled
+            start_method="fork",
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+            signals_to_handle=UNSENT,
+            shutdown_timeout=LEAVE_S,
+        )
+        try:
+            codes = launch_agent(config, _rank, places)
+        except ChildFailedError as error:
+            return _ended(*error.get_first_failure(), ranks, reporter)
+    return int(codes[0])
+
+
+def _ended(rank: int, failure: Any, ranks: int, reporter: Reporter) -> int:
+    """A rank's end is the training's. One that was killed is told by name: the keeper sees the launcher alone."""
+    code = int(failure.exitcode)
+    if code >= 0:
+        return code
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    reporter.say(f"Rank {rank} of {ranks} was ended by {name}.")
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os.kill(os.getpid(), -code)
+    return int(ExitCode.BUG)  # of a signal that does not end a process
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What a rank takes with it from its launcher."""
+
+    ready: Ready
+    reporter: Reporter
+    channel: Channel  # to the keeper, of the first one
+    pairs: list[tuple[Channel, Channel]]  # between the first one and each of the others
+    heard: Sequence[int]  # signals that nobody ignored before
+
+
+def _rank(place: _Place) -> int:
+    """In a process of its own. Returns the exit code of the training; what goes wrong ends the process at once, so that
+    the launcher sees it.
+    """
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    try:
+        return _trained(place, rank, ranks)
+    except EverstepError as error:
+        code = int(error.exit_code)
+        if rank == 0 or not (isinstance(error, RankLost) or _has_said(place.pairs[rank - 1][1])):
+            print(f"{'' if rank == 0 else f'Rank {rank}: '}{error}", file=sys.stderr)
+    except BaseException:
+        code = int(ExitCode.BUG)
+        print(f"Rank {rank}: {traceback.format_exc()}\nVersions on disk are whole.", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _has_said(channel: Channel) -> bool:
+    """Whether the first one has ended meanwhile: of what it found itself, it has said so."""
+    try:
+        while channel.is_waiting(MOMENT_S):
+            channel.receive()
+    except Gone:
+        return True
+    return False
+
+
+def _trained(place: _Place, rank: int, ranks: int) -> int:
+    for number in place.heard:
+        signal.signal(number, signal.SIG_DFL)
+    ready = _with_device(place.ready, int(os.environ["LOCAL_RANK"]))
+    compute = ready.config.compute
+    with Waiting(compute.threads, place.reporter.say if rank == 0 else _untold):
+        distributed.init_process_group("nccl" if compute.device.startswith("cuda") else "gloo")
+        team = Team(rank, ranks)
+        if rank == 0:
+            for _, theirs in place.pairs:
+                theirs.close()
+            others = Others(team, [ours for ours, _ in place.pairs])
+            code = int(train(ready, place.reporter, place.channel, others))
+        else:
+            place.channel.close()
+            mine = place.pairs[rank - 1][1]
+            for ours, theirs in place.pairs:
+                ours.close()
+                if theirs is not mine:
+                    theirs.close()
+            code = follow(ready, team, mine)
+        distributed.destroy_process_group()
+    return code
+
+
+def _untold(text: str) -> None:
+    """What all ranks would say, the first one says."""
+
+
+def _with_device(ready: Ready, local_rank: int) -> Ready:
+    """Each rank has a GPU of its own. Raises: UserError where there are not as many."""
+    compute = ready.config.compute
+    has_cuda = compute.device == "cuda" or (compute.device == "auto" and torch.cuda.is_available())
+    if compute.device.startswith("cuda:"):
+        raise UserError(f"compute.device is {compute.device}, but several ranks need a GPU each: cuda, or auto.")
+    device = f"cuda:{local_rank}" if has_cuda else "cpu"
+    if has_cuda and local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"compute.ranks asks for a GPU more than the {torch.cuda.device_count()} that PyTorch sees. Nothing was "
+            "trained; --ranks auto takes all there are."
+        )
+    settled = compute.model_copy(update={"device": device})
+    return replace(ready, config=ready.config.model_copy(update={"compute": settled}))

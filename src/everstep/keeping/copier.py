@@ -106,6 +106,13 @@ class Copier:
             self._sources = Sources(self._layout, ordered, self._share)
         return True
 
+    def take_over(self) -> None:
+        """All of the state is copied here from now on: the others that held it are gone."""
+        self.wait()
+        self._sources.forget()
+        self._share = self._layout.share(0, 1)
+        self._sources = Sources(self._layout, self._layout.in_order(self._tensors), self._share)
+
     def close(self) -> None:
         """Wait, and let the state go."""
         self._worker.shutdown()

@@ -150,6 +150,17 @@ class Saver:
                 report("No place could be found for what is in memory: it is lost with this process.")
             raise NotCommitted(str(settled.refused))
 
+    def take_over(self) -> None:
+        """Other ranks are gone, and what they copied last with them: the state, which is that of the last whole step,
+        goes into memory, for the keeper to commit once this process has ended.
+        """
+        if self.snapshots is None:
+            return
+        self.snapshots.take_over()
+        if self.snapshots.sealed_step != self.state.step:
+            self.snapshots.take(self._draft(self._reason(Reason.RESCUE)), claimed=False)
+            self.snapshots.wait()
+
     def close(self) -> None:
         """Let the state and the memory go."""
         if self.snapshots is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from everstep.contracts import Draft, Report
-from everstep.errors import NotFinite
+from everstep.errors import EverstepError, NotFinite
 from everstep.keeping.arena import Arena, Slot, SlotState
 from everstep.keeping.copier import Copier, Made
 from everstep.keeping.copying import write_headers
@@ -167,6 +167,11 @@ class Snapshots:
         cost.stall_s += time.perf_counter() - began
         return copy.generation
 
+    def take_over(self) -> None:
+        """The others that held the state are gone; this process holds all of it."""
+        self._others = None
+        self._copier.take_over()
+
     def beat(self, step: int) -> None:
         """Let the keeper know that the trainer is alive."""
         self._arena.beat(step)
@@ -216,6 +221,8 @@ class Snapshots:
                 self._refuse(copy, str(fault), fault)
             else:
                 self._seal(copy, made)
+        except EverstepError as error:  # the others are gone
+            self._refuse(copy, str(error))
         except Exception as error:
             self._report(traceback.format_exc())
             self._refuse(copy, f"it could not be sealed ({error!r})")

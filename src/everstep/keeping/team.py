@@ -111,7 +111,7 @@ class lost:  # noqa: N801  # reads as a sentence: with lost()
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, RuntimeError):  # what gloo and NCCL raise, DistBackendError among it
-            raise RankLost(f"Another rank does not answer any more ({str(error).splitlines()[0]}).") from error
+            raise RankLost("Another rank does not answer any more.") from error
 
 
 # --- copies that are made together ----------------------------------------------------------------------------

@@ -22,6 +22,8 @@ from everstep.models.family import Family
 class Alone:
     """One process, with all of each batch."""
 
+    is_whole = True  # whether the state of this process is all of it
+
     def __init__(self, family: Family, network: nn.Module, optim: Optim) -> None:
         self._family, self._gamma, self._passes = family, optim.min_snr_gamma, optim.accumulation_steps
         self._forward = family.compiled(network)
@@ -54,6 +56,7 @@ class Shared(Alone):
         self._network: Any = network
         self._team, self._batch_size = team, optim.batch_size
         self._is_sharded = is_sharded(network)
+        self.is_whole = not self._is_sharded
         self._losses: Any = _Losses(family, self._forward, optim.min_snr_gamma)
         if not self._is_sharded:
             # Of parameters that might be unused DDP keeps the buckets as they were laid out at first. Else they are

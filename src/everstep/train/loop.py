@@ -13,7 +13,7 @@ from everstep.errors import DataUnreadable, NotCommitted
 from everstep.keeping.asked import Asked
 from everstep.keeping.link import KeeperGone
 from everstep.keeping.saver import Saver
-from everstep.keeping.team import Order, Team, Trouble
+from everstep.keeping.team import Order, RankLost, Team, Trouble
 from everstep.models.family import Family
 from everstep.train.gradients import Alone
 from everstep.train.judging import Judge
@@ -72,6 +72,10 @@ class Loop:
             return self._until_the_end()
         except DataUnreadable:
             self._save_last(Reason.RESCUE)
+            raise
+        except RankLost:
+            if self.gradients.is_whole:
+                self.saver.take_over()
             raise
         except KeeperGone:
             self.reporter.say("The keeper is gone: saving without it, then ending.")

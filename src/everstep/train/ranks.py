@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ HERE = "127.0.0.1"
 # The launcher ends its ranks at signals, and finds out by itself when one has ended: signals are the keeper's, which
 # passes them on in words. So it is given one that nobody sends.
 UNSENT = "SIGRTMAX"
-LEAVE_S = 3  # what ranks get to end once another has died; all they hold is in the keeper's memory
+LEAVE_S = 10  # what ranks get once another has died, to put into the keeper's memory what they hold
 MOMENT_S = 2.0
 
 
@@ -57,7 +58,8 @@ def train_together(ready: Ready, reporter: Reporter, channel: Channel) -> int:
     heard = [number for number in STOP if signal.getsignal(number) is not signal.SIG_IGN]
     for number in heard:
         signal.signal(number, signal.SIG_IGN)
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what it tells is told below
+    for name in ("torch.distributed.elastic", "torch.multiprocessing"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they tell is told below
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it asks what this machine's name means in the network
     # Ahead of the fork: what is loaded once is in the memory of all.
     pairs = [Channel.pair() for _ in range(ranks - 1)]
@@ -119,9 +121,12 @@ def _rank(place: _Place) -> int:
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     try:
         return _trained(place, rank, ranks)
+    except RankLost as error:
+        code = int(error.exit_code)
+        _await_the_launcher()
     except EverstepError as error:
         code = int(error.exit_code)
-        if rank == 0 or not (isinstance(error, RankLost) or _has_said(place.pairs[rank - 1][1])):
+        if rank == 0 or not _has_said(place.pairs[rank - 1][1]):
             print(f"{'' if rank == 0 else f'Rank {rank}: '}{error}", file=sys.stderr)
     except BaseException:
         code = int(ExitCode.BUG)
@@ -130,6 +135,12 @@ def _rank(place: _Place) -> int:
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def _await_the_launcher() -> None:
+    """It ends all once it has found the one that is gone, and tells of that one only if it finds no other before."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(MOMENT_S)
 
 
 def _has_said(channel: Channel) -> bool:

@@ -68,7 +68,7 @@ def test_what_is_lent_is_another_pairs_condition_even_where_there_is_one_held_ou
     source = open_source(str(pairs_folder), 16)
     examples = examples_of(family, config, source, held_out_pairs=1)
     assert examples.measure(speaking(family)).gain.pairs == 1
-    for some in examples._ready:
+    for some in examples._ready.values():
         for own, lent in zip(some.own_BHWC, some.lent_BHWC, strict=True):
             assert not np.array_equal(own, lent)
 
@@ -77,7 +77,7 @@ def test_training_pairs_are_looked_at_too_and_are_others(family, config, pairs_f
     examples = examples_of(family, config, open_source(str(pairs_folder), 16))
     examples.measure(speaking(family))
     held_out, seen = (
-        {condition.tobytes() for some in examples._ready for condition in conditions(some)}
+        {condition.tobytes() for some in examples._ready.values() for condition in conditions(some)}
         for conditions in (lambda some: some.own_BHWC, lambda some: some.seen_BHWC)
     )
     assert len(held_out) == len(seen) == 3

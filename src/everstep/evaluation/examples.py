@@ -19,6 +19,7 @@ from everstep.data import Framed, Framer, order
 from everstep.data.loader import all_or_none
 from everstep.evaluation.gain import BASE, CONDITIONS, SEED, SEEN_BASE, SHUFFLED, Design, Floats, design, gain_of
 from everstep.evaluation.lines import MOST_COVERED, Cells, near_either
+from everstep.evaluation.rounds import ERRORS, Rounds
 from everstep.models import objective
 from everstep.models.family import Family, Task
 from everstep.records.verdict import SEEN, TRUE, Gain
@@ -53,6 +54,15 @@ class Ready:
     seen_base_Bhw: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Errors of one batch under each condition, [B] each, and how much of its pictures lies near lines, [B]."""
+
+    whole: Mapping[str, Floats]
+    near: Mapping[str, Floats]
+    covered_B: Floats
+
+
 class Examples:
     """Held-out pairs and as many training pairs, each with its own noise and timestep, the same at every version."""
 
@@ -65,9 +75,11 @@ class Examples:
         settings: ExampleSettings,
         examples: int,
         batch_size: int,
+        rounds: Rounds | None = None,
     ) -> None:
         """
         Args:
+            rounds: of other processes that hold the network too, and measure batches beside this one.
             training: pairs that are trained on, of which some evenly spread ones are looked at; they lend their
                 conditions where there is only one held-out pair.
             settings: of the run; its crop, mirroring and prompt dropout do not count here.
@@ -80,7 +92,9 @@ class Examples:
         self._seen = _Squares(framer, seen, seen, settings)
         self._made_of = xxhash.xxh3_128(json.dumps(self._told(settings), default=str).encode())
         self._parts = [range(at, min(at + batch_size, examples)) for at in range(0, examples, batch_size)]
-        self._ready: list[Ready] = []
+        self._rounds = rounds
+        self._ready: dict[int, Ready] = {}
+        self._noted = 0  # batches of which is noted what they are
         self._preparing_s = 0.0  # of the batch that was prepared last
         self._is_warm = False
 
@@ -92,7 +106,6 @@ class Examples:
             "precision": self._family.arithmetic.precision,
         }
 
-    @torch.no_grad()
     def measure(self, controlnet: Any, said: Counted = lambda done, total: None, pace: Pace | None = None) -> Denoised:
         """Denoise every example under its own and another pair's condition. Leaves the network as it was.
 
@@ -102,46 +115,78 @@ class Examples:
 
         Raises: ValueError if what the network predicts is no number.
         """
-        was_training = controlnet.training
-        controlnet.eval()
-        try:
-            whole, near = self._all_errors(controlnet, said, pace)
-        finally:
-            controlnet.train(was_training)
-        covered = np.concatenate([some.near_Bhw.mean(axis=(1, 2)) for some in self._ready]).mean()
+        parts = (
+            self._alone(controlnet, said, pace) if self._rounds is None else self._together(self._rounds, said, pace)
+        )
+        whole = _joined([part.whole for part in parts])
+        near = _joined([part.near for part in parts])
+        covered = np.concatenate([part.covered_B for part in parts]).mean()
         digest = f"xxh3-128:{self._made_of.hexdigest()}"
         gain = gain_of(whole, near if covered < MOST_COVERED else None, self.design, digest)
         return Denoised(gain, whole, self.design.places.tolist())
 
-    def _all_errors(
-        self, controlnet: Any, said: Counted, pace: Pace | None
-    ) -> tuple[dict[str, Floats], dict[str, Floats]]:
-        """[N] under each condition, of whole pictures and near lines; batch by batch, so that it is known soon how long
-        all of them take.
-        """
-        whole: dict[str, list[Tensor]] = {kind: [] for kind in (*CONDITIONS, BASE, SEEN_BASE)}
-        near: dict[str, list[Tensor]] = {TRUE: [], SHUFFLED: []}
-        took_s, passes = 0.0, len(self._parts) * len(CONDITIONS)
-        # Then its errors are the base's, whatever the condition; version_0 of nearly all trainings is such a network.
-        adds_nothing = self._family.adds_nothing(controlnet)
-        if not adds_nothing:
-            self._warm_up(controlnet)
+    def _alone(self, controlnet: Any, said: Counted, pace: Pace | None) -> "list[Part]":
+        """Batch by batch, so that it is known soon how long all of them take."""
+        passes, found = len(self._parts) * len(CONDITIONS), list[Part]()
+        took_s, done = 0.0, 0
+
+        def tell(seconds: float) -> None:
+            nonlocal took_s, done
+            took_s, done = took_s + seconds, done + 1
+            if pace is not None:
+                preparing_s = self._preparing_s * (len(self._parts) - len(self._ready))
+                pace(took_s / done * passes + preparing_s, took_s / done * (passes - done) + preparing_s)
+
         for place, numbers in enumerate(self._parts):
+            found.append(self.part(controlnet, place, tell))
+            said(numbers.stop, len(self.design.places))
+        return found
+
+    def _together(self, rounds: Rounds, said: Counted, pace: Pace | None) -> "list[Part]":
+        """As many batches at once as there are processes; each is measured as it would be alone."""
+        count, found, took_s = len(self._parts), list[Part](), 0.0
+        while len(found) < count:
+            began = time.perf_counter()
+            places = range(len(found), min(count, len(found) + rounds.at_once))
+            for place in places:
+                self._batch(place)
+            found += rounds(ERRORS, list(places))
+            took_s += time.perf_counter() - began
+            if pace is not None:
+                needed_s = took_s / len(found) * count
+                pace(needed_s, needed_s - took_s)
+            said(self._parts[places[-1]].stop, len(self.design.places))
+        return found
+
+    @torch.no_grad()
+    def part(self, controlnet: Any, place: int, tell: Callable[[float], None] = lambda seconds: None) -> "Part":
+        """One batch under each condition, of whole pictures and near lines.
+
+        Args:
+            tell: told after each pass how long it took; may raise.
+        """
+        was_training = controlnet.training
+        controlnet.eval()
+        try:
+            # Then its errors are the base's, whatever the condition; version_0 of nearly all trainings is such a one.
+            adds_nothing = self._family.adds_nothing(controlnet)
+            if not adds_nothing:
+                self._warm_up(controlnet, place)
             some = self._prepared(place)
-            for done, (kind, task, conditions_BHWC, base_Bhw) in enumerate(_passes(some), place * len(CONDITIONS) + 1):
+            whole: dict[str, Floats] = {}
+            near: dict[str, Floats] = {}
+            for kind, task, conditions_BHWC, base_Bhw in _passes(some):
                 began = time.perf_counter()
                 errors_Bhw = base_Bhw if adds_nothing else self._errors(controlnet, task, conditions_BHWC)
-                whole[kind].append(errors_Bhw.mean(dim=(1, 2)))
-                if kind in near:
-                    near[kind].append(_mean_over(errors_Bhw, some.near_Bhw))
-                took_s += time.perf_counter() - began
-                if pace is not None:
-                    preparing_s = self._preparing_s * (len(self._parts) - len(self._ready))
-                    pace(took_s / done * passes + preparing_s, took_s / done * (passes - done) + preparing_s)
-            whole[BASE].append(some.base_Bhw.mean(dim=(1, 2)))
-            whole[SEEN_BASE].append(some.seen_base_Bhw.mean(dim=(1, 2)))
-            said(numbers.stop, len(self.design.places))
-        return _joined(whole), _joined(near)
+                whole[kind] = errors_Bhw.mean(dim=(1, 2)).numpy()
+                if kind in (TRUE, SHUFFLED):
+                    near[kind] = _mean_over(errors_Bhw, some.near_Bhw).numpy()
+                tell(time.perf_counter() - began)
+        finally:
+            controlnet.train(was_training)
+        whole[BASE] = some.base_Bhw.mean(dim=(1, 2)).numpy()
+        whole[SEEN_BASE] = some.seen_base_Bhw.mean(dim=(1, 2)).numpy()
+        return Part(whole, near, some.near_Bhw.mean(axis=(1, 2)))
 
     def _errors(self, controlnet: Any, task: Task, conditions_BHWC: Uint8Array | None) -> Tensor:
         """Place by place, [B,h,w] float64 on the host; of the base alone without a network."""
@@ -150,33 +195,38 @@ class Examples:
 
     def _prepared(self, place: int) -> Ready:
         """A batch of examples, made once, and what the base alone makes of it."""
-        if place == len(self._ready):
+        if place not in self._ready:
             began = time.perf_counter()
-            batch, lent_BHWC = self._held_out.batch(self._parts[place], self.design)
-            seen, _ = self._seen.batch(self._parts[place], self.design)
-            for part in (batch.targets_BHWC, batch.conditions_BHWC, lent_BHWC, seen.targets_BHWC, seen.conditions_BHWC):
-                self._made_of.update(np.ascontiguousarray(part).data)
-            self._made_of.update(json.dumps([batch.captions, seen.captions]).encode())
+            batch, seen, lent_BHWC = self._batch(place)
             height, width = batch.noise_BCHW.shape[2:]
             pairs = zip(batch.conditions_BHWC, lent_BHWC, strict=True)
             tasks = objective.task_of(self._family, batch), objective.task_of(self._family, seen)
-            self._ready.append(
-                Ready(
-                    *tasks,
-                    batch.conditions_BHWC,
-                    lent_BHWC,
-                    seen.conditions_BHWC,
-                    np.stack([near_either(own, lent, height, width) for own, lent in pairs]),
-                    *(self._errors(None, task, None) for task in tasks),
-                )
+            self._ready[place] = Ready(
+                *tasks,
+                batch.conditions_BHWC,
+                lent_BHWC,
+                seen.conditions_BHWC,
+                np.stack([near_either(own, lent, height, width) for own, lent in pairs]),
+                *(self._errors(None, task, None) for task in tasks),
             )
             self._preparing_s = time.perf_counter() - began
         return self._ready[place]
 
-    def _warm_up(self, controlnet: Any) -> None:
+    def _batch(self, place: int) -> tuple[Batch, Batch, Uint8Array]:
+        """Held-out pairs, training pairs, and conditions lent to the first; what they are is noted in their order."""
+        batch, lent_BHWC = self._held_out.batch(self._parts[place], self.design)
+        seen, _ = self._seen.batch(self._parts[place], self.design)
+        if place == self._noted:
+            self._noted += 1
+            for part in (batch.targets_BHWC, batch.conditions_BHWC, lent_BHWC, seen.targets_BHWC, seen.conditions_BHWC):
+                self._made_of.update(np.ascontiguousarray(part).data)
+            self._made_of.update(json.dumps([batch.captions, seen.captions]).encode())
+        return batch, seen, lent_BHWC
+
+    def _warm_up(self, controlnet: Any, place: int) -> None:
         """The first pass takes longer than any other, where libraries choose their kernels, or compile them."""
         if not self._is_warm:
-            some = self._prepared(0)
+            some = self._prepared(place)
             self._errors(controlnet, some.held_out, some.own_BHWC)
             self._is_warm = True
 
@@ -202,8 +252,8 @@ def _mean_over(errors_Bhw: Tensor, cells_Bhw: Cells) -> Tensor:
     return (errors_Bhw * mask_Bhw).sum(dim=(1, 2)) / mask_Bhw.sum(dim=(1, 2))
 
 
-def _joined(errors: Mapping[str, list[Tensor]]) -> dict[str, Floats]:
-    return {kind: torch.cat(parts).numpy() for kind, parts in errors.items()}
+def _joined(parts: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
+    return {kind: np.concatenate([part[kind] for part in parts]) for kind in parts[0]}
 
 
 class _Squares:

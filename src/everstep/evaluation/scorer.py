@@ -21,6 +21,7 @@ from everstep.evaluation.pictures.faults import picture_fault
 from everstep.evaluation.pictures.measures import Drawn, Interval, Measure
 from everstep.evaluation.pictures.painter import Painter
 from everstep.evaluation.pictures.quality import open_quality
+from everstep.evaluation.rounds import PICTURES, Rounds
 from everstep.models.family import Family
 from everstep.records.verdict import Gain
 from everstep.telling import untold
@@ -62,9 +63,11 @@ class Scorer:
         during: During = untold,
         allowance: Allowance | None = None,
         pictures_allowance: Allowance | None = None,
+        rounds: Rounds | None = None,
     ) -> None:
         """
         Args:
+            rounds: of other processes that hold the network too, and do a part of the work (`piece`).
             num_pictures: held-out pairs to draw; left out, as many as the run's contact sheets show.
             allowance: of the time that control gain may take; left out, it is measured whatever it takes.
             pictures_allowance: of the time that pictures may take: where they are scored, further ones are drawn as
@@ -79,9 +82,9 @@ class Scorer:
         most = config.sampling.pairs if num_pictures is None else num_pictures
         if pictures_allowance is not None and most and self._measures:
             most = len(pairs.held_out)
-        self._painter = Painter(family, config, framer, pairs.held_out[:most], pictures_allowance, during)
+        self._painter = Painter(family, config, framer, pairs.held_out[:most], pictures_allowance, during, rounds)
         self._accounts = [account for account in (allowance, pictures_allowance) if account is not None]
-        self._examples = _examples(family, config, framer, pairs, settings)
+        self._examples = examples_of(family, config, framer, pairs, settings, rounds)
 
     @property
     def numbers(self) -> Sequence[int]:
@@ -117,6 +120,13 @@ class Scorer:
                 f"{measure.fewest_of_any}, but {of_what}. Nothing was measured. data.held_out_pairs says how many are "
                 "held out, a small share of the data; --set scoring.fid=null leaves the score out."
             )
+
+    def piece(self, controlnet: Any, kind: str, asked: Any) -> Any:
+        """One piece of work, for the process that shares it out."""
+        if kind == PICTURES:
+            return self._painter.part(controlnet, *asked)
+        assert self._examples is not None
+        return self._examples.part(controlnet, asked)
 
     def __call__(self, controlnet: Any) -> Found:
         """Measure a network as it is; it is left as it was."""
@@ -210,8 +220,13 @@ def _drawn(pictures: Sequence[Uint8Array], numbers: Sequence[int], shown: Sequen
     )
 
 
-def _examples(
-    family: Family, config: Config, framer: Framer, pairs: Split, settings: ExampleSettings
+def examples_of(
+    family: Family,
+    config: Config,
+    framer: Framer,
+    pairs: Split,
+    settings: ExampleSettings,
+    rounds: Rounds | None = None,
 ) -> Examples | None:
     """None where no gain is asked for, or where there is no pair to measure it on."""
     if not config.scoring.overhead or not pairs.held_out:
@@ -219,7 +234,7 @@ def _examples(
     images = (config.versions.every.steps or DEFAULT_INTERVAL_STEPS) * config.optim.images_per_step
     examples = num_examples(config.scoring.overhead, images)
     return Examples(
-        family, framer, pairs.held_out, pairs.training, settings, examples, TOGETHER * config.optim.batch_size
+        family, framer, pairs.held_out, pairs.training, settings, examples, TOGETHER * config.optim.batch_size, rounds
     )
 
 

@@ -3,6 +3,7 @@
 Decides nothing, writes nothing, and says only what goes wrong with it alone.
 """
 
+import contextlib
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,6 +11,8 @@ from contextlib import ExitStack
 from everstep.contracts import Report
 from everstep.data import BatchStream, PatientSource, StopAsked
 from everstep.errors import DataUnreadable
+from everstep.evaluation.helping import Helper
+from everstep.evaluation.scorer import example_settings
 from everstep.keeping.channel import Channel
 from everstep.keeping.signals import STOP
 from everstep.keeping.team import Follower, Heard, Order, Team, Trouble
@@ -21,7 +24,7 @@ from everstep.train.gradients import Shared
 from everstep.train.ready import Ready, order_of, pairs_of
 from everstep.train.session import batches_of, state_of
 from everstep.train.step import take_step
-from everstep.train.together import Prepared, SharedOrder
+from everstep.train.together import Prepared, SharedOrder, TeamRounds
 
 
 def follow(ready: Ready, team: Team, channel: Channel) -> int:
@@ -61,6 +64,9 @@ class _Following:
         self._open: Callable[[], BatchStream] = lambda: batches_of(
             ready, framer, mine, source.is_stopped, family, state, pairs
         )
+        helper = Helper(family, ready.config, framer, pairs, example_settings(ready.config, family))
+        self._rounds = TeamRounds(team, state.controlnet, self._gradients.is_whole)
+        self._rounds.do = helper.piece
         self._closing = closing
         self._batches: Prepared | None = None
         closing.callback(source.close)
@@ -91,7 +97,15 @@ class _Following:
             self._restore()
         elif heard.order is Order.COPY:
             self._copies.copy(*heard.facts[:3])
+        elif heard.order is Order.SHARE:
+            self._take_part()
         return heard.order is not Order.END
+
+    def _take_part(self) -> None:
+        """In an evaluation, with the averaged weights where there are any, as the first one."""
+        ema = self._state.ema
+        with contextlib.nullcontext() if ema is None else ema.swapped_in():
+            self._rounds.take_part()
 
     def _restore(self) -> None:
         """What the version holds, if one is gone on from; then batches can be begun."""

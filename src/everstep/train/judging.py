@@ -8,17 +8,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from everstep.contracts import COMPLETE
+from everstep.contracts import COMPLETE, ExampleSettings
+from everstep.data import Framer, Split
+from everstep.evaluation.allowance import Allowance
 from everstep.evaluation.filing import as_scored, file_found, in_words
 from everstep.evaluation.paired import paired_test
 from everstep.evaluation.scorer import Found, Scorer
 from everstep.keeping.claims import Claim, Observer
+from everstep.models.family import Family
 from everstep.records.scores import points
 from everstep.records.verdict import Control, Verdict, is_worn_out, verdict
 from everstep.train.metrics import Metrics
 from everstep.train.notes import Notes
 from everstep.train.progress import Reporter
+from everstep.train.ready import Ready
 from everstep.train.state import TrainState
+from everstep.train.together import TeamRounds
 from everstep.units import duration
 from everstep.versions import Run, Version
 
@@ -112,3 +117,37 @@ class Judge(Observer):
             self._reporter.say(f"  {in_words(found)}: {self.verdict.sentence}")
         if self.verdict.since_step is not None and before is Control.NOT_YET:
             self._reporter.say("  The condition has come to be obeyed: two versions running agree.")
+
+
+def scorer_of(
+    ready: Ready,
+    family: Family,
+    framer: Framer,
+    pairs: Split,
+    settings: ExampleSettings,
+    reporter: Reporter,
+    rounds: TeamRounds | None = None,
+) -> Scorer:
+    """Measures the versions of a training.
+
+    Where patience ends the training, every version is measured: no clock may decide how long is trained."""
+    scoring = ready.config.scoring
+    allowance = Allowance(scoring.overhead) if scoring.overhead and scoring.patience is None else None
+    pictures = Allowance(scoring.pictures_overhead, start_s=0.0) if scoring.pictures_overhead else None
+    with reporter.during("Reading held-out pairs"):
+        scorer = Scorer(
+            family,
+            ready.config,
+            framer,
+            pairs,
+            settings,
+            during=reporter.during,
+            allowance=allowance,
+            pictures_allowance=pictures,
+            rounds=rounds,
+        )
+        if rounds is not None:
+            rounds.do = scorer.piece
+        if ready.version is None:
+            scorer.refuse_too_few()
+        return scorer

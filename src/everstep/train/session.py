@@ -17,12 +17,11 @@ from everstep.arrival.cache import receipt_of_start, start_folder
 from everstep.arrival.receipt import lines
 from everstep.config import dump
 from everstep.config.schema import Optim
-from everstep.contracts import ExampleSettings, ParentRef, Reason
+from everstep.contracts import ParentRef, Reason
 from everstep.data import BatchStream, Framer, PatientSource, Split
 from everstep.data.sequence import Order
 from everstep.errors import DamageFound, DataUnreadable, ExitCode, NotCommitted, NotFinite, UserError
-from everstep.evaluation.allowance import Allowance
-from everstep.evaluation.scorer import Scorer, example_settings
+from everstep.evaluation.scorer import example_settings
 from everstep.keeping.channel import Channel
 from everstep.keeping.claims import Making
 from everstep.keeping.link import KeeperGone, Link
@@ -42,7 +41,7 @@ from everstep.train.captions import say_cut
 from everstep.train.ema import Ema
 from everstep.train.facts import version_facts
 from everstep.train.gradients import gradients_of
-from everstep.train.judging import Judge
+from everstep.train.judging import Judge, scorer_of
 from everstep.train.loop import Loop
 from everstep.train.metrics import Metrics
 from everstep.train.moments import as_taken, take_moments
@@ -53,7 +52,7 @@ from everstep.train.receipt import receipt
 from everstep.train.retiring import following, mirrors_of
 from everstep.train.state import TrainState, seed_process
 from everstep.train.stop import StopSignals
-from everstep.train.together import Prepared, SharedOrder
+from everstep.train.together import Prepared, SharedOrder, TeamRounds
 from everstep.units import duration, size
 from everstep.versions import Run, Version, read_requests, split_spec
 from everstep.versions.reading import reading
@@ -156,7 +155,8 @@ def assemble(
     batches = batches_of(ready, framer, mine, source.is_stopped, family, state, pairs)
     closing.callback(batches.close)
     closing.callback(source.close)  # before the batches', whose threads may wait for it
-    scorer = _scorer(ready, family, framer, pairs, batches.settings, reporter)
+    rounds = None if team is None else TeamRounds(team, state.controlnet, gradients.is_whole)
+    scorer = scorer_of(ready, family, framer, pairs, batches.settings, reporter, rounds)
     judge = Judge(ready.run, scorer, reporter, state, metrics)
     saver.making, saver.observers = replace(making, check=metrics.flush), (judge,)
     prepared = Prepared(batches, ready.config.optim.accumulation_steps)
@@ -177,34 +177,6 @@ def _making(ready: Ready, facts: dict[str, Any], reporter: Reporter) -> Making:
         retire=following(config, in_use, mirrors_of(config)),
         may_wait=reporter.console.is_terminal or config.keeper.unattended_minutes is not None,
     )
-
-
-def _scorer(
-    ready: Ready,
-    family: Family,
-    framer: Framer,
-    pairs: Split,
-    settings: ExampleSettings,
-    reporter: Reporter,
-) -> Scorer:
-    """Where patience ends the training, every version is measured: no clock may decide how long is trained."""
-    scoring = ready.config.scoring
-    allowance = Allowance(scoring.overhead) if scoring.overhead and scoring.patience is None else None
-    pictures = Allowance(scoring.pictures_overhead, start_s=0.0) if scoring.pictures_overhead else None
-    with reporter.during("Reading held-out pairs"):
-        scorer = Scorer(
-            family,
-            ready.config,
-            framer,
-            pairs,
-            settings,
-            during=reporter.during,
-            allowance=allowance,
-            pictures_allowance=pictures,
-        )
-        if ready.version is None:
-            scorer.refuse_too_few()
-        return scorer
 
 
 def _opening(ready: Ready) -> str:

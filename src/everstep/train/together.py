@@ -1,20 +1,23 @@
-"""How ranks share what is trained on: which examples are whose, and that all of them have theirs before a step.
+"""How ranks share what is done: which examples of a batch are whose, and which pieces of an evaluation.
 
-Knows nothing of processes, nor of what is done with a batch.
+Knows nothing of how processes are started, nor of what is done with a batch.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from everstep.contracts import Batch
-from everstep.data import Order
+from everstep.data import Order as ExampleOrder
 from everstep.data.sequence import Turn
+from everstep.keeping.team import Order, RankLost, Team
 
 
 class SharedOrder:
     """An order of which a rank gets every so manieth example of each batch; numbers and epochs stay the whole's."""
 
-    def __init__(self, order: Order, rank: int, ranks: int) -> None:
+    def __init__(self, order: ExampleOrder, rank: int, ranks: int) -> None:
         self._order, self._rank, self._ranks = order, rank, ranks
 
     @property
@@ -51,3 +54,56 @@ class Prepared(Iterator[Batch]):
 
     def __next__(self) -> Batch:
         return self._ready.popleft() if self._ready else next(self._batches)
+
+
+class TeamRounds:
+    """Work of an evaluation, shared out over all ranks. The first one calls it, the others take part in each round."""
+
+    def __init__(self, team: Team, network: Any, is_whole: bool) -> None:
+        """
+        Args:
+            is_whole: whether each rank holds the whole network; where it does not, all do each piece together.
+        """
+        self._team, self._network, self._is_whole = team, network, is_whole
+        self.at_once = team.size if is_whole else 1
+        self.do: Callable[[Any, str, Any], Any] | None = None  # what a piece is done with
+
+    def __call__(self, kind: str, pieces: Sequence[Any]) -> list[Any]:
+        """What came of each piece, in their order. Raises: RuntimeError with what went wrong; RankLost."""
+        found: list[Any] = []
+        for first in range(0, len(pieces), self.at_once):
+            some = pieces[first : first + self.at_once]
+            self._team.order(Order.SHARE)
+            self._team.told((kind, some))
+            done = self._team.gathered(self._done(kind, some)) or []
+            failed = next((one for one in done if isinstance(one, Failed)), None)
+            if failed is not None:
+                raise RuntimeError(failed.why)
+            found += done[: len(some)]
+        return found
+
+    def take_part(self) -> None:
+        """One round, as one of the others. Raises: RankLost."""
+        self._team.gathered(self._done(*self._team.told(None)))
+
+    def _done(self, kind: str, some: Sequence[Any]) -> Any:
+        """This rank's piece; None where it has none."""
+        assert self.do is not None
+        mine = self._team.rank if self._is_whole else 0
+        if mine >= len(some):
+            return None
+        try:
+            return self.do(self._network, kind, some[mine])
+        except RankLost:
+            raise
+        except MemoryError:
+            return Failed("out of memory")
+        except Exception as error:
+            return Failed(str(error) or type(error).__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What became of a piece that could not be done."""
+
+    why: str

@@ -43,6 +43,9 @@ class Shown:
     target_HWC: Uint8Array | None = None
 
 
+InRounds = Callable[[Sequence[range]], list[Float32Array]]  # parts of what is shown, by their places in it
+
+
 @dataclass(slots=True)
 class Together:
     """How many pictures are drawn at once: found by trying, and remembered from one drawing to the next."""
@@ -86,6 +89,7 @@ def paint(
     said: Counted = lambda done, total: None,
     together: Together | None = None,
     place: int = 0,
+    in_rounds: InRounds | None = None,
 ) -> list[Float32Array]:
     """As `draw`, before rounding: [H,W,3] float32 0..1, or what came out instead.
 
@@ -94,10 +98,15 @@ def paint(
         together: how many at once; halved, and all of these drawn anew, where memory does not hold them. Bits depend on
             it, so pictures of one call are all drawn alike.
         place: of the first picture among all that the seed is for.
+        in_rounds: draws parts of them beside each other, in other processes too.
     """
     together = Together() if together is None else together
     while True:
         try:
+            if in_rounds is not None:
+                return in_rounds(
+                    [range(at, min(at + together.size, len(shown))) for at in range(0, len(shown), together.size)]
+                )
             return _in_parts(family, controlnet, shown, settings, said, together.size, place)
         except Exception as error:
             if not is_out_of_memory(error):
@@ -140,19 +149,26 @@ def _in_parts(
             return tensors
 
         some = shown[first : first + size]
-        painted += _painted(family, controlnet, some, settings, settings.seed + place + first, told)
+        painted += paint_part(family, controlnet, some, settings, place + first, told)
     return painted
 
 
+def untold(pipeline: Any, step: int, timestep: Any, tensors: Any) -> Any:
+    """Nothing is said of a step."""
+    return tensors
+
+
 @torch.no_grad()
-def _painted(
+def paint_part(
     family: Family,
     controlnet: Any,
     shown: Sequence[Shown],
     settings: Sampling,
-    seed: int,
-    told: Callable[..., Any],
+    place: int,
+    told: Callable[..., Any] = untold,
 ) -> list[Float32Array]:
+    """Pictures that are drawn at once, the first of which is at this place. Raises: as memory does not hold them."""
+    seed = settings.seed + place
     pipeline = family.pipeline(controlnet, settings.scheduler)
     conditions_B3HW = family.conditions(np.stack([item.condition_HWC for item in shown]))
     was_training = controlnet.training

@@ -13,7 +13,8 @@ from everstep.config.schema import Config
 from everstep.contracts import During, Float32Array
 from everstep.data import Framer
 from everstep.evaluation.allowance import Allowance
-from everstep.evaluation.pictures.draw import Shown, Together, paint, shown_pairs
+from everstep.evaluation.pictures.draw import Shown, Together, paint, paint_part, shown_pairs
+from everstep.evaluation.rounds import PICTURES, Rounds
 from everstep.models.family import Family
 from everstep.telling import untold
 
@@ -29,14 +30,16 @@ class Painter:
         numbers: Sequence[int],
         allowance: Allowance | None = None,
         during: During = untold,
+        rounds: Rounds | None = None,
     ) -> None:
         """
         Args:
+            rounds: of other processes that hold the network too, and draw beside this one.
             numbers: of the pairs that may be drawn, in order; the first sampling.pairs are the contact sheet's.
             allowance: of the time that drawing may take; left out, all are drawn. The contact sheet is in any case.
         """
         self._family, self._config, self._framer = family, config, framer
-        self._allowance, self._during = allowance, during
+        self._allowance, self._during, self._rounds = allowance, during, rounds
         self.numbers, self.further = numbers[: config.sampling.pairs], numbers[config.sampling.pairs :]
         self.shown: list[Shown] = shown_pairs(framer, self.numbers)
         self._together = Together()
@@ -46,7 +49,7 @@ class Painter:
     def paint_sheet(self, controlnet: Any) -> list[Float32Array]:
         """Those of the contact sheet. Raises: UserError if memory does not hold the drawing of one."""
         with self._during("Drawing the contact sheet", "denoising steps") as said, self._spending():
-            painted = self._timed(controlnet, self.shown, said, 0)
+            painted = self._timed(controlnet, self.shown, said, 0, self.numbers)
         self.sheet_together = self._together.size
         return painted
 
@@ -66,14 +69,19 @@ class Painter:
                 if painted and not self._is_enough_for(len(part)):
                     break  # slower than thought
                 some = shown_pairs(self._framer, part)
-                painted += self._timed(controlnet, some, lambda done, total: None, len(self.numbers) + len(shown))
+                place = len(self.numbers) + len(shown)
+                painted += self._timed(controlnet, some, lambda done, total: None, place, part)
                 shown += some
                 said(len(painted), sum(map(len, parts)))
         return shown, painted
 
     def _affordable(self, fewest: int) -> list[Sequence[int]]:
         """Further pairs by batches: whole ones, since bits depend on how many are drawn together, and on no clock."""
-        size, parts, pictures = self._together.size, list[Sequence[int]](), 0
+        size, parts, pictures = (
+            self._together.size * (self._rounds.at_once if self._rounds else 1),
+            list[Sequence[int]](),
+            0,
+        )
         for first in range(0, len(self.further), size):
             part = self.further[first : first + size]
             if not self._is_enough_for(pictures + len(part)):
@@ -88,8 +96,21 @@ class Painter:
     def _spending(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self._allowance is None else self._allowance.spending()
 
-    def _timed(self, controlnet: Any, shown: Sequence[Shown], said: Any, place: int) -> list[Float32Array]:
-        began = time.perf_counter()
-        painted = paint(self._family, controlnet, shown, self._config.sampling, said, self._together, place)
+    def _timed(
+        self, controlnet: Any, shown: Sequence[Shown], said: Any, place: int, numbers: Sequence[int]
+    ) -> list[Float32Array]:
+        began, rounds, sampling = time.perf_counter(), self._rounds, self._config.sampling
+
+        def in_rounds(parts: Sequence[range]) -> list[Float32Array]:
+            assert rounds is not None
+            drawn = rounds(PICTURES, [([numbers[at] for at in part], place + part.start) for part in parts])
+            return [picture for part in drawn for picture in part]
+
+        shared = None if rounds is None else in_rounds
+        painted = paint(self._family, controlnet, shown, sampling, said, self._together, place, shared)
         self._picture_s = (time.perf_counter() - began) / max(1, len(shown))
         return painted
+
+    def part(self, controlnet: Any, numbers: Sequence[int], place: int) -> list[Float32Array]:
+        """These pairs, drawn at once, the first of which is at this place among all."""
+        return paint_part(self._family, controlnet, shown_pairs(self._framer, numbers), self._config.sampling, place)

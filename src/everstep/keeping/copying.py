@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from everstep.keeping.arena import Slot
-from everstep.keeping.stateful import Layout, Share, part_of
+from everstep.keeping.stateful import Layout, Share
+from everstep.versions.torch import part_of
 
 PART_BYTES = 4 << 20  # copied at once beside training: still in the processor's cache when it is digested
 GROUP_BYTES = 32 << 20  # copied at once while training waits, and on a stream between two marks

@@ -17,7 +17,7 @@ from everstep.keeping.claims import Claim, Making, Observer
 from everstep.keeping.ending import let_go, name_version, settle
 from everstep.keeping.link import Link
 from everstep.keeping.snapshots import SPARE_BYTES, Snapshots, Together, notes_bytes, open_snapshots
-from everstep.keeping.stateful import Stateful, check_finite, tensor_files
+from everstep.keeping.stateful import Stateful, check_finite, is_shared_out, tensor_files
 from everstep.units import duration
 from everstep.versions import Version, fsops
 
@@ -211,6 +211,8 @@ class Saver:
     def _commit_here(self, claim: Claim) -> None:
         """While training waits. Raises: NotCommitted, NotFinite."""
         began = time.monotonic()
+        if is_shared_out(self.state.tensors()):
+            raise NotCommitted("No rank holds the state whole, and no memory took it. Older versions are whole.")
         check_finite(self.state)
         draft = self._draft(claim.reason, has_tensors=True)
         if self.snapshots is not None:  # all that lies there is older

@@ -12,7 +12,7 @@ from everstep.errors import NotFinite
 from everstep.keeping.health import Piece
 from everstep.keeping.revision import Revision
 from everstep.versions.tensorfile import TensorImage
-from everstep.versions.torch import TorchTensor
+from everstep.versions.torch import TorchTensor, part_of
 
 Tensors = Mapping[str, Mapping[str, Tensor]]
 
@@ -67,6 +67,7 @@ class Layout:
         self.images = [TensorImage(file) for file in tensor_files(state)]
         self.size_bytes = sum(image.size_bytes for image in self.images)
         self._known = _described(state.tensors())
+        self.is_shared_out = is_shared_out(state.tensors())
 
     def fits(self, tensors: Tensors) -> bool:
         """Whether files, names, shapes and dtypes are those that were laid out."""
@@ -77,9 +78,11 @@ class Layout:
         return [tensors[image.path][name] for image in self.images for name in image.places]
 
     def share(self, rank: int, ranks: int) -> "Share":
-        """What one of several processes copies that all hold the same: tensors that follow each other, about as many
-        bytes as the others'.
+        """What one of several processes copies. Where all hold the same: tensors that follow each other, about as many
+        bytes as the others'. Where each holds rows of every tensor: those.
         """
+        if self.is_shared_out:
+            return Share(rank, 0, sum(len(image.places) for image in self.images), 0, 0)
         begins, ends = [0], list[int]()
         for number, end in enumerate(self._ends()):
             while len(begins) < ranks and end * ranks > self.size_bytes * len(begins):
@@ -122,17 +125,9 @@ class Share:
         return [piece for piece in pieces if self.begin <= piece.first and piece.last <= self.end]
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What this process holds of a tensor: all of it, or rows of it that lie together."""
-
-    tensor: Tensor
-    first_item: int = 0
-
-
-def part_of(tensor: Tensor) -> Part:
-    """What is here of a tensor that may be shared out over processes by its rows (`fully_shard`)."""
-    return Part(tensor.detach())
+def is_shared_out(tensors: Tensors) -> bool:
+    """Whether this process holds rows of them only."""
+    return any(part_of(tensor).is_rows for named in tensors.values() for tensor in named.values())
 
 
 def _described(tensors: Tensors) -> dict[str, dict[str, tuple[torch.Size, torch.dtype]]]:
@@ -145,6 +140,7 @@ def check_finite(state: Stateful) -> None:
     """Raises: NotFinite naming the first tensor that holds what is no number."""
     for path, named in state.tensors().items():
         for name, tensor in named.items():
+            tensor = part_of(tensor).tensor
             is_watched = (tensor.is_floating_point() or tensor.is_complex()) and name not in state.exempt
             # float8 has no isfinite of its own.
             if is_watched and not bool(torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor).all()):

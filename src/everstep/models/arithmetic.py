@@ -23,6 +23,12 @@ class Arithmetic:
 
     device: torch.device
     dtype: torch.dtype
+    is_shared_out: bool = False  # the large networks, over ranks: none is ever whole on a device
+
+    @property
+    def home(self) -> torch.device:
+        """Where large networks are loaded to."""
+        return torch.device("cpu") if self.is_shared_out else self.device
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Computes in the dtype what is kept in float32; nothing to do where the dtype is float32."""
@@ -51,8 +57,11 @@ def carried(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here.to(device)
 
 
-def arithmetic(settings: Compute) -> Arithmetic:
+def arithmetic(settings: Compute, is_shared_out: bool = False) -> Arithmetic:
     """Choose the device and set what is global in PyTorch (threads, determinism, TF32).
+
+    Args:
+        is_shared_out: the large networks, over ranks (`train/sharding.py`).
 
     Raises: UserError if the device is not there.
     """
@@ -70,7 +79,7 @@ def arithmetic(settings: Compute) -> Arithmetic:
         torch.backends.cuda.matmul.allow_tf32 = not settings.deterministic
     else:
         heap.keep_freed()
-    return Arithmetic(device, DTYPES[_precision(settings.precision, device)])
+    return Arithmetic(device, DTYPES[_precision(settings.precision, device)], is_shared_out)
 
 
 def _precision(name: str, device: torch.device) -> str:

@@ -52,6 +52,11 @@ class Family(Protocol):
         """Whether latents are drawn from a distribution, or computed."""
         ...
 
+    @property
+    def large(self) -> Sequence[nn.Module]:
+        """The frozen networks that are worth sharing out over ranks."""
+        ...
+
     # --- ControlNets ---------------------------------------------------------------------------------------
 
     def new_controlnet(self, seed: int, hint_start: str = "zero", size: str = "full") -> Any:

@@ -40,7 +40,7 @@ class UnetFamily:
     def __init__(self, base: BaseFolder, arithmetic: Arithmetic, compute: Compute) -> None:
         """Raises: UserError if the folder holds networks of another family or cannot be read."""
         self.base, self.arithmetic, self._compute = base, arithmetic, compute
-        self.unet = frozen(UNet2DConditionModel, base, "unet", arithmetic.dtype, arithmetic.device)
+        self.unet = frozen(UNet2DConditionModel, base, "unet", arithmetic.dtype, arithmetic.home)
         self.vae = Vae(base, arithmetic, channels_last=compute.channels_last, is_wide=base.has_wide_vae())
         self._scheduler = _scheduler(base)
         prediction_type = str(self._scheduler.config.prediction_type)
@@ -121,12 +121,17 @@ class UnetFamily:
         return self._trainable(controlnet)
 
     def _trainable(self, controlnet: ControlNetModel) -> Any:
-        controlnet = controlnet.to(self.arithmetic.device, torch.float32).train().requires_grad_(True)
+        controlnet = controlnet.to(self.arithmetic.home, torch.float32).train().requires_grad_(True)
         if self._compute.gradient_checkpointing:
             controlnet.enable_gradient_checkpointing()
         if self._compute.channels_last:
             controlnet.to(memory_format=torch.channels_last)
         return controlnet
+
+    @property
+    def large(self) -> Sequence[nn.Module]:
+        """The frozen networks that are worth sharing out over ranks."""
+        return (self.unet,)
 
     def compiled(self, controlnet: nn.Module) -> Any:
         """What the loss calls: the ControlNet itself, or torch.compile of it where that was asked for."""

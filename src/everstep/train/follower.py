@@ -16,13 +16,11 @@ from everstep.evaluation.scorer import example_settings
 from everstep.keeping.channel import Channel
 from everstep.keeping.signals import STOP
 from everstep.keeping.team import Follower, Heard, Order, Team, Trouble
-from everstep.models.arithmetic import arithmetic
-from everstep.models.registry import open_family
 from everstep.telling import untold
 from everstep.train.caching import framer_of
 from everstep.train.gradients import Shared
 from everstep.train.ready import Ready, order_of, pairs_of
-from everstep.train.session import batches_of, state_of
+from everstep.train.session import batches_of, family_of, state_of
 from everstep.train.step import take_step
 from everstep.train.together import Prepared, SharedOrder, TeamRounds
 
@@ -48,7 +46,7 @@ class _Following:
         self._is_asked_to_stop = False
         for number in STOP:  # asked of the first one; here only a wait for data hears of it
             signal.signal(number, self._note)
-        family = open_family(ready.base, arithmetic(ready.config.compute), ready.config.compute)
+        family = family_of(ready, team)
         source = PatientSource(ready.source, say, lambda: self._is_asked_to_stop)
         pairs = pairs_of(ready.config, ready.source, ready.version)
         order = order_of(ready.config, ready.source, ready.base, pairs)

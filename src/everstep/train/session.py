@@ -28,7 +28,7 @@ from everstep.keeping.link import KeeperGone, Link
 from everstep.keeping.saver import Saver
 from everstep.keeping.settings import Settings
 from everstep.keeping.team import Order as Ordered
-from everstep.keeping.team import Others, RankLost
+from everstep.keeping.team import Others, RankLost, Team
 from everstep.models.arithmetic import arithmetic
 from everstep.models.family import Family
 from everstep.models.files import HPARAMS, WEIGHTS
@@ -50,13 +50,14 @@ from everstep.train.progress import Reporter
 from everstep.train.ready import Ready, order_of, pairs_of
 from everstep.train.receipt import receipt
 from everstep.train.retiring import following, mirrors_of
+from everstep.train.sharding import refuse_unshared, share_out
 from everstep.train.state import TrainState, seed_process
 from everstep.train.stop import StopSignals
 from everstep.train.together import Prepared, SharedOrder, TeamRounds
 from everstep.units import duration, size
 from everstep.versions import Run, Version, read_requests, split_spec
 from everstep.versions.reading import reading
-from everstep.versions.torch import load_weights
+from everstep.versions.torch import load_weights, part_of
 
 
 def train(ready: Ready, reporter: Reporter, channel: Channel | None = None, others: Others | None = None) -> ExitCode:
@@ -113,8 +114,9 @@ def assemble(
     others: Others | None = None,
 ) -> Loop:
     """The same, but for version_0: what `everstep plan` measures. Raises: as build."""
+    team = None if others is None else others.team
     with reporter.during("Loading the base"):
-        family = open_family(ready.base, arithmetic(ready.config.compute), ready.config.compute)
+        family = family_of(ready, team)
     with reporter.during("Counting captions that are cut"):
         if said := say_cut(family.tokenizer, ready.source.captioned, ready.config.data.path, ready.base.name):
             reporter.say(said)
@@ -130,7 +132,6 @@ def assemble(
     framer, cache = framer_of(ready.config, family, source, order, pairs, reporter.say, reporter.during, is_stopped)
     if cache is not None:
         closing.callback(cache.framer.close)
-    team = None if others is None else others.team
     if team is not None:
         team.told(None)  # the cache is full
     with reporter.during("Building the ControlNet"):
@@ -144,6 +145,11 @@ def assemble(
         with reporter.during("Laying out memory for snapshots"):
             saver.open_memory()
         closing.callback(saver.close)
+    if saver.snapshots is None and not gradients.is_whole:
+        raise UserError(
+            "compute.parallel is fsdp, so no rank holds the state whole, and there is no memory in which to put it "
+            "together. Nothing was trained; keeper.ram_dir names a folder in memory with room for it."
+        )
     if team is not None:
         team.order(Ordered.RESTORE)
     _restore(ready, state, family, origin, saver, cache, reporter)
@@ -189,10 +195,21 @@ def _opening(ready: Ready) -> str:
     )
 
 
+def family_of(ready: Ready, team: Team | None) -> Family:
+    """The base in memory."""
+    compute = ready.config.compute
+    is_shared_out = team is not None and compute.parallel == "fsdp"
+    return open_family(ready.base, arithmetic(compute, is_shared_out), compute)
+
+
 def state_of(ready: Ready, family: Family) -> tuple[TrainState, ParentRef | None]:
     """The state before the first step, and the version whose weights it begins with, if any."""
     optim, compute = ready.config.optim, family.arithmetic
     controlnet, origin = _controlnet(family, optim, ready)
+    if compute.is_shared_out:
+        refuse_unshared(controlnet, optim.optimizer, compute.precision)
+        for network in (*family.large, controlnet):
+            share_out(network)
     state = TrainState(
         controlnet=controlnet,
         optimizer=make_optimizer(controlnet, optim),
@@ -209,7 +226,7 @@ def state_of(ready: Ready, family: Family) -> tuple[TrainState, ParentRef | None
 def _refuse_sick_start(ready: Ready, state: TrainState) -> None:
     """Raises: UserError naming the weights to begin with that are no numbers: nothing could be learned from there."""
     weights = state.tensors()[WEIGHTS]
-    sick = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
+    sick = [name for name, tensor in weights.items() if not bool(torch.isfinite(part_of(tensor).tensor).all())]
     if sick:
         raise UserError(
             f"{ready.config.optim.start_from or ready.base.name} cannot be begun with: {len(sick)} of {len(weights)} "

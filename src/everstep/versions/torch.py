@@ -1,7 +1,9 @@
 """A version's tensors as torch tensors, both ways: to the store what safetensors.torch is to safetensors."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +34,34 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+PLAIN = (Tensor, nn.Parameter)  # whose memory is all of the tensor
 Load = Callable[[TargetFor], Iterator[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What this process holds of a tensor: all of it, or rows that lie together."""
+
+    tensor: Tensor
+    first_item: int = 0  # of the whole tensor's, in the order of its memory
+    is_rows: bool = False
+
+
+def part_of(tensor: Tensor) -> Part:
+    """What is here of a tensor that may be shared out over processes by its rows, as `fully_shard` does."""
+    mesh = getattr(tensor, "device_mesh", None)  # asked of a DTensor alone, whose module takes a second to load
+    if mesh is None:
+        return Part(tensor.detach())
+    shared: Any = tensor.detach()
+    first_row, rows = 0, tensor.shape[0]
+    for dimension, placement in enumerate(shared.placements):
+        if placement.is_shard(0):
+            of_each = -(-rows // mesh.size(dimension))
+            begin = min(rows, mesh.get_local_rank(dimension) * of_each)
+            first_row, rows = first_row + begin, min(of_each, rows - begin)
+        elif not placement.is_replicate():
+            raise ValueError(f"a tensor that is shared out as {placement} cannot be kept")
+    return Part(shared.to_local(), first_row * math.prod(tensor.shape[1:]), True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +120,9 @@ def _fill(live: dict[str, Tensor], load: Load, is_exact: bool = False) -> set[st
             raise DamageFound(f"holds {name} as {place.shape}, but {tuple(tensor.shape)} was expected")
         if is_exact and tensor.dtype != dtype:
             raise DamageFound(f"holds {name} as {place.dtype}, but {DTYPE_NAMES[tensor.dtype]} was expected")
-        is_plain = tensor.device.type == "cpu" and tensor.is_contiguous() and tensor.dtype == dtype
+        is_plain = (
+            type(tensor) in PLAIN and tensor.device.type == "cpu" and tensor.is_contiguous() and tensor.dtype == dtype
+        )
         if not is_plain:
             tensor = staged[name] = torch.empty(place.shape, dtype=dtype)
         return _bytes_of(tensor.detach())
@@ -100,7 +131,9 @@ def _fill(live: dict[str, Tensor], load: Load, is_exact: bool = False) -> set[st
         for name in load(target_for):
             missing.discard(name)
             if name in staged:
-                live[name].copy_(staged.pop(name))
+                part, whole = part_of(live[name]), staged.pop(name)
+                mine = whole.reshape(-1)[part.first_item : part.first_item + part.tensor.numel()]
+                part.tensor.copy_(mine.view(part.tensor.shape) if part.is_rows else whole)
     return missing
 
 

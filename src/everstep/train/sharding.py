@@ -1,0 +1,44 @@
+"""Networks that no rank holds whole (FSDP2): each keeps rows of every parameter, and gathers a block when it is needed.
+
+Source: Zhao et al. 2023, "PyTorch FSDP"; torch.distributed.fsdp.fully_shard.
+"""
+
+from collections.abc import Iterator
+
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+
+from everstep.errors import UserError
+from everstep.models.lllite import ControlNetLLLite
+from everstep.models.optimizers import ADAMW
+
+# Of a network's parameters: a block with fewer is gathered with whatever is gathered at the beginning.
+WORTH_ITS_OWN = 1 / 50
+
+
+def share_out(network: nn.Module) -> None:
+    """Keep this rank's rows only, on its own device. All ranks have to call it, with the same network."""
+    least = sum(parameter.numel() for parameter in network.parameters()) * WORTH_ITS_OWN
+    for block in _blocks(network):
+        if sum(parameter.numel() for parameter in block.parameters()) >= least:
+            fully_shard(block)
+    fully_shard(network)
+
+
+def _blocks(network: nn.Module) -> Iterator[nn.Module]:
+    """What is computed one after the other."""
+    for child in network.children():
+        yield from child if isinstance(child, nn.ModuleList) else (child,)
+
+
+def refuse_unshared(network: nn.Module, optimizer: str, precision: str) -> None:
+    """Raises: UserError for what cannot be shared out by rows."""
+    why = None
+    if isinstance(network, ControlNetLLLite):
+        why = "an LLLite is small, and lives within the base's layers"
+    elif optimizer != ADAMW:
+        why = f"{optimizer} keeps more than a number for each of the network's"
+    elif precision == "fp16":
+        why = "fp16 scales losses, by what each rank finds in its rows alone"
+    if why is not None:
+        raise UserError(f"compute.parallel is fsdp, but {why}. Nothing was trained; ddp does it.")

@@ -14,6 +14,7 @@ from collections import deque
 from typing import Any
 
 LENGTH, FILE = struct.Struct("<I"), struct.Struct("i")
+CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 LONGEST_BYTES = 16 << 20
 READ_BYTES = 1 << 16
 MOST_WAITING = 1000  # messages kept for a side that takes none; beyond that the oldest go, since newer ones say more
@@ -121,3 +122,8 @@ class Channel:
 
     def close(self) -> None:
         self._end.close()
+
+
+def uid_of(end: socket.socket) -> int:
+    """Whose process is at the other end of a connected socket."""
+    return int(CREDENTIALS.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))[1])

@@ -9,7 +9,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 from everstep.contracts import ParentRef, Report
 from everstep.errors import EverstepError, ExitCode, UserError
 from everstep.keeping.attending import send
-from everstep.keeping.channel import Channel, Gone, Message
+from everstep.keeping.channel import CREDENTIALS, Channel, Gone, Message
 from everstep.keeping.child import Child
 from everstep.keeping.ending import recover_memory
 from everstep.keeping.keeper import Keeper
@@ -36,7 +35,6 @@ from everstep.versions.readme import About
 # Where a command finds its keeper, an abstract socket of this machine. No name that could be a setting's: those are
 # read from the surroundings, too, by any other Everstep that the command starts.
 ADDRESS = "EVERSTEP_KEPT_BY"
-CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
 @dataclass(frozen=True, slots=True)

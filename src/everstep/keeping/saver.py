@@ -156,6 +156,7 @@ class Saver:
         """
         if self.snapshots is None:
             return
+        self.making.check()  # as before any copy: what was measured of these steps is written with them
         self.snapshots.take_over()
         if self.snapshots.sealed_step != self.state.step:
             self.snapshots.take(self._draft(self._reason(Reason.RESCUE)), claimed=False)

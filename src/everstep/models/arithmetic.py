@@ -24,6 +24,7 @@ class Arithmetic:
     device: torch.device
     dtype: torch.dtype
     is_shared_out: bool = False  # the large networks, over ranks: none is ever whole on a device
+    ranks: int = 1  # that share every batch
 
     @property
     def home(self) -> torch.device:
@@ -57,11 +58,12 @@ def carried(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here.to(device)
 
 
-def arithmetic(settings: Compute, is_shared_out: bool = False) -> Arithmetic:
+def arithmetic(settings: Compute, is_shared_out: bool = False, ranks: int = 1) -> Arithmetic:
     """Choose the device and set what is global in PyTorch (threads, determinism, TF32).
 
     Args:
         is_shared_out: the large networks, over ranks (`train/sharding.py`).
+        ranks: how many there are.
 
     Raises: UserError if the device is not there.
     """
@@ -79,7 +81,7 @@ def arithmetic(settings: Compute, is_shared_out: bool = False) -> Arithmetic:
         torch.backends.cuda.matmul.allow_tf32 = not settings.deterministic
     else:
         heap.keep_freed()
-    return Arithmetic(device, DTYPES[_precision(settings.precision, device)], is_shared_out)
+    return Arithmetic(device, DTYPES[_precision(settings.precision, device)], is_shared_out, ranks)
 
 
 def _precision(name: str, device: torch.device) -> str:

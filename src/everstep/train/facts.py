@@ -12,6 +12,7 @@ from everstep import __version__
 from everstep.arrival.cache import receipt_of_start
 from everstep.contracts import ParentRef
 from everstep.data import Split
+from everstep.models.arithmetic import Arithmetic
 from everstep.models.family import Family
 from everstep.train.caching import Cache
 from everstep.train.moments import as_taken
@@ -59,8 +60,16 @@ def version_facts(
             "tf32": family.arithmetic.has_tf32,
             "cpus": os.cpu_count(),
             "waiting": how_threads_wait(),
+            **_ranks(family.arithmetic),
         },
     }
+
+
+def _ranks(arithmetic: Arithmetic) -> dict[str, Any]:
+    """How several processes trained together, where they did."""
+    if arithmetic.ranks == 1:
+        return {}
+    return {"ranks": arithmetic.ranks, "parallel": "fsdp" if arithmetic.is_shared_out else "ddp"}
 
 
 def _started_from(ready: Ready, origin: ParentRef | None) -> dict[str, Any] | None:

@@ -3,7 +3,6 @@
 Decides nothing, writes nothing, and says only what goes wrong with it alone.
 """
 
-import contextlib
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -96,14 +95,9 @@ class _Following:
         elif heard.order is Order.COPY:
             self._copies.copy(*heard.facts[:3])
         elif heard.order is Order.SHARE:
-            self._take_part()
+            with self._state.averaged():
+                self._rounds.take_part()
         return heard.order is not Order.END
-
-    def _take_part(self) -> None:
-        """In an evaluation, with the averaged weights where there are any, as the first one."""
-        ema = self._state.ema
-        with contextlib.nullcontext() if ema is None else ema.swapped_in():
-            self._rounds.take_part()
 
     def _restore(self) -> None:
         """What the version holds, if one is gone on from; then batches can be begun."""

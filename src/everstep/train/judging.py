@@ -3,7 +3,6 @@
 Whatever fails here is said, noted as failed, and costs no training.
 """
 
-import contextlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,8 +91,7 @@ class Judge(Observer):
 
     def measure(self, state: TrainState, loss: float | None) -> Judged:
         """Draw and score the state as it is now; with the averaged weights where there are any."""
-        weights = contextlib.nullcontext() if state.ema is None else state.ema.swapped_in()
-        with weights:
+        with state.averaged():
             found = self.scorer(state.controlnet)
         for name, why in found.failed.items():
             self._reporter.say(f"Step {state.step:,}: {NAMES[name]} failed ({why}); training goes on.")

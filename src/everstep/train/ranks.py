@@ -6,7 +6,9 @@ The first one is the trainer that keeper, records and pictures know; the others 
 import contextlib
 import logging
 import os
+import secrets
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -23,9 +25,9 @@ from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
 from everstep.config.schema import Compute
 from everstep.errors import EverstepError, ExitCode, UserError
-from everstep.keeping.channel import Channel, Gone
+from everstep.keeping.channel import Channel, uid_of
 from everstep.keeping.signals import STOP
-from everstep.keeping.team import Others, RankLost, Team
+from everstep.keeping.team import Others, RankLost, Team, lost
 from everstep.train.follower import follow
 from everstep.train.progress import Reporter
 from everstep.train.ready import Ready
@@ -37,7 +39,7 @@ HERE = "127.0.0.1"
 # passes them on in words. So it is given one that nobody sends.
 UNSENT = "SIGRTMAX"
 LEAVE_S = 10  # what ranks get once another has died, to put into the keeper's memory what they hold
-MOMENT_S = 2.0
+MOMENT_S, MEET_S = 2.0, 60.0
 
 
 def ranks_of(compute: Compute) -> int:
@@ -61,9 +63,7 @@ def train_together(ready: Ready, reporter: Reporter, channel: Channel) -> int:
     for name in ("torch.distributed.elastic", "torch.multiprocessing"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what they tell is told below
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it asks what this machine's name means in the network
-    # Ahead of the fork: what is loaded once is in the memory of all.
-    pairs = [Channel.pair() for _ in range(ranks - 1)]
-    places = [_Place(ready, reporter, channel, pairs, heard)]
+    places = [_Place(ready, reporter, channel, f"\0everstep-{os.getpid()}-{secrets.token_hex(8)}", heard, os.getpid())]
     with tempfile.TemporaryDirectory(prefix="everstep-ranks-") as folder:
         config = LaunchConfig(
             min_nodes=1,
@@ -110,8 +110,9 @@ class _Place:
     ready: Ready
     reporter: Reporter
     channel: Channel  # to the keeper, of the first one
-    pairs: list[tuple[Channel, Channel]]  # between the first one and each of the others
+    address: str  # where the first one meets the others: an abstract socket of this machine
     heard: Sequence[int]  # signals that nobody ignored before
+    launcher: int
 
 
 def _rank(place: _Place) -> int:
@@ -120,14 +121,20 @@ def _rank(place: _Place) -> int:
     """
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     try:
-        return _trained(place, rank, ranks)
+        code = _trained(place, rank, ranks)
+        # What is returned is read by the launcher. Where that is gone, nobody would, and this process would wait for
+        # ever: the system sends SIGINT when a launcher dies (`torch.multiprocessing` asks it to).
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if os.getppid() == place.launcher:
+            return code
     except RankLost as error:
         code = int(error.exit_code)
         _await_the_launcher()
     except EverstepError as error:
         code = int(error.exit_code)
-        if rank == 0 or not _has_said(place.pairs[rank - 1][1]):
-            print(f"{'' if rank == 0 else f'Rank {rank}: '}{error}", file=sys.stderr)
+        if rank > 0:  # what the first one finds too, it says
+            _await_the_launcher()
+        print(f"{'' if rank == 0 else f'Rank {rank}: '}{error}", file=sys.stderr)
     except BaseException:
         code = int(ExitCode.BUG)
         print(f"Rank {rank}: {traceback.format_exc()}\nVersions on disk are whole.", file=sys.stderr)
@@ -143,39 +150,43 @@ def _await_the_launcher() -> None:
     time.sleep(MOMENT_S)
 
 
-def _has_said(channel: Channel) -> bool:
-    """Whether the first one has ended meanwhile: of what it found itself, it has said so."""
-    try:
-        while channel.is_waiting(MOMENT_S):
-            channel.receive()
-    except Gone:
-        return True
-    return False
-
-
 def _trained(place: _Place, rank: int, ranks: int) -> int:
     for number in place.heard:
         signal.signal(number, signal.SIG_DFL)
     ready = _with_device(place.ready, int(os.environ["LOCAL_RANK"]))
     compute = ready.config.compute
-    with Waiting(compute.threads, place.reporter.say if rank == 0 else _untold):
-        distributed.init_process_group("nccl" if compute.device.startswith("cuda") else "gloo")
+    with Waiting(compute.threads, place.reporter.say if rank == 0 else _untold), socket.socket(socket.AF_UNIX) as met:
+        if rank == 0:
+            met.bind(place.address)
+            met.listen(ranks)
+        with lost():
+            distributed.init_process_group("nccl" if compute.device.startswith("cuda") else "gloo")
         team = Team(rank, ranks)
         if rank == 0:
-            for _, theirs in place.pairs:
-                theirs.close()
-            others = Others(team, [ours for ours, _ in place.pairs])
+            others = Others(team, _met(met, ranks - 1))
             code = int(train(ready, place.reporter, place.channel, others))
         else:
             place.channel.close()
-            mine = place.pairs[rank - 1][1]
-            for ours, theirs in place.pairs:
-                ours.close()
-                if theirs is not mine:
-                    theirs.close()
-            code = follow(ready, team, mine)
+            met.connect(place.address)
+            code = follow(ready, team, Channel(met))
         distributed.destroy_process_group()
     return code
+
+
+def _met(listener: socket.socket, others: int) -> list[Channel]:
+    """A channel to each of the others, which nobody else holds: its end is noticed. Raises: RankLost."""
+    listener.settimeout(MEET_S)
+    found = list[Channel]()
+    try:
+        while len(found) < others:
+            end, _ = listener.accept()
+            if uid_of(end) == os.getuid():  # names of such sockets can be read by anybody
+                found.append(Channel(end))
+            else:
+                end.close()
+    except TimeoutError:
+        raise RankLost("Another rank does not answer.") from None
+    return found
 
 
 def _untold(text: str) -> None:

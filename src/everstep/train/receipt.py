@@ -56,6 +56,9 @@ def other_arithmetic(then: Mapping[str, Any], now: Arithmetic) -> list[str]:
         found.append(f"precision {machine['precision']} then, {now.precision} now")
     if now.has_tf32 != machine.get("tf32", False):  # there was none before it was noted
         found.append(f"TF32 {'off' if now.has_tf32 else 'on'} then, {'on' if now.has_tf32 else 'off'} now")
+    ranks = machine.get("ranks", 1)
+    if ranks != now.ranks:
+        found.append(f"{ranks} ranks then, {now.ranks} now" if ranks > 1 else f"1 rank then, {now.ranks} now")
     return found
 
 

@@ -199,7 +199,7 @@ def family_of(ready: Ready, team: Team | None) -> Family:
     """The base in memory."""
     compute = ready.config.compute
     is_shared_out = team is not None and compute.parallel == "fsdp"
-    return open_family(ready.base, arithmetic(compute, is_shared_out), compute)
+    return open_family(ready.base, arithmetic(compute, is_shared_out, 1 if team is None else team.size), compute)
 
 
 def state_of(ready: Ready, family: Family) -> tuple[TrainState, ParentRef | None]:

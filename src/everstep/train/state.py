@@ -3,9 +3,10 @@
 Knows which tensor goes into which file. Knows nothing of manifests, digests or how files are written.
 """
 
+import contextlib
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +66,18 @@ class TrainState:
         if self.ema is not None:
             with self.revision.changing():
                 self.ema.update(self.step)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the network computes with the averaged weights, where there are any."""
+        if self.ema is None:
+            yield
+            return
+        with contextlib.ExitStack() as changing:
+            if self.ema.is_rows:  # the state itself changes, and back: no copy of it may be made meanwhile
+                changing.enter_context(self.revision.changing())
+            with self.ema.swapped_in():
+                yield
 
     def small_files(self) -> dict[str, bytes]:
         """The version's small files that come from the state: the network's config and the counters."""

@@ -24,6 +24,7 @@ from everstep.keeping.settings import Settings
 from everstep.launch.about import about
 from everstep.launch.changes import Differing, accepts_other_data, agreed, changed, describe, said_of_order
 from everstep.launch.inputs import PLACES, Inputs, new_inputs
+from everstep.launch.launched import placed, ranks_asked
 from everstep.launch.processors import limit_threads
 from everstep.launch.space import plan_space
 from everstep.launch.undo import Undo, has_begun
@@ -50,8 +51,16 @@ MOVED = {
 def start(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
     """Begin the run, or go on with it if it exists with the same settings. Returns the exit code.
 
-    One that never came to a version is begun anew, whatever its settings were.
+    One that never came to a version is begun anew, whatever its settings were. Of several processes that a launcher
+    has started here, one does it.
     """
+    ranks = ranks_asked(os.environ)
+    if config.compute.ranks == 1 and ranks > 1:
+        config = config.model_copy(update={"compute": config.compute.model_copy(update={"ranks": ranks})})
+    return placed(lambda: _started(folder, config, other_run))
+
+
+def _started(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
     reporter = Reporter()
     for _ in range(TRIES):
         with suppress(Gone):  # the start that had made it came to nothing meanwhile
@@ -65,7 +74,14 @@ def start(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
 
 def go_on(run: Run, version: str | None, assignments: Iterable[str]) -> int:
     """Go on from the newest whole version, or from the one named, with the changes asked for."""
-    assigned, reporter = list(assignments), Reporter()
+    assigned, ranks = list(assignments), ranks_asked(os.environ)
+    if ranks > 1 and not any(one.startswith("compute.ranks=") for one in assigned):
+        assigned.append(f"compute.ranks={ranks}")
+    return placed(lambda: _gone_on(run, version, assigned))
+
+
+def _gone_on(run: Run, version: str | None, assigned: list[str]) -> int:
+    reporter = Reporter()
     begun = has_begun(run, read_hparams(run.layout.hparams).keeper.ram_dir)
     inputs, found = changed(run, version, assigned, begun, reporter.say, reporter.during)
     is_other = accepts_other_data(assigned)

@@ -1,0 +1,150 @@
+"""Somebody else's launcher, torchrun or Slurm's srun: one of the processes that it starts keeps, the others stand by.
+
+A run has one keeper on a machine, whoever starts how many processes there: the keeper starts the ranks itself, so that
+what is in memory outlives them. The others do nothing, and end as the keeper ends, which is what a launcher waits for.
+Never imports torch.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+
+from everstep.errors import EverstepError, ExitCode, UserError
+from everstep.keeping.channel import CREDENTIALS
+
+MEET_S, POLL_S = 120.0, 0.1
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE")
+# What torchrun tells its workers, and what the ranks' own launcher must not take for its own.
+OF_TORCHRUN = (*TORCHRUN, "ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One process's place among those that a launcher has started. name: of the launch, on every machine the same."""
+
+    name: str
+    local_rank: int
+    local_size: int
+    node: int
+    nodes: int
+
+
+def place_from(environ: Mapping[str, str]) -> Place | None:
+    """None where nobody has started several processes. Raises: UserError for what no launcher says."""
+    try:
+        if "TORCHELASTIC_RUN_ID" in environ:
+            _, _, local_rank, local_size, node, nodes = (int(environ[name]) for name in TORCHRUN)
+            # A run that torchrun starts again has the same name: its processes are others.
+            name = f"{environ['TORCHELASTIC_RUN_ID']}-{environ['MASTER_PORT']}-{environ['TORCHELASTIC_RESTART_COUNT']}"
+            return Place(name, local_rank, local_size, node, nodes)
+        if "SLURM_STEP_NUM_TASKS" in environ and int(environ["SLURM_STEP_NUM_TASKS"]) > 1:
+            node, nodes = int(environ["SLURM_NODEID"]), int(environ["SLURM_STEP_NUM_NODES"])
+            local_size = _tasks(environ["SLURM_STEP_TASKS_PER_NODE"])[node]
+            name = f"{environ['SLURM_JOB_ID']}-{environ['SLURM_STEP_ID']}-{environ.get('SLURM_RESTART_COUNT', '0')}"
+            return Place(name, int(environ["SLURM_LOCALID"]), local_size, node, nodes)
+    except (KeyError, ValueError, IndexError) as error:
+        raise UserError(f"This was started by a launcher that does not say what others do ({error}).") from None
+    return None
+
+
+def _tasks(told: str) -> list[int]:
+    """As Slurm writes it: 4(x2),3 are two nodes of four and one of three."""
+    found = list[int]()
+    for part in told.split(","):
+        count, _, times = part.rstrip(")").partition("(x")
+        found += [int(count)] * int(times or 1)
+    return found
+
+
+def forget_launcher(environ: MutableMapping[str, str]) -> None:
+    """Nothing of somebody else's launcher is left for the one that starts the ranks."""
+    for name in [name for name in environ if name in OF_TORCHRUN or name.startswith("TORCHELASTIC_")]:
+        del environ[name]
+
+
+def ranks_asked(environ: Mapping[str, str]) -> int:
+    """How many processes a launcher has started on this machine: so many ranks are meant, unless settings say more."""
+    place = place_from(environ)
+    return 1 if place is None else place.local_size
+
+
+def stand_by(place: Place) -> int:
+    """Until the keeper of this machine has ended. Returns its exit code; what it is asked, it is asked itself."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    with _connected(place) as end:
+        # Of whoever listens: ranks hold this socket open too, and may outlive their keeper.
+        pid = CREDENTIALS.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))[0]
+        try:
+            keeper = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return int(ExitCode.STOPPED)
+        select.select([keeper], [], [])
+        os.close(keeper)
+        end.setblocking(False)
+        with contextlib.suppress(OSError):
+            if told := end.recv(1):
+                return told[0]
+    return int(ExitCode.STOPPED)
+
+
+def _connected(place: Place) -> socket.socket:
+    """Raises: UserError if nobody is there."""
+    until, end = time.monotonic() + MEET_S, socket.socket(socket.AF_UNIX)
+    while True:
+        try:
+            end.connect(_address(place))
+            return end
+        except OSError:
+            if time.monotonic() > until:
+                end.close()
+                raise UserError("The first process of this machine does not answer. Nothing was started.") from None
+            time.sleep(POLL_S)
+
+
+def placed(keep: Callable[[], int]) -> int:
+    """Keep what is trained here, or stand by while another process of this machine does. Returns the exit code.
+
+    Raises: whatever keeping raises; UserError for a launch that is not understood, or of several machines.
+    """
+    place = place_from(os.environ)
+    if place is None:
+        return keep()
+    if place.nodes > 1:
+        raise UserError(
+            f"This was started on {place.nodes} machines; several ranks of one machine train together. Nothing was "
+            "started."
+        )
+    if place.local_rank > 0:
+        return stand_by(place)
+    forget_launcher(os.environ)
+    code = int(ExitCode.BUG)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(_address(place))
+        listener.listen(place.local_size)
+        try:
+            code = keep()
+        except EverstepError as error:
+            code = int(error.exit_code)
+            raise
+        finally:
+            _tell(listener, code)
+    return code
+
+
+def _tell(listener: socket.socket, code: int) -> None:
+    """Those that stand by end as this process does."""
+    listener.setblocking(False)
+    with contextlib.suppress(OSError):
+        while True:
+            with listener.accept()[0] as end:
+                end.send(bytes([code]))
+
+
+def _address(place: Place) -> str:
+    return f"\0everstep-{os.getuid()}-{place.name}-{place.node}"

@@ -14,7 +14,7 @@ from everstep.train.measured import Built, Committed, Encoded, Evaluated, Fed, M
 PLAN = Plan(
     run="runs/a", base="b", data="d", resolution=64, shapes=None, goes_on_from=None, refused=None, steps=1000,
     steps_left=1000, images_per_step=8, images_seen=8000, epochs=1.0, training_pairs=90, held_out_pairs=10,
-    versions=11, space=None, slots=3, arena_bytes=1, available_bytes=1, memory=None,
+    versions=11, interval=None, space=None, slots=3, arena_bytes=1, available_bytes=1, memory=None,
 )  # fmt: skip
 
 

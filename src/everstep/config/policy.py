@@ -7,7 +7,7 @@ from everstep.versions.retention import Policy
 
 # Sections that change nothing of what is trained: any start may have its own.
 FREE = ("keep", "keeper", "mirror", "scoring", "tracking")
-FREE_SETTINGS = ("data.cache_folder",)
+FREE_SETTINGS = ("data.cache_folder", "versions.bytes_a_day")
 
 
 def is_free(key: str) -> bool:

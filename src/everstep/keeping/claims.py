@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from everstep.contracts import Reason, Report
+from everstep.keeping.intervals import Economy
 from everstep.keeping.settings import Settings
 from everstep.versions import Run, Version
 
@@ -20,6 +21,7 @@ class Making:
     report: Report
     every_steps: int | None = None
     every_s: float | None = None
+    economy: Economy | None = None  # where the interval is found by itself: what it is to weigh
     max_steps: int | None = None  # the step at which the training is complete
     check: Callable[[], None] = lambda: None  # raises NotFinite if what was measured so far is sick
     retire: Callable[[Run], str] = lambda run: ""  # lets older versions go, where no keeper does

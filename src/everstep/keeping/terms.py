@@ -17,7 +17,7 @@ from everstep.places import absolute, spelled
 from everstep.versions import Run, run_folder
 from everstep.versions.layout import HPARAMS
 
-Auto = Literal["auto"]
+Auto = Literal["auto"] | Economy
 ABOUT = "training of a PyTorch loop"
 
 
@@ -57,10 +57,8 @@ class Terms:
         counted = {"facts": {}, "images_per_step": 0, "observers": (), **others}
         folder, (steps, seconds) = absolute(run_folder(str(run))), every
         economy, settings = None, keeping or Settings()
-        if isinstance(steps, str):
-            if steps != "auto" or seconds is not None:
-                raise UserError(f"every={steps!r} is no interval: a number of steps, or 'auto' without every_s.")
-            economy = Economy()
+        if isinstance(steps, str | Economy):
+            economy = _economy(steps, seconds)
             steps, settings = None, replace(settings, deaths_s=economy.deaths_s)
         return cls(
             folder=folder,
@@ -97,6 +95,13 @@ class Terms:
             economy=self.economy,
             may_wait=sys.stdout.isatty(),
         )
+
+
+def _economy(every: str | Economy, every_s: float | None) -> Economy:
+    """Raises: UserError for what is no interval."""
+    if every_s is not None or (isinstance(every, str) and every != "auto"):
+        raise UserError(f"every={every!r} is no interval: a number of steps, or 'auto' without every_s.")
+    return Economy() if isinstance(every, str) else every
 
 
 def refuse_ranks(count: int) -> None:

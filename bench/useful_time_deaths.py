@@ -1,6 +1,6 @@
 """Useful time under real deaths beside what the model says: a kept loop killed again and again, with time scaled.
 
-    python bench/useful_time_deaths.py [--minutes 9] [--mtbf 60]
+    python bench/useful_time_deaths.py [--minutes 8] [--mtbf 90]
 
 Machines fail every MTBF seconds instead of every month, and trainers three times as often, at moments drawn from the
 exponential distribution. A trainer's death is kill -9 of the loop alone; a machine's failure is kill -9 of keeper and
@@ -89,7 +89,14 @@ class Running:
         self.memory.mkdir(parents=True, exist_ok=True)
         self.keeper = subprocess.Popen(self.words, stdout=self.log, stderr=self.log, start_new_session=True)
 
+    def go_on(self) -> None:
+        """What a supervisor does: a command that has ended is started again."""
+        if self.keeper.poll() is not None:
+            self.start()
+
     def trainers(self) -> list[int]:
+        if self.keeper.poll() is not None:
+            return []
         told = Path(f"/proc/{self.keeper.pid}/task/{self.keeper.pid}/children").read_text()
         return [int(word) for word in told.split()]
 
@@ -129,6 +136,7 @@ def suffer(minutes: float, mtbf_s: float, every_s: float, seed: int) -> Seen:
         kills: list[tuple[float, bool]] = []
         while time.monotonic() < first.at_s + 60 * minutes:
             time.sleep(0.05)
+            running.go_on()
             if time.monotonic() >= next_s:
                 is_machine = draws.random() < 1 / (1 + DEATHS_PER_FAILURE)
                 if running.trainers():  # else nothing is there to die; a machine that fails while it starts has no loop
@@ -137,6 +145,7 @@ def suffer(minutes: float, mtbf_s: float, every_s: float, seed: int) -> Seen:
                 next_s += draws.expovariate(rate)
         while lines_of(running.steps)[-1].at_s < kills[-1][0]:
             time.sleep(0.1)
+            running.go_on()
         lines = lines_of(running.steps)
         running.end()
     return read(seen, [line for line in lines if line.at_s >= first.at_s], kills)
@@ -177,8 +186,8 @@ def forecast(seen: Seen, mtbf_s: float) -> tuple[float, float]:
 def main() -> None:
     """Measure and write RESULTS.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=9.0)
-    parser.add_argument("--mtbf", type=float, default=60.0)
+    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--mtbf", type=float, default=90.0)
     asked = parser.parse_args()
     rows = []
     found_s = 0.0

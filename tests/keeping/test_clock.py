@@ -28,9 +28,8 @@ class Steps:
             self.clock.stepped(is_busy)
 
     def version(self, waited_s: float, busy_steps: int, each_s: float) -> None:
-        with self.clock.waiting():
+        with self.clock.waiting(makes=True):
             self.now += waited_s
-        self.clock.made(is_busy=busy_steps > 0)
         self.steps(busy_steps - 1, each_s, is_busy=True)
         self.clock.committed(1000, 0.5)
         self.steps(1, each_s)  # in which the disk had it

@@ -40,7 +40,6 @@ class Clock:
         self._open, self._owed_s = 0, 0.0  # versions on their way since steps were quiet, and what they cost so far
         self._stepped_at: float | None = None
         self._waited_s = 0.0  # since the last step
-        self._was_busy = False
         self._said_s: float | None = None
         self.interval: Interval | None = None  # that was found
         self._find()
@@ -82,30 +81,28 @@ class Clock:
         """
         now = time.perf_counter()
         if self._stepped_at is not None:
-            self._count(now - self._stepped_at - self._waited_s, is_busy or self._was_busy)
-        self._stepped_at, self._waited_s, self._was_busy = now, 0.0, is_busy
+            # A version that was on its way when the step began is counted, though the disk has it now.
+            self._count(now - self._stepped_at - self._waited_s, is_busy or self._open > 0)
+        self._stepped_at, self._waited_s = now, 0.0
         if self._open and not is_busy:
             self._close()
 
     @contextmanager
-    def waiting(self, is_cost: bool = True) -> Iterator[None]:
-        """Training waits meanwhile: for a version of the clock's, or for what somebody asked for."""
+    def waiting(self, makes: bool = False, is_cost: bool = True) -> Iterator[None]:
+        """Training waits meanwhile.
+
+        Args:
+            makes: for a version that the clock asked for.
+            is_cost: it is such a version's; not one's that somebody asked for.
+        """
         began = time.perf_counter()
         try:
             yield
+            self._open += makes
         finally:
             waited_s = time.perf_counter() - began
             self._waited_s += waited_s
             self._owed_s += waited_s if is_cost else 0.0
-
-    def made(self, is_busy: bool) -> None:
-        """A version was made at an interval.
-
-        Args:
-            is_busy: whether it is on its way now; without a keeper it is on the disk already.
-        """
-        self._open += 1
-        self._was_busy = is_busy
 
     def committed(self, size_bytes: int, seconds: float | None) -> None:
         """The disk has a version."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from everstep.contracts import Draft, ParentRef, Reason
 from everstep.errors import NotCommitted
 from everstep.keeping.channel import Message
-from everstep.keeping.claims import Claim, Making, Observer
+from everstep.keeping.claims import Claim, Making, Observer, in_words, told
 from everstep.keeping.clock import Clock
 from everstep.keeping.ending import let_go, name_version, settle
 from everstep.keeping.link import Link
@@ -83,10 +83,8 @@ class Saver:
         Raises: NotCommitted if the disk refuses it, which is tried again under a keeper; NotFinite if the state is no
         numbers; KeeperGone. Older versions are whole.
         """
-        with self.clock.waiting(is_cost=reason in UNWAITED):
+        with self.clock.waiting(reason in UNWAITED, is_cost=reason in UNWAITED):
             self._save(reason, label, may_wait)
-        if reason in UNWAITED:
-            self.clock.made(bool(self._pending))
 
     def _save(self, reason: Reason, label: str | None, may_wait: bool | None) -> None:
         began = time.perf_counter()
@@ -274,7 +272,7 @@ class Saver:
             if kind == "committed":
                 # All that is needed is in the message: the version itself may be gone already, for newer ones.
                 self._refusal = None
-                version = self._version(message)
+                version = told(self.making.run, message)
                 self._is_committed(version, message["seconds"])
                 claim = self._pending.pop(message["generation"], None)
                 if claim is not None:
@@ -287,10 +285,6 @@ class Saver:
                 raise NotCommitted(f"The disk has refused every version for {duration(message['after_s'])}.")
             else:
                 self._unheard.append(message)
-
-    def _version(self, message: Message) -> Version:
-        number = int(message["number"])
-        return Version(number, self.making.run.layout.version(number), message["manifest"])
 
     def _is_refused(self, message: Message) -> None:
         generation, why = message["generation"], message["why"]
@@ -320,11 +314,7 @@ class Saver:
         run = self.making.run
         self.last, self.parent, self.committed_at = version, run.ref(version), time.monotonic()
         self.clock.committed(version.size_bytes, seconds)
-        took = "" if seconds is None else f" in {seconds:.1f} s"
-        self.making.report(
-            f"{version.name}: step {version.step:,}, {version.images_seen:,} images, "
-            f"{version.size_bytes / 1e6:,.1f} MB{took} -> {version.path}"
-        )
+        self.making.report(in_words(version, seconds))
 
     def _say_retired(self, words: str) -> None:
         if words:

@@ -1,6 +1,7 @@
 """The formulas against the figures that their papers print, and against what they claim: that nothing is better."""
 
 import math
+import random
 
 import pytest
 from hypothesis import given
@@ -51,6 +52,14 @@ def test_the_share_is_what_is_left_after_copies_and_failures() -> None:
     share = useful_share(600, 1.0, 60, 30 * DAY_S)
     assert 1 - share == pytest.approx(1 / 601 + (300.5 + 60) / (30 * DAY_S), rel=0.01)
     assert useful_share(1e9, 1.0, 60, DAY_S) == 0.0  # nothing gets through
+
+
+@pytest.mark.parametrize("interval_s", [20.0, 120.0, 900.0])
+def test_the_share_is_what_comes_of_lives_whose_length_is_drawn(interval_s: float) -> None:
+    cost_s, lost_s, mtbf_s, draws = 3.0, 40.0, 1000.0, random.Random(1)
+    lives = [draws.expovariate(1 / mtbf_s) for _ in range(40_000)]
+    kept_s = sum(max(0.0, life - lost_s) // (interval_s + cost_s) * interval_s for life in lives)
+    assert useful_share(interval_s, cost_s, lost_s, mtbf_s) == pytest.approx(kept_s / sum(lives), rel=0.02)
 
 
 @pytest.mark.parametrize(

@@ -21,3 +21,15 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def about(seconds: float) -> str:
+    """42 s, 12 min, 1.5 h, 30 days: as one says it who does not count."""
+    for unit, length_s, least in (("days", 86_400, 2), ("h", 3600, 1.6), ("min", 60, 1.6)):
+        if seconds >= least * length_s:
+            return f"{_rounded(seconds / length_s)} {unit}"
+    return f"{_rounded(seconds)} s"
+
+
+def _rounded(number: float) -> str:
+    return f"{number:.0f}" if number >= 9.95 else f"{number:.1f}".removesuffix(".0")

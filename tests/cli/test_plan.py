@@ -49,6 +49,21 @@ def test_versions_weigh_what_was_told(
     assert told["versions"] == 2
 
 
+def test_an_interval_that_will_be_found_is_expected_with_its_reason(
+    everstep: Everstep, words: tuple[object, ...]
+) -> None:
+    line = (*words[:-1], "auto", "--versions.bytes-a-day", "50MB", "--optim.max-steps", 10)
+    told = planned(everstep, *line)
+    interval, weighs = told["interval"], told["version_bytes"]
+    assert isinstance(interval, dict)
+    assert isinstance(weighs, int)
+    assert interval["seconds"] == pytest.approx(weighs * 86_400 / 50e6)
+    ended = everstep("plan", *line, "--quick")
+    assert "as often as costs least, found while it trains; from sizes alone, every" in ended.out
+    assert "and a day may have 50.0 MB (versions.bytes_a_day)" in ended.out
+    assert planned(everstep, *words, "--optim.max-steps", 10)["interval"] is None
+
+
 def test_what_the_policy_holds_is_the_most_that_was_ever_there(
     everstep: Everstep, words: tuple[object, ...], workplace: Path
 ) -> None:

@@ -42,6 +42,36 @@ def test_what_is_no_cadence_is_refused(text: str) -> None:
         Cadence.parse(text)
 
 
+def test_an_interval_may_be_left_to_the_training_in_every_layer(tmp_path) -> None:
+    (tmp_path / "c.yaml").write_text("versions: {every: auto}\n")
+    for config in (
+        resolve(str(tmp_path / "c.yaml"), {}),
+        resolve(None, {"versions": {"every": "auto"}}),
+        resolve(None, {}, ["versions.every=Auto"]),
+    ):
+        assert config.versions.every.is_auto
+        (tmp_path / "hparams.yaml").write_text(dump(config))
+        assert read_hparams(tmp_path / "hparams.yaml") == config
+    assert not resolve(None, {}).versions.every.is_auto
+    assert "every: auto" in dump(config)
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ("versions.every=auto,300", "has auto beside another interval; write 300, 10min, 300,10min or auto"),
+        ("versions.every=automatic", "neither steps nor time"),
+        ("versions.bytes_a_day=0GB", "no version at all"),
+        ("versions.bytes_a_day=much", "write it as 50GB"),
+        ("keeper.mtbf=0h", "less than a second"),
+        ("keeper.mtbf=often", "is not understood"),
+    ],
+)
+def test_what_no_interval_can_be_found_from_is_refused(setting: str, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        resolve(None, {}, [setting])
+
+
 @given(st.integers(1, 10**6), st.integers(1, 10**4))
 def test_a_cadence_survives_being_written(steps: int, minutes: int) -> None:
     written = str(Cadence(steps, minutes * 60.0))

@@ -329,6 +329,10 @@ def test_the_interval_keeps_to_the_stated_overhead(monkeypatch: pytest.MonkeyPat
     cost.stall_s = 0.02
     pace.ended()
     assert pace.interval == 20  # 0.02 s in 20 steps of 0.1 s is 1 %
+    pace._settings = Settings(overhead=0.01, deaths_s=2500.0)  # sqrt(2 * 0.02 s * 2,500 s) is 10 s
+    assert pace.interval == 100
+    pace._settings = Settings(overhead=0.001, deaths_s=2500.0)
+    assert pace.interval == 200  # what it may cost is stated, and goes before what is cheapest
 
 
 def test_snapshots_can_be_off_or_every_so_many_steps() -> None:

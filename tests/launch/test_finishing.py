@@ -1,5 +1,6 @@
 """How long a training takes, and what its cache would: arithmetic on made-up measurements."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from everstep.config import Config, resolve
 from everstep.evaluation.allowance import START_S
+from everstep.keeping.intervals import daly
 from everstep.launch.finishing import cache_cost, feeding, finish
 from everstep.launch.plan import Plan
 from everstep.train.measured import Built, Committed, Encoded, Evaluated, Fed, Measured, Steps
@@ -14,7 +16,7 @@ from everstep.train.measured import Built, Committed, Encoded, Evaluated, Fed, M
 PLAN = Plan(
     run="runs/a", base="b", data="d", resolution=64, shapes=None, goes_on_from=None, refused=None, steps=1000,
     steps_left=1000, images_per_step=8, images_seen=8000, epochs=1.0, training_pairs=90, held_out_pairs=10,
-    versions=11, space=None, slots=3, arena_bytes=1, available_bytes=1, memory=None,
+    versions=11, interval=None, space=None, slots=3, arena_bytes=1, available_bytes=1, memory=None,
 )  # fmt: skip
 
 
@@ -90,6 +92,19 @@ def test_versions_by_the_clock_are_counted_once_a_step_is_known() -> None:
     found = finish(config(**{"versions.every": "10min"}), by_clock, measured())
     assert found is not None
     assert found.versions == 1 + 4  # the first, and one in each ten minutes of 2,000 s
+
+
+def test_an_interval_that_is_found_is_told_from_what_was_measured() -> None:
+    auto = config(**{"versions.every": "auto", "keeper.mtbf": "1h"})
+    found = finish(auto, replace(PLAN, versions=None), measured())
+    assert found is not None
+    assert found.interval is not None
+    assert found.interval.seconds == pytest.approx(daly(0.5 + 3.0, 3600))  # its copy, and what is drawn at it
+    assert found.versions == 1 + math.ceil(2000 / found.interval.seconds)
+    assumed = finish(auto, replace(PLAN, versions=None), measured(committed=None))
+    assert assumed is not None
+    assert assumed.interval is not None
+    assert finish(config(), PLAN, measured()).interval is None  # type: ignore[union-attr]
 
 
 def test_where_only_the_first_step_was_timed_it_is_all_that_is_known() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from everstep.config import read_hparams
 from everstep.versions import Run, read_requests
 from law import SCORED, SETTINGS, STEPS, KillAfter, outcome
 from program import Ended, Program
@@ -89,3 +90,15 @@ def test_stop_from_another_shell_commits_and_ends(
     assert f"({run.find('latest').step:,})" in ended.out or f"step {run.find('latest').step:,}" in ended.out
     assert program.output.count("Stopped at step") == 1
     assert [request.kind for request in read_requests(run.layout)] == ["stop"]  # forgotten at the next start
+
+
+def test_an_interval_that_is_found_by_the_clock_changes_nothing_of_what_is_trained(
+    straight: object, tiny_base: Path, pairs_folder: Path, start: Callable[..., Program], workplace: Path
+) -> None:
+    words = ("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *SETTINGS)
+    assert start(*words, prepare=KillAfter(19, signal.SIGKILL)).wait() == 3
+    program = start("resume", "a", "--set", "versions.every=auto")
+    assert program.wait() == 0, program.output
+    assert "versions as often as costs least" in program.output
+    assert read_hparams(workplace / "runs/a/hparams.yaml").versions.every.is_auto
+    assert outcome(workplace / "runs/a") == straight

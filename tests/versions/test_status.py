@@ -94,6 +94,24 @@ def test_a_live_file_that_is_not_written_any_more_shows_its_age(
     assert "last heard" in shown(status_, run, capsys)
 
 
+def test_an_interval_that_the_training_finds_is_told_with_its_reason(
+    run: Run, held: list[subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from everstep.cli.status import status_
+
+    run.layout.hparams.write_text("versions: {every: auto}\n")
+    train(run, held)
+    auto = replace(KEEP_ALL, every_steps=None)
+    facts = json.loads(run.layout.live.read_text())
+    assert status(run, auto).next_version_in_s == 5 / STEPS_PER_S  # by steps, as the live file still says
+    found = {"versions_every_s": 720.0, "versions_why": "a version costs 0.3 s of training", "next_version_in_s": 240.0}
+    run.layout.live.write_text(json.dumps({**facts, "next_version_step": None, **found}))
+    told = status(run, auto)
+    assert told.next_version_in_s == pytest.approx(240, abs=30)
+    assert told.disk_peak_bytes > 60 * run.find("latest").size_bytes  # one in each 720 s of the 50,000 that are left
+    assert "in about 4 min, one every 12 min: a version costs 0.3 s of training" in shown(status_, run, capsys)
+
+
 def shown(verb: Callable[[str], int], run: Run, capsys: pytest.CaptureFixture[str]) -> str:
     assert verb(str(run.path)) == 0
     return capsys.readouterr().out

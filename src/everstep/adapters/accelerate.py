@@ -28,7 +28,7 @@ from everstep.keeping import generators
 from everstep.keeping.kept import Kept
 from everstep.keeping.parts import HasState, Parts
 from everstep.keeping.settings import Settings
-from everstep.keeping.terms import Terms, refuse_ranks
+from everstep.keeping.terms import Auto, Terms, refuse_ranks
 
 OF_ACCELERATOR = ("mixed_precision", "gradient_accumulation_steps", "num_processes")
 
@@ -40,7 +40,7 @@ def keep(
     settings: Mapping[str, Any] | None = None,
     max_steps: int | None = None,
     seed: int = 0,
-    every: int | None = 300,
+    every: int | Auto | None = 300,
     every_s: float | None = None,
     keeping: Settings | None = None,
     report: Report | None = None,
@@ -54,7 +54,7 @@ def keep(
         settings: for hparams.yaml, as `vars(args)`, beside those of the accelerator and the optimizers.
         max_steps: optimizer steps at the end, where that is known; a run that has made them gets no more batches.
         seed: of the order of the data, see `KeptLoop.loader`.
-        every, every_s: optimizer steps, seconds between versions.
+        every, every_s: optimizer steps, seconds between versions; every="auto" finds what costs least time.
         keeping: how often snapshots are taken, where their memory is.
 
     Raises: UserError if nothing was prepared, several processes train, another process writes the run, or its versions

@@ -23,7 +23,7 @@ from everstep.errors import UserError
 from everstep.keeping.kept import Kept
 from everstep.keeping.parts import Parts, states_of
 from everstep.keeping.settings import Settings
-from everstep.keeping.terms import Terms, refuse_ranks
+from everstep.keeping.terms import Auto, Terms, refuse_ranks
 from everstep.versions import Run, Version
 from everstep.versions.layout import MANIFEST
 
@@ -44,7 +44,7 @@ def keep(
     run: str | Path,
     *,
     settings: Mapping[str, Any] | None = None,
-    every: int | None = 300,
+    every: int | Auto | None = 300,
     every_s: float | None = None,
     keeping: Settings | None = None,
     report: Report | None = None,
@@ -54,7 +54,7 @@ def keep(
     Args:
         run: a name in runs/, or a path; made if it is not there.
         settings: for hparams.yaml, beside those of module, trainer, optimizers and data, which are found.
-        every, every_s: optimizer steps, seconds between versions.
+        every, every_s: optimizer steps, seconds between versions; every="auto" finds what costs least time.
         keeping: how often snapshots are taken, where their memory is.
 
     Raises: UserError if Lightning is not installed.

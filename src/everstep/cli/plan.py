@@ -97,7 +97,7 @@ def _facts(found: Plan) -> dict[str, str]:
         "steps": f"{found.steps:,} of {found.images_per_step:,} images, {found.images_seen:,} images seen, "
         f"{found.epochs:.3g} epochs",
         **({} if found.shapes is None else {"shapes": found.shapes}),
-        "versions": "as time allows" if found.versions is None else f"{found.versions:,} to come",
+        "versions": _versions(found),
         "disk": "what a version weighs cannot be told beforehand for this base",
     }
     facts["memory"] = _memory(found)
@@ -107,6 +107,13 @@ def _facts(found: Plan) -> dict[str, str]:
         if not found.space.fits:
             facts["refused"] = _refusal(found.space)
     return facts
+
+
+def _versions(found: Plan) -> str:
+    """11 to come; or, found by itself: as often as costs least, about every 12 min: ..."""
+    if found.interval is not None:
+        return f"as often as costs least, found while it trains; from sizes alone, {found.interval.sentence}"
+    return "as time allows" if found.versions is None else f"{found.versions:,} to come"
 
 
 def _memory(found: Plan) -> str:

@@ -90,6 +90,8 @@ def facts(told: Told) -> dict[str, str]:
         shown["pace"] = f"{_seconds(told.finish.step_s)} a step, {_rate(_images_per_second(told))} images/s"
     if found.committed is not None:
         shown["version"] = _version(told.plan, found.committed)
+    if told.finish is not None and told.finish.interval is not None and found.committed is not None:
+        shown["interval"] = f"versions about {told.finish.interval.sentence}"
     if found.evaluated is not None:
         shown["scores"] = _scores(found.evaluated)
     if told.feeding is not None and told.feeding.given is not None:

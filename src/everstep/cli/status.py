@@ -6,7 +6,7 @@ from everstep.cli.place import open_run
 from everstep.cli.printing import print_facts, print_json
 from everstep.keeping.memory import Found
 from everstep.keeping.remnants import in_words, sentence
-from everstep.units import duration, size
+from everstep.units import about, duration, size
 from everstep.versions import RunStatus
 from everstep.watching.remembered import RememberedRun
 from everstep.watching.standing import standing
@@ -64,14 +64,23 @@ def _facts(found: RunStatus) -> dict[str, str]:
     if found.last_version is not None and found.last_version_age_s is not None:
         age = duration(found.last_version_age_s)
         facts["last version"] = f"{found.last_version}, {age} ago, {found.last_version_path}"
-    if found.next_version_step is not None:
-        when = "" if found.next_version_in_s is None else f", in {duration(found.next_version_in_s)}"
-        facts["next version"] = f"at step {found.next_version_step:,}{when}"
+    if found.next_version_step is not None or found.next_version_in_s is not None:
+        facts["next version"] = _next(found)
     facts["at risk now"] = f"{found.steps_at_risk:,} steps"
     facts["on disk"] = f"{size(found.version_bytes)} in versions, {size(found.free_bytes)} free"
     if found.state != "complete":
         facts["disk"] = _forecast(found)
     return facts
+
+
+def _next(found: RunStatus) -> str:
+    """at step 600, in 42 s; or, where time decides: in about 4 min, one every 12 min: ..."""
+    soon_s = found.next_version_in_s
+    if found.next_version_step is not None:
+        return f"at step {found.next_version_step:,}" + ("" if soon_s is None else f", in {duration(soon_s)}")
+    assert soon_s is not None, "one of them is known"
+    often = found.versions_every_s
+    return f"in about {about(soon_s)}" + ("" if often is None else f", one every {about(often)}: {found.versions_why}")
 
 
 def _forecast(found: RunStatus) -> str:

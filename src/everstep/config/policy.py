@@ -8,7 +8,7 @@ from everstep.versions.retention import Policy
 # Sections that change nothing of what is trained: any start may have its own.
 FREE = ("keep", "keeper", "mirror", "scoring", "tracking")
 # Of ranks, the last bits of sums are what threads and GPUs are: the examples, and their order, are the same.
-FREE_SETTINGS = ("data.cache_folder", "compute.ranks", "compute.parallel")
+FREE_SETTINGS = ("data.cache_folder", "compute.ranks", "compute.parallel", "versions.bytes_a_day")
 
 
 def is_free(key: str) -> bool:

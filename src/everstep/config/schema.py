@@ -159,12 +159,22 @@ class Versions(Section):
     """When training is saved."""
 
     every: Cadence = Cadence(steps=300)
-    """Optimizer steps, minutes or both between versions: 300, 10min, or 300,10min."""
+    """Optimizer steps, minutes or both between versions, 300, 10min or 300,10min; or auto: what costs least time, found
+    while training runs from what versions cost here and how often machines fail."""
+    bytes_a_day: Bytes = Bytes("500GB")
+    """Most that versions may write where their interval is auto; what a disk of 1 TB stands for some years."""
 
     @field_validator("every", mode="before")
     @classmethod
     def _parse(cls, value: Any) -> Any:
         return Cadence.parse(value) if isinstance(value, str | int) else value
+
+    @field_validator("bytes_a_day")
+    @classmethod
+    def _refuse_none(cls, value: Bytes) -> Bytes:
+        if value.total <= 0:
+            raise ValueError(f"{str(value)!r} would be no version at all; write it as 500GB")
+        return value
 
 
 class Keep(Section):
@@ -205,12 +215,22 @@ class Keeper(Section):
     """Copy while training waits or during the next forward and backward; auto is what costs less here, measured."""
     ram_dir: str | None = None
     """Folder in memory for the snapshots; left out, /dev/shm where it has room, else a nameless memory file."""
+    mtbf: Span = Span("30days")
+    """Mean time between failures of a machine that leave no more than its disk, for intervals that are auto: 30days,
+    or 4h for one that is lent until somebody pays more."""
     restarts: Annotated[int, Field(ge=0)] = 0
     """How often a trainer that died is started again by itself."""
     hang_minutes: Annotated[float, Field(gt=0)] = 15.0
     """Minutes without a step after which the last snapshot is committed and the hang reported."""
     unattended_minutes: Annotated[float, Field(ge=0)] | None = None
     """Minutes of a disk refusing every version after which training ends with exit code 4; left out, it goes on."""
+
+    @field_validator("mtbf")
+    @classmethod
+    def _refuse_always(cls, value: Span) -> Span:
+        if value.seconds < 1:
+            raise ValueError(f"{str(value)!r} is less than a second; write it as 30days")
+        return value
 
 
 class Scoring(Section):

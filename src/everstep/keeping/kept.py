@@ -334,17 +334,16 @@ class Kept:
             return
         saver, self._told_at = self._in_use(), now
         rate = (self._parts.images_seen - self._seen_before) / max(1e-9, now - self._began_at)
-        write_live(
-            saver.making.run.layout,
-            LiveStatus.now(
-                state=state,
-                step=self.step,
-                max_steps=self._until or self.step,
-                images_seen=self._parts.images_seen,
-                images_per_second=rate,
-                loss=None,
-                last_version=None if saver.last is None else saver.last.name,
-                next_version_step=saver.next_step(self.step),
-                snapshot_step=None if saver.snapshots is None else saver.snapshots.sealed_step,
-            ),
+        live = LiveStatus.now(
+            state=state,
+            step=self.step,
+            max_steps=self._until or self.step,
+            images_seen=self._parts.images_seen,
+            images_per_second=rate,
+            loss=None,
+            last_version=None if saver.last is None else saver.last.name,
+            next_version_step=saver.next_step(self.step),
+            snapshot_step=None if saver.snapshots is None else saver.snapshots.sealed_step,
+            **saver.clock.told(saver.saved_at),
         )
+        write_live(saver.making.run.layout, live)

@@ -20,7 +20,7 @@ from everstep.keeping.claims import Observer
 from everstep.keeping.kept import Kept
 from everstep.keeping.parts import HasState, Parts
 from everstep.keeping.settings import Settings
-from everstep.keeping.terms import Terms, refuse_ranks
+from everstep.keeping.terms import Auto, Terms, refuse_ranks
 
 Modules = nn.Module | Mapping[str, nn.Module]
 Others = HasState | Mapping[str, HasState]
@@ -36,7 +36,7 @@ def keep(
     settings: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
     images_per_step: int = 1,
-    every: int | None = 300,
+    every: int | Auto | None = 300,
     every_s: float | None = None,
     keeping: Settings | None = None,
     observers: tuple[Observer, ...] = (),
@@ -52,7 +52,7 @@ def keep(
         tensors: any other tensors by name, changed in place, within `kept.changing()`.
         settings: of the run, as hparams.yaml has them.
         facts: JSON for every version's manifest.
-        every, every_s: steps, seconds between versions.
+        every, every_s: steps, seconds between versions; every="auto" finds the interval that costs least time.
         keeping: how often snapshots are taken, where their memory is.
 
     Raises: UserError for what is no module, and for a training of several ranks; on entering, if another process writes

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
+from everstep.keeping.intervals import snapshot_interval
 from everstep.keeping.settings import Settings
 
 TRIALS = 3  # of each way to copy, before one is chosen
@@ -70,11 +71,16 @@ class Pace:
 
     @property
     def interval(self) -> int:
-        """Steps between automatic snapshots: as few as the stated overhead allows, once steps were measured."""
+        """Steps between automatic snapshots: as few as the stated overhead allows, once steps were measured; more where
+        it is known how often trainers die, and fewer copies cost less in all.
+        """
         if len(self._steps_s) < FIRST_STEPS:
             return LONGEST_INTERVAL
         if not self._costs:
             return 1
         cost_s = statistics.median(cost.total_s for cost in self._costs[-RECENT:])
-        steps = math.ceil(cost_s / (self._settings.overhead * statistics.median(self._steps_s)))
+        step_s, deaths_s = statistics.median(self._steps_s), self._settings.deaths_s
+        steps = math.ceil(cost_s / (self._settings.overhead * step_s))
+        if deaths_s is not None:
+            steps = max(steps, round(snapshot_interval(cost_s, deaths_s) / step_s))
         return min(LONGEST_INTERVAL, max(1, steps))

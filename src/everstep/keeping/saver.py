@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from everstep.contracts import Draft, ParentRef, Reason
 from everstep.errors import NotCommitted
 from everstep.keeping.channel import Message
-from everstep.keeping.claims import Claim, Making, Observer
+from everstep.keeping.claims import Claim, Making, Observer, in_words, told
+from everstep.keeping.clock import Clock
 from everstep.keeping.ending import let_go, name_version, settle
 from everstep.keeping.link import Link
 from everstep.keeping.snapshots import SPARE_BYTES, Snapshots, Together, notes_bytes, open_snapshots
@@ -39,6 +40,7 @@ class Saver:
     saved_at: float = field(default_factory=time.monotonic)  # when the newest version was made, or set on its way
     committed_at: float = field(default_factory=time.monotonic)  # when the last one was known to be committed
     last_step: int | None = None  # of the newest version, made or on its way
+    clock: Clock = field(init=False)
     _pending: dict[int, Claim] = field(default_factory=dict)
     _unheard: list[Message] = field(default_factory=list)
     _refusal: str | None = None  # what the disk said, until it takes a version again
@@ -46,16 +48,18 @@ class Saver:
 
     def __post_init__(self) -> None:
         self.last_step = None if self.last is None else self.last.step
+        self.clock = Clock.of(self.making, self.last)
 
     # --- when ----------------------------------------------------------------------------------------------
 
     def is_due(self, step: int) -> bool:
-        """Whether a version is to be made after this step; a disk that is far behind puts it off."""
+        """Whether a version is to be made after this step; a disk that is far behind puts it off. Asked once a step."""
+        self.clock.stepped(bool(self._pending))
         if step in (self.last_step, self.making.max_steps):  # the last one is made at the end, and says so
             return False
         if self.snapshots is not None and self.snapshots.is_full:
             return False
-        every_steps, every_s = self.making.every_steps, self.making.every_s
+        every_steps, every_s = self.making.every_steps, self.clock.every_s
         if every_steps is not None and step // every_steps > (self.last_step or 0) // every_steps:
             return True
         return every_s is not None and time.monotonic() - self.saved_at >= every_s
@@ -80,6 +84,10 @@ class Saver:
         Raises: NotCommitted if the disk refuses it, which is tried again under a keeper; NotFinite if the state is no
         numbers; KeeperGone. Older versions are whole.
         """
+        with self.clock.waiting(reason in UNWAITED, is_cost=reason in UNWAITED):
+            self._save(reason, label, may_wait)
+
+    def _save(self, reason: Reason, label: str | None, may_wait: bool | None) -> None:
         began = time.perf_counter()
         self.making.check()
         claim = Claim(self.state.step, self._reason(reason), label)
@@ -237,7 +245,8 @@ class Saver:
                 self.snapshots.beat(self.state.step)
                 self._take_voids()
             for claim in self._news(0.0):
-                self._tell_observers(claim)
+                with self.clock.waiting():
+                    self._tell_observers(claim)
         heard, self._unheard = self._unheard, []
         return heard
 
@@ -281,7 +290,7 @@ class Saver:
             if kind == "committed":
                 # All that is needed is in the message: the version itself may be gone already, for newer ones.
                 self._refusal = None
-                version = self._version(message)
+                version = told(self.making.run, message)
                 self._is_committed(version, message["seconds"])
                 claim = self._pending.pop(message["generation"], None)
                 if claim is not None:
@@ -294,10 +303,6 @@ class Saver:
                 raise NotCommitted(f"The disk has refused every version for {duration(message['after_s'])}.")
             else:
                 self._unheard.append(message)
-
-    def _version(self, message: Message) -> Version:
-        number = int(message["number"])
-        return Version(number, self.making.run.layout.version(number), message["manifest"])
 
     def _is_refused(self, message: Message) -> None:
         generation, why = message["generation"], message["why"]
@@ -326,11 +331,8 @@ class Saver:
     def _is_committed(self, version: Version, seconds: float | None) -> None:
         run = self.making.run
         self.last, self.parent, self.committed_at = version, run.ref(version), time.monotonic()
-        took = "" if seconds is None else f" in {seconds:.1f} s"
-        self.making.report(
-            f"{version.name}: step {version.step:,}, {version.images_seen:,} images, "
-            f"{version.size_bytes / 1e6:,.1f} MB{took} -> {version.path}"
-        )
+        self.clock.committed(version.size_bytes, seconds)
+        self.making.report(in_words(version, seconds))
 
     def _say_retired(self, words: str) -> None:
         if words:

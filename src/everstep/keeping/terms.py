@@ -4,18 +4,20 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from everstep.contracts import Report
 from everstep.errors import UserError
 from everstep.keeping.claims import Making, Observer
+from everstep.keeping.intervals import Economy
 from everstep.keeping.settings import Settings
 from everstep.places import absolute, spelled
 from everstep.versions import Run, run_folder
 from everstep.versions.layout import HPARAMS
 
+Auto = Literal["auto"] | Economy
 ABOUT = "training of a PyTorch loop"
 
 
@@ -29,6 +31,7 @@ class Terms:
     images_per_step: int
     every_steps: int | None
     every_s: float | None
+    economy: Economy | None  # where the interval is found by itself
     settings: Settings
     observers: tuple[Observer, ...]
     report: Report
@@ -39,7 +42,7 @@ class Terms:
         cls,
         run: str | Path,
         hparams: str,
-        every: tuple[int | None, float | None],
+        every: tuple[int | Auto | None, float | None],
         keeping: Settings | None,
         report: Report | None,
         **others: Any,
@@ -48,17 +51,22 @@ class Terms:
 
         Args:
             run: a name in runs/, or a path.
-            every: steps and seconds between versions.
+            every: steps and seconds between versions; auto in place of steps where the interval is to be found.
             others: what a program of other people's may not know: images_per_step, facts, observers, about.
         """
         counted = {"facts": {}, "images_per_step": 0, "observers": (), **others}
         folder, (steps, seconds) = absolute(run_folder(str(run))), every
+        economy, settings = None, keeping or Settings()
+        if isinstance(steps, str | Economy):
+            economy = _economy(steps, seconds)
+            steps, settings = None, replace(settings, deaths_s=economy.deaths_s)
         return cls(
             folder=folder,
             hparams=hparams,
             every_steps=steps,
             every_s=seconds,
-            settings=keeping or Settings(),
+            economy=economy,
+            settings=settings,
             report=report or say,
             **counted,
         )
@@ -84,8 +92,16 @@ class Terms:
             report=self.report,
             every_steps=self.every_steps,
             every_s=self.every_s,
+            economy=self.economy,
             may_wait=sys.stdout.isatty(),
         )
+
+
+def _economy(every: str | Economy, every_s: float | None) -> Economy:
+    """Raises: UserError for what is no interval."""
+    if every_s is not None or (isinstance(every, str) and every != "auto"):
+        raise UserError(f"every={every!r} is no interval: a number of steps, or 'auto' without every_s.")
+    return Economy() if isinstance(every, str) else every
 
 
 def refuse_ranks(count: int) -> None:

@@ -7,8 +7,9 @@ import math
 from dataclasses import dataclass
 
 from everstep.config import Config
-from everstep.config.policy import course
 from everstep.evaluation.allowance import START_S
+from everstep.keeping.intervals import Interval
+from everstep.launch.expected import expected_course, expected_interval
 from everstep.launch.plan import Plan
 from everstep.train.measured import Encoded, Fed, Measured, Steps
 from everstep.versions.forecast import versions_to_come
@@ -46,6 +47,7 @@ class Finish:
         snapshots_s: at most, by keeper.overhead.
         is_waiting: whether training waits until versions are on the disk.
         is_behind: whether the disk needs longer for a version than training does from one to the next.
+        interval: of versions, where a training finds it by itself.
     """
 
     step_s: float
@@ -57,6 +59,7 @@ class Finish:
     snapshots_s: float
     is_waiting: bool
     is_behind: bool
+    interval: Interval | None = None
 
     @property
     def seconds(self) -> float:
@@ -99,7 +102,7 @@ def finish(config: Config, plan: Plan, found: Measured) -> Finish | None:
         return None
     step_s = _step_s(config, found)
     steps_s = plan.steps_left * step_s
-    versions = _versions(config, plan, step_s, steps_s)
+    versions = _versions(config, plan, found, step_s, steps_s)
     written_s = 0.0 if found.committed is None else found.committed.seconds
     is_waiting = plan.slots is None or config.keeper.snapshots == "off"
     if is_waiting or found.committed is None:
@@ -116,6 +119,7 @@ def finish(config: Config, plan: Plan, found: Measured) -> Finish | None:
         writing_s=writing_s,
         snapshots_s=0.0 if is_waiting else config.keeper.overhead * steps_s,
         is_waiting=is_waiting,
+        interval=expected_interval(config, _version_bytes(plan, found), found),
         is_behind=not is_waiting and versions > 2 and written_s > steps_s / (versions - 1),
     )
 
@@ -149,10 +153,17 @@ def _step_s(config: Config, found: Measured) -> float:
     return each_s + loading_s if config.data.workers == 0 else max(each_s, loading_s)
 
 
-def _versions(config: Config, plan: Plan, step_s: float, steps_s: float) -> int:
+def _version_bytes(plan: Plan, found: Measured) -> int:
+    if found.committed is not None:
+        return found.committed.version_bytes
+    return 0 if plan.space is None else plan.space.footprint.whole_bytes
+
+
+def _versions(config: Config, plan: Plan, found: Measured, step_s: float, steps_s: float) -> int:
     """Still to come; those that the clock decides on as well, now that a step's time is known."""
-    way = course(config)
-    counts = [0 if plan.versions is None else plan.versions]
+    way = expected_course(config, _version_bytes(plan, found), found)
+    is_assumed = plan.versions is None or config.versions.every.is_auto  # what was told of them beforehand
+    counts = [0 if is_assumed or plan.versions is None else plan.versions]
     is_new = plan.goes_on_from is None
     if plan.versions is None and way.every_steps is not None:
         done = way.max_steps - plan.steps_left

@@ -6,9 +6,11 @@ from pathlib import Path
 from everstep.config import Config, changes, read_hparams
 from everstep.contracts import Report
 from everstep.errors import UserError
+from everstep.keeping.intervals import Interval
 from everstep.keeping.memory import SLOTS
 from everstep.keeping.room import available_bytes
 from everstep.launch.changes import as_begun, newest, refusals
+from everstep.launch.expected import expected_interval
 from everstep.launch.footprint import arena_bytes, folder_to_start_from
 from everstep.launch.inputs import Inputs, inputs_within, new_inputs
 from everstep.launch.space import Space, plan_space
@@ -37,6 +39,7 @@ class Plan:
     held_out_pairs: int
     shapes: str | None  # that pictures are trained in, in words; None where all are squares
     versions: int | None  # still to be made; None where the clock decides
+    interval: Interval | None  # that a training is expected to find by itself
     space: Space | None
     slots: int | None  # of the snapshots' memory; None where there is no room, or none is wanted
     arena_bytes: int | None
@@ -103,6 +106,7 @@ def plan(folder: Path, config: Config, report: Report) -> tuple[Plan, Opened]:
         held_out_pairs=len(pairs.held_out),
         shapes=order.sentence(),
         versions=None if space is None else space.forecast.count,
+        interval=None if space is None else expected_interval(completed, space.footprint.whole_bytes),
         space=space,
         slots=slots,
         arena_bytes=needed.get(slots or SLOTS[-1]),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everstep.config import Config
-from everstep.config.policy import course
 from everstep.errors import UserError
+from everstep.launch.expected import expected_course
 from everstep.launch.footprint import footprint_of, new_footprint
 from everstep.models.base import BaseFolder
 from everstep.models.files import AVERAGED, OPTIMIZER, WEIGHTS
@@ -88,7 +88,7 @@ def plan_space(folder: Path, config: Config, base: BaseFolder, version: Version 
     footprint = new_footprint(config, base) if version is None else footprint_of(version)
     if footprint is None:
         return None
-    ahead = course(config)
+    ahead = expected_course(config, footprint.whole_bytes)
     there = [] if run is None else held_versions(run, ahead.policy or Policy(everything=True))
     step_s = None if run is None else seconds_per_step(run, ahead)
     number, step = 0 if run is None else run.next_number(), 0 if version is None else version.step

@@ -20,7 +20,6 @@ from everstep.keeping.group import Group, adopt_orphans
 from everstep.keeping.keeper import IS_POSSIBLE, STACKS, Keeper
 from everstep.keeping.origin import Keeping, Origin
 from everstep.keeping.remnants import say_forgotten
-from everstep.keeping.settings import Settings
 from everstep.launch.about import about
 from everstep.launch.changes import Differing, accepts_other_data, agreed, changed, describe, said_of_order
 from everstep.launch.inputs import PLACES, Inputs, new_inputs
@@ -29,6 +28,7 @@ from everstep.launch.processors import limit_threads
 from everstep.launch.space import plan_space
 from everstep.launch.undo import Undo, has_begun
 from everstep.places import as_word
+from everstep.train.economy import keeping_settings
 from everstep.train.progress import Reporter
 from everstep.train.ready import Ready, check_origin, order_of, pairs_of
 from everstep.train.retiring import following, mirrors_of
@@ -191,7 +191,7 @@ def _kept(ready: Ready, is_named: bool, undo: Undo, reporter: Reporter) -> int:
 
     keeping = Keeping(
         run=run,
-        settings=Settings(**config.keeper.model_dump()),
+        settings=keeping_settings(config),
         report=reporter.say,
         retire=lambda kept, in_use: following(config, in_use, mirrors)(kept),
         tell_trainer=run.held.tell_trainer if run.held is not None else lambda pid: None,

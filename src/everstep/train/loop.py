@@ -196,6 +196,7 @@ class Loop:
                 next_version_step=progress.next_version_step,
                 resumed_from=self._resumed_from,
                 snapshot_step=None if snapshots is None else snapshots.sealed_step,
+                **self.saver.clock.told(self.saver.saved_at),
             ),
         )
 
@@ -213,5 +214,6 @@ class Loop:
             last_version=self.saver.last.name if self.saver.last else None,
             last_version_age_s=now - self.saver.committed_at,
             next_version_step=self.saver.next_step(state.step),
+            next_version_in_s=self.saver.clock.left_s(self.saver.saved_at),
             control_gain=self.judge.verdict.gain,
         )

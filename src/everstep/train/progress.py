@@ -19,7 +19,7 @@ from rich.table import Table
 from everstep.contracts import Counted
 from everstep.telling import Outlet
 from everstep.train.lasting import PLAIN_PERIOD_S, TERMINAL_PERIOD_S, Lasting
-from everstep.units import duration
+from everstep.units import about, duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Progress:
     last_version_age_s: float
     next_version_step: int | None
     control_gain: float | None = None
+    next_version_in_s: float | None = None  # that time decides on
 
     def text(self) -> str:
         """The whole line: step, images, loss, rate, time left, last version and its age, the next one."""
@@ -46,7 +47,10 @@ class Progress:
         parts += [] if self.seconds_left is None else [f"{duration(self.seconds_left)} left"]
         if self.last_version:
             parts.append(f"{self.last_version} {duration(self.last_version_age_s)} ago")
-        parts += [] if self.next_version_step is None else [f"next at {self.next_version_step:,}"]
+        if self.next_version_step is not None:
+            parts.append(f"next at {self.next_version_step:,}")
+        elif self.next_version_in_s is not None:
+            parts.append(f"next in about {about(self.next_version_in_s)}")
         return " · ".join(parts)
 
 

@@ -15,7 +15,7 @@ import torch
 
 from everstep.arrival.cache import receipt_of_start, start_folder
 from everstep.arrival.receipt import lines
-from everstep.config import dump
+from everstep.config import Config, dump
 from everstep.config.schema import Optim
 from everstep.contracts import ParentRef, Reason
 from everstep.data import BatchStream, Framer, PatientSource, Split
@@ -26,7 +26,6 @@ from everstep.keeping.channel import Channel
 from everstep.keeping.claims import Making
 from everstep.keeping.link import KeeperGone, Link
 from everstep.keeping.saver import Saver
-from everstep.keeping.settings import Settings
 from everstep.keeping.team import Order as Ordered
 from everstep.keeping.team import Others, RankLost, Team
 from everstep.models.arithmetic import arithmetic
@@ -38,6 +37,7 @@ from everstep.train.advice import advice
 from everstep.train.boards import open_boards
 from everstep.train.caching import Cache, framer_of
 from everstep.train.captions import say_cut
+from everstep.train.economy import economy, keeping_settings
 from everstep.train.ema import Ema
 from everstep.train.facts import version_facts
 from everstep.train.gradients import gradients_of
@@ -175,10 +175,11 @@ def _making(ready: Ready, facts: dict[str, Any], reporter: Reporter) -> Making:
         run=ready.run,
         facts=facts,
         small_files={HPARAMS: dump(config).encode()},
-        settings=Settings(**config.keeper.model_dump()),
+        settings=keeping_settings(config),
         report=reporter.say,
         every_steps=config.versions.every.steps,
         every_s=config.versions.every.seconds,
+        economy=economy(config),
         max_steps=config.optim.max_steps,
         retire=following(config, in_use, mirrors_of(config)),
         may_wait=reporter.console.is_terminal or config.keeper.unattended_minutes is not None,
@@ -191,7 +192,7 @@ def _opening(ready: Ready) -> str:
     return (
         f"{notes}{ready.run.name}: ControlNet on {ready.base.name}, {ready.source.description}\n"
         f"{optim.max_steps:,} steps of {optim.images_per_step} images at {ready.config.data.resolution} px; "
-        f"versions every {ready.config.versions.every} in {ready.run.path}"
+        f"{_cadence(ready.config)} in {ready.run.path}"
     )
 
 
@@ -200,6 +201,11 @@ def family_of(ready: Ready, team: Team | None) -> Family:
     compute = ready.config.compute
     is_shared_out = team is not None and compute.parallel == "fsdp"
     return open_family(ready.base, arithmetic(compute, is_shared_out, 1 if team is None else team.size), compute)
+
+
+def _cadence(config: Config) -> str:
+    every = config.versions.every
+    return "versions as often as costs least" if every.is_auto else f"versions every {every}"
 
 
 def state_of(ready: Ready, family: Family) -> tuple[TrainState, ParentRef | None]:

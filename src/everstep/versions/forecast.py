@@ -45,6 +45,11 @@ class Course:
     every_s: float | None = None
     policy: Policy | None = None  # of keeping versions; without one all of them stay whole
 
+    @property
+    def is_timeless(self) -> bool:
+        """Whether the settings say nothing of when versions are made."""
+        return self.every_steps is None and self.every_s is None
+
 
 @dataclass(frozen=True, slots=True)
 class Coming:
@@ -126,7 +131,7 @@ def coming_versions(
 
 
 def _count(course: Course, step: int, step_s: float | None) -> int | None:
-    if course.every_steps is None and course.every_s is None:
+    if course.is_timeless:
         return 0
     by_steps, by_time = None, None
     if course.every_steps is not None:

@@ -28,6 +28,9 @@ class LiveStatus:
     next_version_step: int | None
     resumed_from: int | None = None  # number of the version that this training went on from
     snapshot_step: int | None = None  # of the newest whole state in memory that survives the trainer
+    next_version_in_s: float | None = None  # after updated_at, where time decides
+    versions_every_s: float | None = None  # found by the training itself
+    versions_why: str | None = None
 
     @classmethod
     def now(cls, **facts: Any) -> "LiveStatus":

@@ -41,6 +41,8 @@ class RunStatus:
     disk_full_after_versions: int | None  # so many more find room; None if all do
     disk_full_in_s: float | None
     told_age_s: float | None  # since a running training last wrote where it is; a disk that is full keeps it from that
+    versions_every_s: float | None  # that the training found by itself, and why
+    versions_why: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +101,13 @@ def _status(run: Run, course: Course, seen: Outlook) -> RunStatus:
         version_bytes=seen.version_bytes,
         free_bytes=free,
         seconds_left=step_s * (course.max_steps - step) if step_s and is_running else None,
-        next_version_in_s=step_s * (next_step - step) if step_s and next_step is not None else None,
+        next_version_in_s=_next_in_s(live, step_s, step) if is_running else None,
         disk_peak_bytes=ahead.peak_bytes,
         disk_full_after_versions=None if full is None else full - 1,
         disk_full_in_s=full * ahead.seconds_apart if full is not None and step_s and is_running else None,
         told_age_s=max(0.0, time.time() - live.updated_at) if live and is_running else None,
+        versions_every_s=live.versions_every_s if live and is_running else None,
+        versions_why=live.versions_why if live and is_running else None,
     )
 
 
@@ -127,6 +131,17 @@ def row(version: Version, note: Annotation) -> dict[str, Any]:
         "pinned": note.pinned,
         "scores": note.scores,
     }
+
+
+def _next_in_s(live: LiveStatus | None, step_s: float | None, step: int) -> float | None:
+    """Seconds to the next version: by steps, by time, or whichever comes first."""
+    if live is None:
+        return None
+    by_steps = live.next_version_step
+    known = [] if by_steps is None or not step_s else [step_s * (by_steps - step)]
+    if live.next_version_in_s is not None:
+        known.append(max(0.0, live.next_version_in_s - (time.time() - live.updated_at)))
+    return min(known, default=None)
 
 
 def _position(live: LiveStatus | None, last: Version | None, is_running: bool) -> tuple[int, int]:

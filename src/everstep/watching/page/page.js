@@ -35,7 +35,8 @@ function state(word) {
 
 function standing(told) {
   const version = told.last_version ? `${told.last_version}, ${duration(told.last_version_age_s)} ago` : "none yet";
-  const next = told.next_version_step == null ? "" : `at step ${count(told.next_version_step)}${told.next_version_in_s == null ? "" : `, in ${duration(told.next_version_in_s)}`}`;
+  const soon = told.next_version_in_s == null ? "" : `in about ${duration(told.next_version_in_s)}`;
+  const next = told.next_version_step == null ? soon : `at step ${count(told.next_version_step)}${told.next_version_in_s == null ? "" : `, in ${duration(told.next_version_in_s)}`}`;
   const disk = `${size(told.version_bytes)} in versions, ${size(told.free_bytes)} free` + (told.disk_full_after_versions == null ? "" : `; full after ${told.disk_full_after_versions} more versions`);
   return [
     ["step", `${count(told.step)} of ${count(told.max_steps)}`], ["rate", told.images_per_second ? `${told.images_per_second.toFixed(1)} images/s` : ""],

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from everstep.errors import UserError
-from everstep.launch.launched import Place, forget_launcher, place_from, ranks_asked
+from everstep.launch.launched import Place, place_from, ranks_asked
+from everstep.launch.ranks import forget_launcher
 from everstep.versions import Run
 from everstep.versions.layout import RunLayout
 from everstep.versions.live import read_live
@@ -67,17 +68,6 @@ def test_nothing_of_torchrun_is_left_for_the_launcher_of_ranks() -> None:
     environ = {**TORCHRUN, "HOME": "/root"}
     forget_launcher(environ)
     assert environ == {"HOME": "/root"}
-
-
-def test_several_machines_are_refused(
-    everstep: Callable[..., object], monkeypatch: pytest.MonkeyPatch, workplace: Path, tiny_base: Path
-) -> None:
-    for name, value in SLURM.items():
-        monkeypatch.setenv(name, value)
-    ended = everstep("train", "--base", tiny_base, "--run", "a")
-    assert ended.code == 2  # type: ignore[attr-defined]
-    assert "started on 3 machines" in ended.out  # type: ignore[attr-defined]
-    assert not (workplace / "runs").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -11,16 +11,16 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from everstep.errors import EverstepError, ExitCode, UserError
 from everstep.keeping.channel import CREDENTIALS
+from everstep.launch.assisting import assist
 
 MEET_S, POLL_S = 120.0, 0.1
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE")
-# What torchrun tells its workers, and what the ranks' own launcher must not take for its own.
-OF_TORCHRUN = (*TORCHRUN, "ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +59,6 @@ def _tasks(told: str) -> list[int]:
         count, _, times = part.rstrip(")").partition("(x")
         found += [int(count)] * int(times or 1)
     return found
-
-
-def forget_launcher(environ: MutableMapping[str, str]) -> None:
-    """Nothing of somebody else's launcher is left for the one that starts the ranks."""
-    for name in [name for name in environ if name in OF_TORCHRUN or name.startswith("TORCHELASTIC_")]:
-        del environ[name]
 
 
 def ranks_asked(environ: Mapping[str, str]) -> int:
@@ -107,28 +101,34 @@ def _connected(place: Place) -> socket.socket:
             time.sleep(POLL_S)
 
 
-def placed(keep: Callable[[], int]) -> int:
-    """Keep what is trained here, or stand by while another process of this machine does. Returns the exit code.
+def nodes_asked(environ: Mapping[str, str]) -> int:
+    """How many machines a launcher has started this on."""
+    place = place_from(environ)
+    return 1 if place is None else place.nodes
 
-    Raises: whatever keeping raises; UserError for a launch that is not understood, or of several machines.
+
+def placed(folder: Path, ranks: int | str, keep: Callable[[], int]) -> int:
+    """Keep what is trained here; or stand by while another process of this machine does; or, on a machine that is not
+    the first, train along. Returns the exit code.
+
+    Args:
+        folder: of the run.
+        ranks: of this machine, as the settings say it.
+
+    Raises: whatever keeping raises; UserError for a launch that is not understood.
     """
     place = place_from(os.environ)
     if place is None:
         return keep()
-    if place.nodes > 1:
-        raise UserError(
-            f"This was started on {place.nodes} machines; several ranks of one machine train together. Nothing was "
-            "started."
-        )
     if place.local_rank > 0:
         return stand_by(place)
-    forget_launcher(os.environ)
+    work = keep if place.node == 0 else lambda: assist(folder, ranks, place.node)
     code = int(ExitCode.BUG)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(_address(place))
         listener.listen(place.local_size)
         try:
-            code = keep()
+            code = work()
         except EverstepError as error:
             code = int(error.exit_code)
             raise

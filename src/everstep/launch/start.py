@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from everstep.config import Config, dump, read_hparams
 from everstep.config.policy import is_free
@@ -20,11 +21,14 @@ from everstep.keeping.group import Group, adopt_orphans
 from everstep.keeping.keeper import IS_POSSIBLE, STACKS, Keeper
 from everstep.keeping.origin import Keeping, Origin
 from everstep.keeping.remnants import say_forgotten
+from everstep.keeping.signals import Listening
 from everstep.launch.about import about
 from everstep.launch.changes import Differing, accepts_other_data, agreed, changed, describe, said_of_order
 from everstep.launch.inputs import PLACES, Inputs, new_inputs
-from everstep.launch.launched import placed, ranks_asked
+from everstep.launch.launched import nodes_asked, placed, ranks_asked
+from everstep.launch.meeting import Caller
 from everstep.launch.processors import limit_threads
+from everstep.launch.ranks import start_ranks
 from everstep.launch.space import plan_space
 from everstep.launch.undo import Undo, has_begun
 from everstep.places import as_word
@@ -57,7 +61,7 @@ def start(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
     ranks = ranks_asked(os.environ)
     if config.compute.ranks == 1 and ranks > 1:
         config = config.model_copy(update={"compute": config.compute.model_copy(update={"ranks": ranks})})
-    return placed(lambda: _started(folder, config, other_run))
+    return placed(folder, config.compute.ranks, lambda: _started(folder, config, other_run))
 
 
 def _started(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
@@ -77,7 +81,7 @@ def go_on(run: Run, version: str | None, assignments: Iterable[str]) -> int:
     assigned, ranks = list(assignments), ranks_asked(os.environ)
     if ranks > 1 and not any(one.startswith("compute.ranks=") for one in assigned):
         assigned.append(f"compute.ranks={ranks}")
-    return placed(lambda: _gone_on(run, version, assigned))
+    return placed(run.path, ranks, lambda: _gone_on(run, version, assigned))
 
 
 def _gone_on(run: Run, version: str | None, assigned: list[str]) -> int:
@@ -177,17 +181,29 @@ def _mended(start: Start, undo: Undo, held: ExitStack, reporter: Reporter) -> in
 def _kept(ready: Ready, is_named: bool, undo: Undo, reporter: Reporter) -> int:
     """Train under a keeper, which this process becomes. Returns the exit code."""
     run, config = ready.run, ready.config
-    is_alone = config.compute.ranks == 1
+    nodes, ranks = nodes_asked(os.environ), config.compute.ranks
+    is_alone = ranks == 1 and nodes == 1
     if not is_alone:
         adopt_orphans()
+    if nodes > 1 and isinstance(ranks, str):
+        raise UserError("Several machines need a number of ranks each: --ranks N. Nothing was started.")
+    signals = Listening()
+    others = None
+    if nodes > 1:
+        is_stopped = lambda: signals.stop is not None  # noqa: E731
+        others = Caller(run.layout, nodes, int(ranks), reporter.say, reporter.during, is_stopped)
     mirrors = mirrors_of(config)
 
     def begin(origin: Origin) -> tuple[Child, Channel]:
         ours, theirs = Channel.pair()
         going_on = replace(ready, version=origin.version, parent=origin.parent)
         stacks = run.layout.records / STACKS
-        kind = Child if is_alone else Group
-        return fork(lambda channel: _trainer(going_on, reporter, channel), ours, theirs, stacks, kind), ours
+        if is_alone:
+            return fork(lambda channel: _trainer(going_on, reporter, channel), ours, theirs, stacks), ours
+        meeting = None if others is None else others.call(_facts(going_on))
+        return fork(
+            lambda channel: start_ranks(going_on, reporter, channel, meeting), ours, theirs, stacks, Group
+        ), ours
 
     keeping = Keeping(
         run=run,
@@ -199,7 +215,22 @@ def _kept(ready: Ready, is_named: bool, undo: Undo, reporter: Reporter) -> int:
         undo=undo.when_left,
         during=reporter.during,
     )
-    return Keeper(keeping, Origin(ready.version, ready.parent, is_named)).run(begin)
+    code = int(ExitCode.BUG)
+    try:
+        code = Keeper(keeping, Origin(ready.version, ready.parent, is_named), signals).run(begin)
+    except EverstepError as error:
+        code = int(error.exit_code)
+        raise
+    finally:
+        if others is not None:
+            others.end(code)
+    return code
+
+
+def _facts(ready: Ready) -> dict[str, Any]:
+    """What other machines need, and compare."""
+    number = None if ready.version is None else ready.version.number
+    return {"version": number, "base": ready.base_digest, "data": ready.source.fingerprint()}
 
 
 def _version(run: Run, config: Config, spec: str | None, reporter: Reporter) -> Version | None:
@@ -271,15 +302,9 @@ def _say_held_out(config: Config, source: Source, version: Version, reporter: Re
 
 def _trainer(ready: Ready, reporter: Reporter, channel: Channel | None = None) -> int:
     """In the trainer's own process; in this one where the system has not what a keeper needs."""
-    if said := limit_threads(ready.config.compute.threads, ready.config.compute.ranks):
+    if said := limit_threads(ready.config.compute.threads):
         reporter.say(said)
     reporter.say("Loading PyTorch and the base ...")
-    if ready.config.compute.ranks != 1 and channel is not None:
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns of what gradients.py asks of it on purpose
-        with reporter.during("Loading PyTorch"):
-            from everstep.train.ranks import train_together
-
-        return train_together(ready, reporter, channel)
     with Waiting(ready.config.compute.threads, reporter.say):
         with reporter.during("Loading PyTorch"):
             from everstep.train.session import train

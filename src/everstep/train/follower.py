@@ -3,6 +3,7 @@
 Decides nothing, writes nothing, and says only what goes wrong with it alone.
 """
 
+import os
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -24,8 +25,12 @@ from everstep.train.step import take_step
 from everstep.train.together import Prepared, SharedOrder, TeamRounds
 
 
-def follow(ready: Ready, team: Team, channel: Channel) -> int:
-    """Until the first one ends the training. Returns 0. Raises: RankLost, and what a training raises."""
+def follow(ready: Ready, team: Team, channel: Channel | None) -> int:
+    """Until the first one ends the training. Returns 0. Raises: RankLost, and what a training raises.
+
+    Args:
+        channel: to the first one, where it is on this machine: into its memory all of this machine copy.
+    """
 
     def say(text: str) -> None:
         print(f"Rank {team.rank}: {text}", flush=True)
@@ -40,7 +45,7 @@ def follow(ready: Ready, team: Team, channel: Channel) -> int:
 class _Following:
     """What a rank holds, and what it does at each order."""
 
-    def __init__(self, ready: Ready, team: Team, channel: Channel, say: Report, closing: ExitStack) -> None:
+    def __init__(self, ready: Ready, team: Team, channel: Channel | None, say: Report, closing: ExitStack) -> None:
         self._ready, self._optim = ready, ready.config.optim
         self._is_asked_to_stop = False
         for number in STOP:  # asked of the first one; here only a wait for data hears of it
@@ -54,8 +59,11 @@ class _Following:
         if cache is not None:
             closing.callback(cache.framer.close)
         self._state, _ = state_of(ready, family)
-        self._copies = Follower(team.rank, team.size, self._state, channel, say)
-        closing.callback(self._copies.close)
+        self._copies: Follower | None = None
+        if channel is not None:
+            local = int(os.environ["LOCAL_WORLD_SIZE"])
+            self._copies = Follower(team.rank, local, self._state, channel, say)
+            closing.callback(self._copies.close)
         self._gradients = Shared(family, self._state.controlnet, self._optim, team)
         mine, state = SharedOrder(order, team.rank, team.size), self._state
         self._open: Callable[[], BatchStream] = lambda: batches_of(
@@ -88,11 +96,11 @@ class _Following:
         if heard.order is Order.STEP and heard.trouble is Trouble.NONE:
             assert self._batches is not None
             take_step(self._optim, self._gradients, self._state, self._batches)
-        elif heard.order is Order.ATTACH:
+        elif heard.order is Order.ATTACH and self._copies is not None:
             self._copies.attach()
         elif heard.order is Order.RESTORE:
             self._restore()
-        elif heard.order is Order.COPY:
+        elif heard.order is Order.COPY and self._copies is not None:
             self._copies.copy(*heard.facts[:3])
         elif heard.order is Order.SHARE:
             with self._state.averaged():
@@ -102,7 +110,7 @@ class _Following:
     def _restore(self) -> None:
         """What the version holds, if one is gone on from; then batches can be begun."""
         if self._ready.version is not None:
-            self._state.restore(self._ready.version, self._copies.arena)
+            self._state.restore(self._ready.version, None if self._copies is None else self._copies.arena)
         stream = self._open()
         self._closing.callback(stream.close)
         self._batches = Prepared(stream, self._optim.accumulation_steps)

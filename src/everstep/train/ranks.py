@@ -40,6 +40,7 @@ HERE = "127.0.0.1"
 UNSENT = "SIGRTMAX"
 LEAVE_S = 10  # what ranks get once another has died, to put into the keeper's memory what they hold
 MOMENT_S, MEET_S = 2.0, 60.0
+LOST = 75  # how a rank ends that has lost another; the launcher says which one
 
 
 def ranks_of(compute: Compute) -> int:
@@ -49,9 +50,20 @@ def ranks_of(compute: Compute) -> int:
     return max(1, torch.cuda.device_count()) if compute.device in ("auto", "cuda") else 1
 
 
-def train_together(ready: Ready, reporter: Reporter, channel: Channel) -> int:
-    """Launch the ranks, and wait for their end. Returns the exit code of the training. Raises: UserError."""
-    ranks, batch_size = ranks_of(ready.config.compute), ready.config.optim.batch_size
+Where = tuple[str, int, int, int, int]  # host and port of the first machine; this one's place, of how many; all ranks
+
+
+def train_together(ready: Ready, reporter: Reporter, channel: Channel | None, where: Where | None = None) -> int:
+    """Launch the ranks of this machine, and wait for their end. Returns the exit code of the training.
+
+    Args:
+        channel: to the keeper; None on machines that are not the first.
+        where: several machines meet; None for one.
+
+    Raises: UserError.
+    """
+    here, batch_size = ranks_of(ready.config.compute), ready.config.optim.batch_size
+    host, port, node, nodes, ranks = where or (HERE, 0, 0, 1, here)
     if ranks > batch_size:
         raise UserError(
             f"optim.batch_size is {batch_size}, fewer than the {ranks} ranks: each needs an example of every batch. "
@@ -62,17 +74,19 @@ def train_together(ready: Ready, reporter: Reporter, channel: Channel) -> int:
         signal.signal(number, signal.SIG_IGN)
     for name in ("torch.distributed.elastic", "torch.multiprocessing"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what they tell is told below
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it asks what this machine's name means in the network
+    if nodes == 1:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it asks what this machine's name means in the network
     places = [_Place(ready, reporter, channel, f"\0everstep-{os.getpid()}-{secrets.token_hex(8)}", heard, os.getpid())]
     with tempfile.TemporaryDirectory(prefix="everstep-ranks-") as folder:
         config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=ranks,
+            min_nodes=nodes,
+            max_nodes=nodes,
+            nproc_per_node=here,
             run_id="everstep",
-            rdzv_backend="c10d",
-            rdzv_endpoint=f"{HERE}:0",
-            local_addr=HERE,
+            rdzv_backend="c10d" if nodes == 1 else "static",
+            rdzv_endpoint=f"{host}:{port}",
+            rdzv_configs={} if nodes == 1 else {"rank": node, "timeout": MEET_S},
+            local_addr=HERE if nodes == 1 else None,
             max_restarts=0,  # the keeper restarts all of them, once what is in memory is settled
             start_method="fork",
             logs_specs=DefaultLogsSpecs(log_dir=folder),
@@ -83,24 +97,31 @@ def train_together(ready: Ready, reporter: Reporter, channel: Channel) -> int:
             codes = launch_agent(config, _rank, places)
         except ChildFailedError as error:
             return _ended(*error.get_first_failure(), ranks, reporter)
-    return int(codes[0])
+    return int(min(codes.items())[1])
 
 
 def _ended(rank: int, failure: Any, ranks: int, reporter: Reporter) -> int:
     """A rank's end is the training's. One that was killed is told by name: the keeper sees the launcher alone."""
     code = int(failure.exitcode)
-    if code >= 0:
+    if code >= 0 and code != LOST:
         return code
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    reporter.say(f"Rank {rank} of {ranks} was ended by {name}.")
+    if code == LOST:
+        reporter.say("Ranks of another machine are gone.")
+        code = -signal.SIGKILL
+    else:
+        reporter.say(f"Rank {rank} of {ranks} was ended by {_name(-code)}.")
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os.kill(os.getpid(), -code)
     return int(ExitCode.BUG)  # of a signal that does not end a process
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have none
+        return f"signal {number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +130,7 @@ class _Place:
 
     ready: Ready
     reporter: Reporter
-    channel: Channel  # to the keeper, of the first one
+    channel: Channel | None  # to the keeper, of the first one
     address: str  # where the first one meets the others: an abstract socket of this machine
     heard: Sequence[int]  # signals that nobody ignored before
     launcher: int
@@ -127,8 +148,8 @@ def _rank(place: _Place) -> int:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         if os.getppid() == place.launcher:
             return code
-    except RankLost as error:
-        code = int(error.exit_code)
+    except RankLost:
+        code = LOST
         _await_the_launcher()
     except EverstepError as error:
         code = int(error.exit_code)
@@ -163,8 +184,10 @@ def _trained(place: _Place, rank: int, ranks: int) -> int:
             distributed.init_process_group("nccl" if compute.device.startswith("cuda") else "gloo")
         team = Team(rank, ranks)
         if rank == 0:
-            others = Others(team, _met(met, ranks - 1))
+            others = Others(team, _met(met, int(os.environ["LOCAL_WORLD_SIZE"]) - 1))
             code = int(train(ready, place.reporter, place.channel, others))
+        elif place.channel is None:  # the first one, and its keeper's memory, are on another machine
+            code = follow(ready, team, None)
         else:
             place.channel.close()
             met.connect(place.address)

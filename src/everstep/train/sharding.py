@@ -3,9 +3,11 @@
 Source: Zhao et al. 2023, "PyTorch FSDP"; torch.distributed.fsdp.fully_shard.
 """
 
+import os
 from collections.abc import Iterator
 
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from everstep.errors import UserError
@@ -18,17 +20,29 @@ WORTH_ITS_OWN = 1 / 50
 
 def share_out(network: nn.Module) -> None:
     """Keep this rank's rows only, on its own device. All ranks have to call it, with the same network."""
+    mesh = _mesh()
     least = sum(parameter.numel() for parameter in network.parameters()) * WORTH_ITS_OWN
     for block in _blocks(network):
         if sum(parameter.numel() for parameter in block.parameters()) >= least:
-            fully_shard(block)
-    fully_shard(network)
+            fully_shard(block, mesh=mesh)
+    fully_shard(network, mesh=mesh)
 
 
 def _blocks(network: nn.Module) -> Iterator[nn.Module]:
     """What is computed one after the other."""
     for child in network.children():
         yield from child if isinstance(child, nn.ModuleList) else (child,)
+
+
+def _mesh() -> DeviceMesh | None:
+    """Rows are shared out within a machine, where exchange is quick and memory is one; machines hold the same."""
+    ranks, here = distributed.get_world_size(), int(os.environ["LOCAL_WORLD_SIZE"])
+    if ranks == here:
+        return None
+    if ranks % here:
+        raise UserError("compute.parallel is fsdp, which needs as many ranks on each machine. Nothing was trained.")
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    return init_device_mesh(device, (ranks // here, here), mesh_dim_names=("machine", "rank"))
 
 
 def refuse_unshared(network: nn.Module, optimizer: str, precision: str) -> None:

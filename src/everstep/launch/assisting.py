@@ -48,8 +48,8 @@ def assist(folder: Path, ranks: int | str, node: int) -> int:
             listener.refuse(str(error))
             raise
         meeting = listener.answer()
-        if meeting is not None:
-            _train(ready, meeting, reporter, signals)
+        if meeting is not None and _train(ready, meeting, reporter, signals) == ExitCode.WRONG_INPUT:
+            return int(ExitCode.WRONG_INPUT)
 
 
 def _ready(folder: Path, ranks: int, call: dict[str, object], reporter: Reporter) -> Ready:
@@ -73,8 +73,8 @@ def _with_ranks(config: Config, ranks: int) -> Config:
     return config.model_copy(update={"compute": config.compute.model_copy(update={"ranks": ranks})})
 
 
-def _train(ready: Ready, meeting: Meeting, reporter: Reporter, signals: Listening) -> None:
-    """Until the ranks of this machine have ended, however."""
+def _train(ready: Ready, meeting: Meeting, reporter: Reporter, signals: Listening) -> int | None:
+    """Until the ranks of this machine have ended, however. Returns their exit code."""
     ours, theirs = Channel.pair()
     stacks = ready.run.layout.records / f"stacks-{meeting.node}.txt"
     group = fork(lambda channel: start_ranks(ready, reporter, None, meeting), ours, theirs, stacks, Group)
@@ -92,3 +92,4 @@ def _train(ready: Ready, meeting: Meeting, reporter: Reporter, signals: Listenin
     code = group.end()
     if code not in (None, ExitCode.DONE, ExitCode.STOPPED):
         reporter.say(f"The ranks of this machine have ended ({code}); the first one decides what follows.")
+    return code

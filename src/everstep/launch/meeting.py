@@ -25,7 +25,7 @@ from everstep.versions.layout import RunLayout
 FOLDER = "nodes"  # of the records
 CALL, GO, END = "call.json", "go.json", "end.json"
 FIRST_S, AGAIN_S = 600.0, 60.0  # what others get to answer: at first, while machines start, and after an end
-SILENT_S = 900.0  # of the first one, after which the others go
+SILENT_S, ENDED_S = 900.0, 180.0  # of the first one, before and after it has called, until the others go
 POLL_S = 0.2
 
 
@@ -104,9 +104,15 @@ class Caller:
         return found
 
     def end(self, code: int) -> None:
-        """The training has ended, for all of them. Never raises."""
+        """The training has ended, for all of them. Never raises.
+
+        Where the input is wrong nothing is left of a run that has just been made; the others find it wrong too.
+        """
         with contextlib.suppress(OSError):
-            _write(self.layout.records / FOLDER / END, {"nonce": self.nonce, "code": code})
+            if code == ExitCode.WRONG_INPUT:
+                shutil.rmtree(self.layout.records / FOLDER)
+            else:
+                _write(self.layout.records / FOLDER / END, {"nonce": self.nonce, "code": code})
 
 
 # --- the others ----------------------------------------------------------------------------------------------
@@ -128,7 +134,8 @@ class Listener:
 
     def await_call(self) -> dict[str, Any] | int:
         """The facts of the next call; or, where the training has ended, its exit code. Raises: Stopped."""
-        until = time.monotonic() + SILENT_S
+        silent_s = ENDED_S if self.nonce else SILENT_S
+        until = time.monotonic() + silent_s
         while time.monotonic() < until:
             call, end = _read(self._folder / CALL), _read(self._folder / END)
             if self.nonce and end is not None and end.get("nonce") == self.nonce:
@@ -139,7 +146,7 @@ class Listener:
             if self.is_stopped() and not self.nonce:
                 raise Stopped("Stopped while it waited for the first machine. Nothing was trained here.")
             time.sleep(POLL_S)
-        raise Stopped(f"The first machine has not been heard of for {duration(SILENT_S)}: this one goes.")
+        raise Stopped(f"The first machine has not been heard of for {duration(silent_s)}: this one goes.")
 
     def answer(self) -> Meeting | None:
         """Say that this machine is there; returns None if it does not take part, or the call was an old one."""

@@ -1,0 +1,151 @@
+"""Several machines train one run; here all of them are this one, and what they share is a folder."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from everstep.launch import meeting
+from everstep.launch.meeting import Caller, Listener
+from everstep.records.steps import read_metrics
+from everstep.telling import untold
+from everstep.versions import Run
+from everstep.versions.layout import RunLayout
+from everstep.versions.live import read_live
+from program import Program
+from ranks import KillRank, processes_of
+
+TRAINING = ("--optim.batch-size", 4, "--optim.max-steps", 30, "--sampling.pairs", 0, "--scoring.overhead", 0)
+Start = Callable[..., Program]
+
+
+class Impatient:
+    """Those that have gone are not waited for. Can be sent to another process."""
+
+    def __call__(self) -> None:
+        meeting.AGAIN_S = 2.0
+
+
+@pytest.fixture
+def machine(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tiny_base: Path, pairs_folder: Path, workplace: Path
+) -> Callable[..., Program]:
+    """Start what srun starts on one of two machines."""
+
+    def call(node: int, *more: object, data: Path = pairs_folder, **how: object) -> Program:
+        environ = {
+            "SLURM_JOB_ID": f"{os.getpid()}-{workplace.name}",
+            "SLURM_STEP_ID": "0",
+            "SLURM_STEP_NUM_TASKS": "2",
+            "SLURM_STEP_NUM_NODES": "2",
+            "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+            "SLURM_LOCALID": "0",
+            "SLURM_NODEID": str(node),
+            "SLURMD_NODENAME": "127.0.0.1",
+            "GLOO_SOCKET_IFNAME": "lo",
+        }
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        return start("train", "--base", tiny_base, "--data", data, "--run", "a", *TRAINING, *more, **how)  # type: ignore[arg-type]
+
+    return call
+
+
+def is_at(folder: Path, step: int) -> bool:
+    live = read_live(RunLayout(folder))
+    return live is not None and live.step >= step
+
+
+@pytest.mark.parametrize("parallel", ["fsdp", pytest.param("ddp", marks=pytest.mark.slow)])
+def test_two_machines_are_one_training(parallel: str, machine: Callable[..., Program], workplace: Path) -> None:
+    more = ("--ranks", 1, "--compute.parallel", parallel)
+    machines = [machine(node, *more) for node in (1, 0)]
+    assert [one.wait() for one in machines] == [0, 0], "".join(one.output for one in machines)
+    last = Run.open(workplace / "runs/a").find("latest")
+    assert (last.step, last.manifest["machine"]["ranks"]) == (30, 2)
+    assert [line["first_example"] for line in read_metrics(workplace / "runs/a/records")] == [
+        4 * at for at in range(30)
+    ]
+
+
+@pytest.mark.fault("a machine of two")
+def test_a_machine_that_is_gone_is_gone_on_without(machine: Callable[..., Program], workplace: Path) -> None:
+    more = ("--ranks", 1, "--set", "optim.max_steps=300")
+    second = machine(1, *more)
+    first = machine(0, *more, "--restarts", 1, prepare=Impatient())
+    first.wait_for(lambda: is_at(workplace / "runs/a", 5))
+    assert second.process.pid is not None
+    for pid in (second.process.pid, *processes_of(second.process.pid)):
+        os.kill(pid, signal.SIGKILL)
+    assert first.wait() == 0, first.output
+    assert "Ranks of another machine are gone" in first.output
+    assert "0 steps back" in first.output  # the first machine holds all that was done
+    assert "1 of 2 go on" in first.output
+    last = Run.open(workplace / "runs/a").find("latest")
+    assert last.step == 300
+    assert "ranks" not in last.manifest["machine"]
+
+
+def test_a_machine_whose_rank_died_comes_again(machine: Callable[..., Program], workplace: Path) -> None:
+    second = machine(1, "--ranks", 1, prepare=KillRank(1, "a step", 20))
+    first = machine(0, "--ranks", 1, "--restarts", 1)
+    assert [first.wait(), second.wait()] == [0, 0], first.output
+    last = Run.open(workplace / "runs/a").find("latest")
+    assert (last.step, last.manifest["machine"]["ranks"]) == (30, 2)
+    assert "Rank 1 of 2 was ended by SIGKILL" in second.output
+
+
+@pytest.mark.fault("SIGTERM at one machine of two")
+def test_a_machine_that_is_taken_away_asks_all_to_stop(machine: Callable[..., Program], workplace: Path) -> None:
+    machines = [machine(node, "--ranks", 1, "--set", "optim.max_steps=10000") for node in (1, 0)]
+    machines[1].wait_for(lambda: is_at(workplace / "runs/a", 2))
+    machines[0].signal(signal.SIGTERM)
+    assert [one.wait() for one in machines] == [3, 3]
+    assert Run.open(workplace / "runs/a").find("latest").reason == "asked"
+
+
+def test_other_data_on_a_machine_are_refused(
+    machine: Callable[..., Program], workplace: Path, pairs_folder: Path, tmp_path: Path
+) -> None:
+    """The first one says it, and leaves nothing behind."""
+
+    def answer(listener: Listener) -> None:
+        call = listener.await_call()
+        assert isinstance(call, dict)
+        listener.refuse("the data here is not the first machine's: its content is another.")
+
+    first = machine(0, "--ranks", 1)
+    answer(Listener(workplace / "runs/a", 1, 1, lambda: False))
+    assert first.wait() == 2, first.output
+    assert "Machine 1: the data here is not the first machine's" in first.output
+    assert not (workplace / "runs/a").exists()
+
+
+# --- how they meet -------------------------------------------------------------------------------------------
+
+
+def caller(folder: Path, nodes: int, is_stopped: Callable[[], bool] = lambda: False) -> Caller:
+    return Caller(RunLayout(folder), nodes, 2, print, untold, is_stopped)
+
+
+def test_an_old_call_is_not_answered_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meeting, "FIRST_S", 0.5)
+    assert caller(tmp_path, 2).call({"version": None}).nodes == 1  # nobody answers
+    listener = Listener(tmp_path, 1, 2, lambda: False)
+    call = listener.await_call()
+    assert isinstance(call, dict)
+    assert listener.answer() is None  # too late for this one
+    meeting._write(RunLayout(tmp_path).records / meeting.FOLDER / meeting.END, {"nonce": listener.nonce, "code": 4})
+    assert listener.await_call() == 4
+
+
+def test_a_stop_is_heard_while_others_are_waited_for(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(meeting.Stopped):
+        caller(tmp_path, 2, lambda: True).call({})
+    with pytest.raises(meeting.Stopped):
+        Listener(tmp_path / "nothing", 1, 1, lambda: True).await_call()
+    assert time.monotonic() - began < 60

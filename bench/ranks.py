@@ -134,6 +134,7 @@ def wait_for(live: Path, step: int, training: "subprocess.Popen[bytes]") -> tupl
 
 def commits(is_small: bool) -> str:
     """From the beginning of a copy until the disk has it, of one rank and of two that share the copy."""
+    torch.set_num_threads(1)  # a pool of threads does not survive a fork
     state = make_state(is_small)
     size = Layout(state).size_bytes
     place = Path("build/bench/ranks").resolve()

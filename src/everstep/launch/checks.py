@@ -28,7 +28,7 @@ from everstep.versions import Run, run_folder, split_spec
 
 
 def _check_mirrors(mirror: Mirror) -> None:
-    """Raises: UserError where there is no such folder; of an address, where it is none. One that is away is no fault: it
+    """Raises: UserError where there is no such folder, or no such kind of address. One that is away is no fault: it
     is caught up with later.
     """
     for target in mirror.targets:

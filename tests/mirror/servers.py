@@ -1,4 +1,4 @@
-"""Real servers that copies are sent to: SeaweedFS for S3, OpenSSH for SFTP. They can be killed, frozen and started again.
+"""Real servers that copies are sent to, SeaweedFS for S3 and OpenSSH for SFTP, which can be killed, frozen, restarted.
 
 Each listens on this machine alone, on a port of its own, and asks nothing of a network.
 """

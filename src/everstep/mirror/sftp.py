@@ -20,13 +20,16 @@ from fsspec.implementations.sftp import SFTPFileSystem
 from paramiko.sftp import CMD_EXTENDED
 
 from everstep.mirror.addresses import Address
-from everstep.mirror.backend import PIECE_BYTES, Still
+from everstep.mirror.backend import Still
 from everstep.mirror.folder import PART
 from everstep.mirror.lease import LEASE, leased
 
 TIMEOUT_S = 60.0  # without a byte
 PORT = 22
-AHEAD = 64  # requests on their way while a file is read
+PORTION_BYTES = 256 << 10  # paramiko copies what is left at every packet
+PACKET_BYTES, AHEAD_BYTES = 32 << 10, 4 << 20  # every server gives that much at once; and is asked for ahead
+GONE = (errno.ETIMEDOUT, errno.ECONNRESET)
+UNOFFERED = "nsupported"
 GENERIC = "Failure"  # what SFTP calls a full disk, a quota, and much else
 
 
@@ -57,6 +60,7 @@ class SFTP:
         path = address.path
         self._root = path[2:] if path.startswith("~/") else f"/{path}"
         self._lock = threading.RLock()
+        self._broke: str | None = None  # why the connection is gone; whoever sends next makes another
 
     @property
     def address(self) -> str:
@@ -67,7 +71,7 @@ class SFTP:
         return None if found is None or stat.S_ISDIR(found.st_mode) else int(found.st_size)
 
     def put(self, name: str, content: Iterable[memoryview | bytes], size_bytes: int) -> bool:
-        with self._written_beside(name, content) as beside, self._asking() as ftp:
+        with self._written_beside(name, content, size_bytes) as beside, self._asking() as ftp:
             ftp.posix_rename(beside, self._path(name))
         return False
 
@@ -75,7 +79,7 @@ class SFTP:
         """By the rename that SFTP itself has: it refuses where something is."""
         if self._stat(name) is not None:
             return False
-        with self._written_beside(name, [content]) as beside, self._asking() as ftp:
+        with self._written_beside(name, [content], len(content)) as beside, self._asking() as ftp:
             try:
                 ftp.rename(beside, self._path(name))
             except OSError:
@@ -95,15 +99,13 @@ class SFTP:
     def stream(self, name: str, size_bytes: int) -> Iterator[memoryview | bytes]:
         with self._asking() as ftp:
             file = ftp.open(self._path(name), "rb")
-            file.prefetch(size_bytes, AHEAD)
         try:
-            while size_bytes > 0:
+            for begin in range(0, size_bytes, AHEAD_BYTES):
+                end = min(begin + AHEAD_BYTES, size_bytes)
+                packets = [(at, min(PACKET_BYTES, end - at)) for at in range(begin, end, PACKET_BYTES)]
                 with self._asking():
-                    piece = file.read(min(PIECE_BYTES, size_bytes))
-                if not piece:
-                    return  # it ends sooner; whoever compares digests says so
-                size_bytes -= len(piece)
-                yield piece
+                    piece = b"".join(file.readv(packets))  # all on their way at once
+                yield piece  # a file that ends sooner gives less; whoever compares digests says so
         finally:
             with self._asking():
                 file.close()
@@ -173,7 +175,9 @@ class SFTP:
                 return None
 
     @contextmanager
-    def _written_beside(self, name: str, content: Iterable[memoryview | bytes]) -> Iterator[str]:
+    def _written_beside(
+        self, name: str, content: Iterable[memoryview | bytes], size_bytes: int
+    ) -> Iterator[str]:
         """A file that is whole and flushed, under a name that nobody reads and nobody else writes; gone afterwards."""
         beside = f"{self._path(name)}.{secrets.token_hex(4)}{PART}"
         self._make_folders(name)
@@ -185,18 +189,27 @@ class SFTP:
                 file.set_pipelined(True)
             try:
                 for piece in content:
-                    with self._asking():
-                        file.write(bytes(piece))
+                    self._write(file, memoryview(piece).cast("B"))
                 with self._asking() as ftp:
                     file.set_pipelined(False)
                     _flush(ftp, file)
             finally:
                 with self._asking():
                     file.close()  # errors of what was on its way are raised here
+            with self._asking() as ftp:
+                taken = int(ftp.stat(beside).st_size or 0)
+            if taken != size_bytes:  # paramiko hears that a write failed, and does not say so
+                raise OSError(errno.ENOSPC, f"it has taken {taken:,} of {size_bytes:,} bytes, as when there is no room")
             yield beside
         finally:
             with contextlib.suppress(OSError), self._asking() as ftp:
                 ftp.remove(beside)
+
+    def _write(self, file: Any, piece: memoryview) -> None:
+        while piece:
+            with self._asking():
+                file.write(bytes(piece[:PORTION_BYTES]))
+            piece = piece[PORTION_BYTES:]
 
     def _clear_parts(self, name: str) -> None:
         """What one who was killed has left of this file; the lease says that nobody writes it now."""
@@ -222,14 +235,20 @@ class SFTP:
     def _asking(self) -> Iterator[Any]:
         """Inside, what SSH and SFTP say becomes an error of the system."""
         with self._lock:
+            if self._broke is not None:
+                raise OSError(errno.ECONNRESET, self._broke)
             try:
-                yield self._ftp
+                yield self._connected.ftp
             except Exception as error:
-                raise _as_system(error) from None
+                told = _as_system(error)
+                if isinstance(told, OSError) and told.errno in GONE:
+                    self._broke = told.strerror  # what cleans up behind it must not wait as long again
+                raise told from None
 
     @cached_property
-    def _ftp(self) -> Any:
-        return _Known(**_as_ssh_would(self._address)).ftp
+    def _connected(self) -> _Known:
+        """Held as long as it is used: paramiko hangs up when nobody holds its client."""
+        return _Known(**_as_ssh_would(self._address))
 
 
 def _as_ssh_would(address: Address) -> dict[str, Any]:
@@ -250,8 +269,11 @@ def _as_ssh_would(address: Address) -> dict[str, Any]:
 
 def _flush(ftp: Any, file: Any) -> None:
     """As OpenSSH offers it; a server that does not is believed."""
-    with contextlib.suppress(OSError):
+    try:
         ftp._request(CMD_EXTENDED, "fsync@openssh.com", file.handle)
+    except OSError as error:
+        if UNOFFERED not in str(error):
+            raise
 
 
 def _as_system(error: Exception) -> Exception:

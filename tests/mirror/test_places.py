@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import obstore
 import pytest
 from counting import Counting
 from drafts import ArrayTensor, draft
@@ -27,7 +28,7 @@ from everstep.mirror.copies import Terms, send
 from everstep.mirror.fetching import fetch
 from everstep.mirror.offered import faults_in, offer, versions_in
 from everstep.mirror.rate import Rate
-from everstep.versions import Run, write_annotation
+from everstep.versions import Run, fsops, write_annotation
 from everstep.versions.layout import identity_of
 from everstep.versions.retention import Policy
 
@@ -189,6 +190,37 @@ def test_what_an_earlier_send_has_left_is_read_and_not_believed(run: Run, kind: 
     kind.place.put(f"version_0/{WEIGHTS}", [bytes(size)], size)
     assert send(run, kind.place, Terms(), quiet).sent == (0, 1, 2)
     assert assert_offered_is_whole(kind.place) == [0, 1, 2]
+
+
+@pytest.mark.fault("a mirror that stores something else than it was sent")
+@pytest.mark.parametrize(("longer_than", "whole"), [(4000, []), (100_000, [0, 1, 2])], ids=["one part", "several"])
+def test_what_a_place_stores_wrongly_is_not_offered(
+    run: Run, kind: Kind, monkeypatch: pytest.MonkeyPatch, longer_than: int, whole: list[int]
+) -> None:
+    """Whatever stands between us and what is stored: a proxy, a cable, a disk."""
+    run.commit(large(30))
+
+    def turned(piece: Any) -> bytes:
+        content = bytearray(piece)
+        if len(content) > longer_than:
+            content[-1] ^= 1
+        return bytes(content)
+
+    put, write_all, write = obstore.put, fsops.write_all, sftp.SFTP._write
+
+    def put_wrongly(store: Any, name: str, content: Any, **more: Any) -> Any:
+        pieces = turned(content) if isinstance(content, bytes) else map(turned, content)
+        return put(store, name, pieces, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(obstore, "put", put_wrongly)
+        patch.setattr(fsops, "write_all", lambda descriptor, pieces: write_all(descriptor, map(turned, pieces)))
+        patch.setattr(sftp.SFTP, "_write", lambda self, file, piece: write(self, file, memoryview(turned(piece))))
+        with pytest.raises(UnreachableDisk, match="does not give back what was sent"):
+            send(run, kind.place, Terms(), quiet)
+    assert assert_offered_is_whole(kind.place) == whole
+    send(run, kind.place, Terms(), quiet)
+    assert assert_offered_is_whole(kind.place) == [0, 1, 2, 3]
 
 
 def test_a_version_that_is_damaged_here_is_not_offered_there(run: Run, kind: Kind) -> None:

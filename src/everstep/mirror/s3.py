@@ -172,6 +172,9 @@ class _Digests:
         """The same bytes, in parts of just this size."""
         waiting = bytearray()
         for piece in content:
+            if not waiting and len(piece) == part_bytes:  # as they come from a disk: copied once
+                yield self._digested(bytes(piece))
+                continue
             waiting += piece
             while len(waiting) >= part_bytes:
                 yield self._digested(bytes(waiting[:part_bytes]))

@@ -69,7 +69,7 @@ def seaweed(folder: Path, niceness: int = 0) -> Iterator[str]:
 
 def is_up(endpoint: str) -> bool:
     try:
-        obstore.put(store(endpoint, retry_config={"max_retries": 0}), "up", b"")
+        obstore.put(store(endpoint, retry_config={"max_retries": 0}), "up", b"something that needs a volume")
     except Exception:
         return False
     return True

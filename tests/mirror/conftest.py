@@ -35,7 +35,7 @@ def kind(
     """A place to send to, empty; its server answers, at the beginning and at the end."""
     if request.param == "folder":
         disk = LoopDisk(tmp_path / "loop")
-        yield folder_kind(disk.mount_point)
+        yield folder_kind(disk.mount_point, disk)
         disk.unmount()
         return
     server = request.getfixturevalue({"s3": "weed", "sftp": "sshd"}[request.param])

@@ -20,14 +20,11 @@ DISK_BYTES = 48 << 20
 
 @dataclass
 class Kind:
-    """target: what a user writes. server: what can be killed; a folder has none. stored: the folder, where there is one
-    that a test may look into and rot.
-    """
+    """target: what a user writes. server: what can be killed; of a folder, the disk that it is on."""
 
     name: str
     target: str
-    server: Server | None = None
-    stored: Path | None = None
+    server: "Server | LoopDisk | None" = None
     refused: Callable[[pytest.MonkeyPatch], None] = field(default=lambda patch: None)
 
     @property
@@ -45,15 +42,15 @@ class Kind:
             self.server.come_back()
 
 
-def folder_kind(disk: Path) -> Kind:
-    return Kind("folder", str(disk), stored=disk)
+def folder_kind(disk: Path, power: "LoopDisk | None" = None) -> Kind:
+    return Kind("folder", str(disk), power)
 
 
 def s3_kind(weed: Weed, folder: str) -> Kind:
     def refuse(patch: pytest.MonkeyPatch) -> None:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "a-wrong-secret")
 
-    return Kind("s3", f"s3://{weed.bucket}/{folder}?endpoint={weed.endpoint}", weed, refused=refuse)
+    return Kind("s3", f"s3://{weed.bucket}/{folder}?endpoint={weed.endpoint}", weed, refuse)
 
 
 def sftp_kind(sshd: Sshd, stored: Path) -> Kind:
@@ -67,14 +64,15 @@ def sftp_kind(sshd: Sshd, stored: Path) -> Kind:
         shutil.copy(sshd.home / ".ssh/known_hosts", ssh / "known_hosts")
         patch.setenv("HOME", str(ssh.parent))
 
-    return Kind("sftp", f"sftp://{sshd.host}{stored}", sshd, stored, refuse)
+    return Kind("sftp", f"sftp://{sshd.host}{stored}", sshd, refuse)
 
 
 class LoopDisk:
     """A file system of its own in a file; skipped, with the reason, where that is refused."""
 
     def __init__(self, folder: Path, size_bytes: int = DISK_BYTES) -> None:
-        self.mount_point, image = folder / "mounted", folder / "disk"
+        self.mount_point, self._image = folder / "mounted", folder / "disk"
+        image = self._image
         self.mount_point.mkdir(parents=True)
         with image.open("wb") as file:
             file.truncate(size_bytes)
@@ -84,6 +82,17 @@ class LoopDisk:
             ended = subprocess.run(words, capture_output=True, text=True)
             if ended.returncode != 0:
                 pytest.skip(f"{words[0]}: {ended.stderr.strip()}")
+
+    def kill(self) -> None:
+        """A power cut: what was not flushed is gone, the journal's tail included."""
+        if shutil.which("xfs_io") is None:
+            pytest.skip("xfs_io is not installed (apt-get install xfsprogs)")
+        subprocess.run(["xfs_io", "-x", "-c", "shutdown", str(self.mount_point)], check=True)
+
+    def come_back(self) -> None:
+        """What is on the disk is read again."""
+        subprocess.run(["umount", str(self.mount_point)], check=True)
+        subprocess.run(["mount", "-o", "loop", str(self._image), str(self.mount_point)], check=True)
 
     def unmount(self) -> None:
         subprocess.run(["umount", "-l", self.mount_point], capture_output=True)

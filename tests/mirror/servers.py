@@ -108,7 +108,8 @@ class Weed(Server):
                 client_options={"allow_http": True, "timeout": "2s"},
                 retry_config={"max_retries": 0},
             )
-            obstore.put(store, "up", b"")
+            obstore.put(store, "up", b"something that needs a volume")
+            obstore.get(store, "up").bytes()
             return True
         return False
 

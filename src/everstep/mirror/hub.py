@@ -5,15 +5,22 @@ as it was seen, or at the end: a version is there in one step, and few commits a
 SHA-256, taken here, and refuses what has another.
 """
 
+import contextlib
 import errno
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import IO, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, HfFileSystem, constants
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    LocalTokenNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.hf_api import RepoFile
 
 from everstep.mirror.addresses import Address
@@ -43,20 +50,21 @@ class Hub:
     def size(self, name: str) -> int | None:
         if name in self._coming:
             return self._sizes.get(name)
-        with _told():
+        with contextlib.suppress(FileNotFoundError), _told():
             found = self._api.get_paths_info(self._repository, self._path(name), revision=BRANCH)
-        return next((one.size for one in found if isinstance(one, RepoFile)), None)
+            return next((one.size for one in found if isinstance(one, RepoFile)), None)
+        return None
 
     def put(self, name: str, content: Iterable[memoryview | bytes], size_bytes: int) -> bool:
         """Crash: what was there before; what was uploaded is found again by its digest."""
-        file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 - until it is uploaded
-        for piece in content:
-            file.write(piece)
-        file.seek(0)
-        with _told():
+        with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as file:
+            for piece in content:
+                file.write(piece)
+            file.seek(0)
             whole = file.read() if size_bytes <= IN_MEMORY_BYTES else cast("BinaryIO", file)
             adding = CommitOperationAdd(self._path(name), whole)
-            self._api.preupload_lfs_files(self._repository, [adding], revision=BRANCH)
+            with _told():  # what is large is on the hub afterwards, and needed here no more
+                self._api.preupload_lfs_files(self._repository, [adding], revision=BRANCH)
         self._coming[name], self._sizes[name] = adding, size_bytes
         return True
 
@@ -76,11 +84,9 @@ class Hub:
         raise OSError(errno.EAGAIN, "others commit there all the time")
 
     def read(self, name: str) -> bytes | None:
-        with _told():
-            try:
-                return bytes(self._files.cat_file(self._whole(name)))
-            except (FileNotFoundError, *ABSENT):
-                return None
+        with contextlib.suppress(FileNotFoundError), _told():
+            return bytes(self._files.cat_file(self._whole(name)))
+        return None
 
     def stream(self, name: str, size_bytes: int) -> Iterator[memoryview | bytes]:
         with _told():
@@ -138,12 +144,10 @@ class Hub:
             return self._api.repo_info(self._repository, revision=BRANCH).sha
 
     def _listed(self, folder: str, is_deep: bool) -> list[Any]:
-        with _told():
-            try:
-                path = self._path(folder) or None
-                return list(self._api.list_repo_tree(self._repository, path, recursive=is_deep, revision=BRANCH))
-            except ABSENT:
-                return []
+        with contextlib.suppress(FileNotFoundError), _told():
+            path = self._path(folder) or None
+            return list(self._api.list_repo_tree(self._repository, path, recursive=is_deep, revision=BRANCH))
+        return []
 
     def _commit(self, operations: list[Any], message: str, seen: str | None) -> None:
         self._api.create_commit(
@@ -161,7 +165,9 @@ def _told() -> Iterator[None]:
     try:
         yield
     except ABSENT:
-        raise
+        raise FileNotFoundError(errno.ENOENT, "it is not there, or this user may not see it") from None
+    except LocalTokenNotFoundError:
+        raise PermissionError(errno.EACCES, "the hub does not know this user; hf auth login") from None
     except HfHubHTTPError as error:
         status = getattr(error.response, "status_code", 0)
         if status in TAKEN:
@@ -170,6 +176,9 @@ def _told() -> Iterator[None]:
             raise PermissionError(errno.EACCES, f"the hub refuses this user ({status}); hf auth login") from None
         raise OSError(errno.EREMOTEIO, f"the hub says {status or 'nothing'}") from None
     except Exception as error:  # what carries a request has errors of its own, another in each version of the hub
+        cause = error.__cause__ or error
+        if isinstance(error, RuntimeError):  # of an upload, around what it met
+            raise OSError(errno.EREMOTEIO, f"an upload failed ({type(cause).__name__})") from None
         if not type(error).__module__.startswith(CARRIERS):
             raise
         raise OSError(errno.ETIMEDOUT, f"the hub cannot be reached ({type(error).__name__})") from None

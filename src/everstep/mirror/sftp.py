@@ -175,9 +175,7 @@ class SFTP:
                 return None
 
     @contextmanager
-    def _written_beside(
-        self, name: str, content: Iterable[memoryview | bytes], size_bytes: int
-    ) -> Iterator[str]:
+    def _written_beside(self, name: str, content: Iterable[memoryview | bytes], size_bytes: int) -> Iterator[str]:
         """A file that is whole and flushed, under a name that nobody reads and nobody else writes; gone afterwards."""
         beside = f"{self._path(name)}.{secrets.token_hex(4)}{PART}"
         self._make_folders(name)

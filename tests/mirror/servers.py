@@ -19,7 +19,7 @@ import pytest
 
 KEY, SECRET = "testkey", "testsecret1234"
 SSHD = "/usr/sbin/sshd"
-LASTS_S = 30.0
+LASTS_S, STEADY = 30.0, 3
 
 
 class Server:
@@ -42,6 +42,9 @@ class Server:
                 self.words(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, env=environ()
             )
         wait_until(self.is_up, self.log)
+        for _ in range(STEADY):  # what is up for the first time may still be reading who may come in
+            time.sleep(0.05)
+            wait_until(self.is_up, self.log)
 
     def log(self) -> str:
         return (self.folder / "log").read_text(errors="replace")[-3000:]

@@ -129,7 +129,7 @@ class _Sender:
 
     def thin(self) -> None:
         """Last of all, when what is newer is there; by what is there, whatever else there is here."""
-        now = offer(self.place)
+        now = self.there if self.terms.policy is None else offer(self.place)
         for offered in plan_dropped(self.run, now, self.terms.policy, time.time()):
             self.still()
             drop(self.place, offered)

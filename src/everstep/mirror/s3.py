@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import obstore
@@ -23,6 +24,7 @@ from obstore.store import S3Store
 
 from everstep.mirror.addresses import Address
 from everstep.mirror.backend import PIECE_BYTES, Still
+from everstep.mirror.credentials import found_here
 from everstep.mirror.lease import leased
 
 if TYPE_CHECKING:
@@ -45,19 +47,6 @@ class S3:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        endpoint = address.options.get("endpoint")
-        given: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
-        given |= {"region": address.options["region"]} if "region" in address.options else {}
-        options: ClientConfig = {"timeout": timedelta(seconds=TIMEOUT_S)}
-        if (endpoint or os.environ.get("AWS_ENDPOINT_URL", "")).startswith("http:"):
-            options["allow_http"] = True
-        self._store = S3Store(
-            address.host,
-            prefix=address.path or None,
-            client_options=options,
-            retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=GIVEN_UP_S)},
-            **given,
-        )
 
     @property
     def address(self) -> str:
@@ -153,6 +142,22 @@ class S3:
         finally:
             self.delete(probe)
         return None if now is None else float((now["last_modified"] - found["last_modified"]).total_seconds())
+
+    @cached_property
+    def _store(self) -> S3Store:
+        address = self._address
+        given: dict[str, Any] = dict(found_here())
+        given |= {key: address.options[key] for key in ("endpoint", "region") if key in address.options}
+        options: ClientConfig = {"timeout": timedelta(seconds=TIMEOUT_S)}
+        if (given.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL", "")).startswith("http:"):
+            options["allow_http"] = True
+        return S3Store(
+            address.host,
+            prefix=address.path or None,
+            client_options=options,
+            retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=GIVEN_UP_S)},
+            **given,
+        )
 
     def _head(self, name: str) -> Any:
         with _told():

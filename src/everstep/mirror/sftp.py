@@ -226,8 +226,13 @@ class SFTP:
                 try:
                     ftp.stat(folder)
                 except FileNotFoundError:
-                    with contextlib.suppress(OSError):  # somebody else was quicker, or the next request says why not
+                    try:
                         ftp.mkdir(folder)
+                    except FileNotFoundError:
+                        above = folder.rpartition("/")[0] or "/"
+                        raise OSError(errno.ENOENT, f"there is no folder {above} there; mkdir makes one") from None
+                    except OSError:
+                        pass  # somebody else was quicker, or the next request says why not
 
     @contextmanager
     def _asking(self) -> Iterator[Any]:

@@ -49,6 +49,8 @@ class Passing:
         """After the last byte. Returns what is wrong."""
         if not self.faults and self._seen_bytes != self._entry["size"]:
             self._wrong(None, f"is {self._seen_bytes:,} bytes long, not {self._entry['size']:,}")
+        if not self.faults and self._head is not None:
+            self._begin_tensors(bytes(self._head))  # longer than the whole file: what is wrong with it is said
         if not self.faults and "tensors" not in self._entry and self._taken() != self._entry["digest"]:
             self._wrong(None, "fails its digest")
         return self.faults

@@ -50,7 +50,7 @@ def seaweed(folder: Path, niceness: int = 0) -> Iterator[str]:
     named = zip(("s3", "master", "volume", "filer", "admin"), range(first, first + 5), strict=True)
     weed = shutil.which("weed") or str(Path(sys.executable).with_name("weed"))
     here = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"]
-    ports = ["-s3.port.iceberg=0", *(f"-{name}.port={port}" for name, port in named)]
+    ports = ["-s3.port.iceberg=0", "-s3.port.lance=0", *(f"-{name}.port={port}" for name, port in named)]
     folder.mkdir()
     words = ["nice", "-n", str(niceness), weed, "mini", f"-dir={folder}", *here, *ports]
     with (folder.parent / "seaweed.log").open("wb") as log:

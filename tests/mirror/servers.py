@@ -95,7 +95,16 @@ class Weed(Server):
         weed = shutil.which("weed") or str(Path(sys.executable).with_name("weed"))
         here = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"]
         more = [f"-{name}.port={port}" for name, port in ports]
-        return [weed, "mini", f"-dir={self.stored}", *here, f"-s3.port={self.port}", "-s3.port.iceberg=0", *more]
+        return [
+            weed,
+            "mini",
+            f"-dir={self.stored}",
+            *here,
+            f"-s3.port={self.port}",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            *more,
+        ]
 
     def is_up(self) -> bool:
         """A port that is open is no server yet."""
@@ -128,8 +137,7 @@ class Sshd(Server):
         ssh.mkdir(parents=True)
         for name in (folder / "host", ssh / "id_ed25519", ssh / "stranger"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", name], check=True)
-        own = (folder / "host.pub").read_text().split()[:2]
-        (ssh / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {' '.join(own)}\n")
+        self.know(self.port)
         shutil.copy(ssh / "id_ed25519.pub", folder / "authorized")
         told = {
             "Port": self.port,
@@ -144,6 +152,12 @@ class Sshd(Server):
             "Subsystem": "sftp internal-sftp",
         }
         (folder / "config").write_text("".join(f"{key} {value}\n" for key, value in told.items()))
+
+    def know(self, port: int) -> None:
+        """Whoever is at home here trusts this server at a port, too."""
+        own = (self.folder / "host.pub").read_text().split()[:2]
+        with (self.home / ".ssh/known_hosts").open("a") as known:
+            known.write(f"[127.0.0.1]:{port} {' '.join(own)}\n")
 
     def words(self) -> list[str]:
         return [SSHD, "-D", "-f", str(self.folder / "config"), "-E", str(self.folder / "log")]

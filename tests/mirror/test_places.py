@@ -18,8 +18,9 @@ import pytest
 from counting import Counting
 from drafts import ArrayTensor, draft
 from kinds import Kind, fill, folder_kind, rot, s3_kind, sftp_kind
-from servers import SECRET, Sshd, start_weed
+from servers import SECRET, Sshd, Weed, start_weed
 from serving import wait_for
+from slow_line import slow_line
 
 from disks import small_disk
 from everstep.contracts import TensorFile
@@ -399,6 +400,38 @@ def test_no_more_is_sent_in_a_second_than_is_allowed(run: Run, kind: Kind) -> No
     lasted = time.monotonic() - began
     assert lasted > (1 if kind.name == "s3" else 2) - 0.3
     assert assert_offered_is_whole(kind.place) == [0, 1, 2, 3]
+
+
+@pytest.mark.fault("a line to a mirror that is slow")
+@pytest.mark.parametrize("kind", ["s3", "sftp"], indirect=True)
+def test_a_slow_line_is_waited_for(run: Run, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request may take longer than one that gets no answer: 8 MB at once, of 4 MB/s."""
+    run.commit(large(30))
+    server = kind.server
+    assert isinstance(server, Weed | Sshd)
+    with slow_line(server.port, 6 << 20) as near, monkeypatch.context() as patch:
+        patch.setattr(s3, "TIMEOUT_S", 10.0)
+        if isinstance(server, Sshd):
+            patch.setattr(sftp, "TIMEOUT_S", 1.0)
+            server.know(near)
+        place = place_of(kind.target.replace(str(server.port), str(near)), "r")
+        began = time.monotonic()
+        send(run, place, Terms(), quiet)
+        assert time.monotonic() - began > 1.2
+        assert assert_offered_is_whole(place) == [0, 1, 2, 3]
+
+
+def test_names_of_any_kind_lead_to_what_was_put_under_them(kind: Kind) -> None:
+    place = place_of(kind.target, "r ü?#%41")
+    with place.alone(False):
+        for name in ("a b.json", "ü.json", "x#y%25z?.json", "a+b~c", "v[1]{2}*.json", ".hidden", "e&f=g;h,i'j\"k<l>"):
+            content = name.encode()
+            place.put(f"deep/{name}", [content], len(content))
+            assert place.read(f"deep/{name}") == b"".join(place.stream(f"deep/{name}", len(content))) == content
+            assert (place.size(f"deep/{name}"), place.names("deep")) == (len(content), [name])
+            assert place.files("deep") == {name: len(content)}
+            place.delete(f"deep/{name}")
+            assert (place.size(f"deep/{name}"), place.files("deep")) == (None, {})
 
 
 # --- two who write -----------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ class Address:
         at = f"{quote(self.user)}@" if self.user else ""
         port = f":{self.port}" if self.port else ""
         asked = "&".join(f"{key}={quote(value, safe=':/')}" for key, value in self.query)
-        path = quote(self.path, safe="/~ ")
+        path = self.path.replace("%", "%25").replace("?", "%3F").replace("#", "%23")  # the rest stays as it is read
         return f"{self.scheme}://{at}{self.host}{port}/{path.lstrip('/')}{'?' if asked else ''}{asked}"
 
     @property

@@ -226,12 +226,13 @@ def _send_slowly(run: Path, root: Path, at: int) -> None:
 
 
 @pytest.mark.fault("kill -9 of a mirror at every effect it has")
-def test_a_kill_at_every_step_offers_nothing_half_and_the_next_goes_on(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("apart", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_kill_at_every_step_offers_nothing_half_and_the_next_goes_on(run: Run, tmp_path: Path, apart: int) -> None:
     ended, at = -signal.SIGKILL, 0
     (tmp_path / "there").mkdir()
     place = Folder(tmp_path / "there/a")
     while ended == -signal.SIGKILL:
-        at += 1
+        at += apart
         process = multiprocessing.get_context("fork").Process(target=_send_slowly, args=(run.path, place.root, at))
         process.start()
         process.join(60)

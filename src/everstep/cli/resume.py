@@ -1,5 +1,8 @@
 """everstep resume"""
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -38,17 +41,24 @@ def resume_(run: str, *, set: Annotated[tuple[str, ...], Parameter(negative=())]
 def fetched(name: str, spec: str | None) -> Run:
     """The run itself; of copies in a mirror the run that goes on from them here. Raises: UserError, DamageFound."""
     if is_address(name):
-        place, own = place_at(name), name_at(name)
-        if not is_mirror(place):
-            raise UserError(f"{place.address} holds no copies of a run; they lie in TARGET/RUN. Nothing was changed.")
+        # In a process of its own: what speaks over a network starts threads, and this process is to fork a trainer.
+        with ProcessPoolExecutor(1, get_context("spawn")) as apart:
+            number, root, has_come = apart.submit(_fetch, name, name_at(name), spec).result()
     else:
         run = open_run(name)
-        place, own = place_at(str(run.path)), run.name
-        if not is_mirror(place):
+        if not is_mirror(place_at(str(run.path))):
             return run
-    number, root = find(place, spec), RUNS / own
-    with beside(f"Fetching version_{number} of {own}", "bytes", size) as said:
-        came = fetch(place, root, [number], said)
-    if came:
+        number, root, has_come = _fetch(str(run.path), run.name, spec)
+    if has_come:
         print(f"version_{number} fetched to {root}.")
     return Run.open(root)
+
+
+def _fetch(mirror: str, own: str, spec: str | None) -> tuple[int, Path, bool]:
+    """The version's number, the run's folder here, and whether it was not there yet."""
+    place, root = place_at(mirror), RUNS / own
+    if not is_mirror(place):
+        raise UserError(f"{place.address} holds no copies of a run; they lie in TARGET/RUN. Nothing was changed.")
+    number = find(place, spec)
+    with beside(f"Fetching version_{number} of {own}", "bytes", size) as said:
+        return number, root, bool(fetch(place, root, [number], said))

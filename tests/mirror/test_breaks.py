@@ -162,7 +162,7 @@ def test_no_more_is_sent_in_a_second_than_is_allowed(run: Run, kind: Kind) -> No
 
 
 @pytest.mark.fault("a line to a mirror that is slow")
-@pytest.mark.parametrize("kind", ["s3", "sftp"], indirect=True)
+@pytest.mark.parametrize("kind", ["s3", pytest.param("sftp", marks=pytest.mark.slow)], indirect=True)
 def test_a_slow_line_is_waited_for(run: Run, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request may take longer than one that gets no answer: 8 MB at once, of 4 MB/s."""
     run.commit(large(30))

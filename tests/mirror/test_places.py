@@ -138,6 +138,7 @@ def test_a_training_keeps_an_address_up_and_a_bare_machine_goes_on_from_it(
     assert SECRET not in back.layout.hparams.read_text() + gone_on.out
 
 
+@pytest.mark.slow
 @pytest.mark.fault("a mirror that is away")
 @pytest.mark.parametrize("kind", ["sftp"], indirect=True)
 def test_an_address_that_is_away_costs_a_training_nothing_and_is_caught_up_with(

@@ -58,11 +58,11 @@ def test_a_lease_that_nobody_renews_is_taken_over_and_who_had_it_stops(
 @pytest.mark.parametrize("lasts_s", [60.0, -1.0], ids=["taking turns", "with a lease that fails"])
 def test_several_who_send_at_once_harm_nothing(run: Run, kind: Kind, lasts_s: float) -> None:
     run.commit(large(30))
-    senders = [sender(run, kind, 0, lasts_s, "wait") for _ in range(3)]
+    senders = [sender(run, kind, 0, lasts_s, "wait") for _ in range(2)]
     said = [process.communicate(timeout=60)[0] for process in senders]
     assert assert_offered_is_whole(kind.place) == [0, 1, 2, 3], said
     if lasts_s > 0:
-        assert [process.returncode for process in senders] == [0, 0, 0], said
+        assert [process.returncode for process in senders] == [0, 0], said
 
 
 def test_two_who_went_on_from_one_run_never_write_into_each_others_version(

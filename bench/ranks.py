@@ -203,7 +203,9 @@ def lead(state: TrainState, folder: Path, others: Others | None) -> tuple[float,
     """Copies that become versions, in the steady state."""
     run, layout = Run.create(folder, "a: 1\n"), Layout(state)
     planned = [PlannedFile(image.path, image.size_bytes) for image in layout.images]
-    taken = take_memory(lambda slots: plan_arena(run.path, planned, notes_bytes(layout, 1 << 16), slots), None, (SLOTS,))
+    taken = take_memory(
+        lambda slots: plan_arena(run.path, planned, notes_bytes(layout, 1 << 16), slots), None, (SLOTS,)
+    )
     assert taken.arena is not None
     keeper, trainer = Channel.pair()
     wake = threading.Event()

@@ -23,7 +23,7 @@ import numpy as np
 
 from everstep.cli.list import list_
 from everstep.config.policy import policy
-from everstep.config.schema import Keep
+from everstep.config.schema import Config, Keep
 from everstep.contracts import Draft, TensorFile
 from everstep.train.retiring import retiring
 from everstep.versions import Run, rows, verify
@@ -130,7 +130,7 @@ def commit_ms(run: Run, real: Path) -> tuple[float, float, float]:
 
     Everything is kept by count, so that all versions are looked at and none goes.
     """
-    retire = retiring(Keep(last=100_000), None)
+    retire = retiring(Config(keep=Keep(last=100_000)), None)
     walls, processors, retired = [], [], []
     for step in range(COMMITS):
         wall, processor = time.perf_counter(), time.process_time()

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from everstep.config import changes, dump, read_hparams, resolve
 from everstep.config.cadence import Cadence
 from everstep.config.load import parse_assignments
+from everstep.config.policy import mirror_policy
 from everstep.config.schema import Config
 from everstep.errors import UserError
+from everstep.versions.retention import Policy
 
 
 def test_what_is_dumped_is_read_back_the_same(tmp_path) -> None:
@@ -114,6 +116,20 @@ def test_no_section_has_the_name_of_a_verb() -> None:
 
     # `everstep keep` and `everstep mirror` and the sections of these names are told apart: the verbs take no settings.
     assert set(Config.model_fields) & set(VERBS) == {"keep", "mirror"}
+
+
+@pytest.mark.parametrize("text", ["", "last", "last five", "newest 3", "last 3, last 4", "last 3; daily 2", "every x"])
+def test_a_mirrors_policy_that_is_not_understood_is_said(text: str) -> None:
+    with pytest.raises(UserError, match="write it as everything, or as last 5, daily 7"):
+        resolve(None, {"mirror": {"keep": text}})
+
+
+def test_a_mirrors_policy_is_what_is_written_and_no_more() -> None:
+    keep = resolve(None, {"mirror": {"keep": "last 5, every 6h, within 2days, budget 50GB"}}).mirror.keep
+    expected = Policy(last=5, best=0, every_versions=None, every_s=21600, within_s=172800, budget_bytes=50 * 10**9)
+    assert mirror_policy(keep, "benefit") == expected
+    assert mirror_policy(resolve(None, {}).mirror.keep, "benefit") is None
+    assert resolve(None, yaml.safe_load(dump(resolve(None, {"mirror": {"keep": keep}})))).mirror.keep == keep
 
 
 def test_settings_of_another_release_are_left_out_where_a_version_is_read() -> None:

@@ -10,9 +10,9 @@ import pytest
 from serving import wait_for
 
 from everstep.mirror import following
-from everstep.mirror.copies import versions_in
 from everstep.mirror.folder import Folder
 from everstep.mirror.following import Following
+from everstep.mirror.offered import versions_in
 from everstep.versions import Run, verify
 
 NOTHING_BESIDE = ("--sampling.pairs", 0, "--scoring.overhead", 0, "--keep.everything")

@@ -96,6 +96,21 @@ def test_pins_labels_and_what_is_held_stay_as_they_are_under_any_budget() -> Non
     ]
 
 
+def test_what_is_not_mirrored_stays_whole_and_goes_after_all_others_under_a_budget() -> None:
+    versions = [held(0, is_awaited=True), held(1), held(2, is_awaited=True), held(3), held(4)]
+    assert fates(plan_prune(versions, replace(NOTHING, last=2), NOW)) == "kdkkk"
+    for budget, expected in (
+        (150, "kdkkk"),
+        (119, "kdksk"),
+        (99, "sdksk"),
+        (79, "sdssk"),
+        (50, "sdsdk"),
+        (30, "ddddk"),
+    ):
+        policy = replace(NOTHING, last=2, budget_bytes=budget)
+        assert fates(plan_prune(versions, policy, NOW)) == expected, budget
+
+
 def test_the_best_are_kept_slim_and_go_last() -> None:
     scores = {0: 0.1, 1: 0.9, 2: 0.9, 3: math.nan, 4: None, 5: 0.2}
     versions = [held(number, score=score) for number, score in scores.items()]
@@ -167,6 +182,7 @@ def histories(draw: st.DrawFn) -> list[Held]:
                 score=draw(st.none() | st.floats(-1, 1) | st.just(math.nan)),
                 mark=draw(st.sampled_from(["", "", "", "", "just before the jump"])),
                 holds=draw(st.sampled_from([(), (), (), (), (), ("being read by another process",)])),
+                is_awaited=draw(st.integers(0, 5)) == 0,
                 is_damaged=is_damaged,
             )
         )

@@ -6,7 +6,7 @@ from everstep.cli.place import open_run
 from everstep.cli.printing import print_json, print_table
 from everstep.config.policy import policy
 from everstep.config.schema import Keep
-from everstep.train.retiring import in_words, marked
+from everstep.train.retiring import in_words, marked, not_mirrored
 from everstep.units import size
 from everstep.versions.pruning import decide, prune
 from everstep.versions.retention import Decision
@@ -26,8 +26,9 @@ def prune_(run: str, *, dry_run: bool = False, json: bool = False) -> int:
     opened = open_run(run)
     settings, now_s = settings_of(opened), time.time()
     keep = Keep() if settings is None else settings.keep
+    waiting = set() if settings is None else not_mirrored(opened, settings)
     act = decide if dry_run else prune
-    decided = act(opened, policy(keep), now_s, marks=marked(opened, keep))
+    decided = act(opened, policy(keep), now_s, marks=marked(opened, keep), awaited=waiting)
     if json:
         print_json([_row(decision) for decision in decided])
     elif dry_run:

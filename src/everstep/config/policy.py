@@ -1,6 +1,8 @@
 """The settings in the terms of others: which versions stay, which way a run goes, and what changes nothing in it."""
 
+from everstep.config.amounts import Every
 from everstep.config.schema import Config, Data, Keep
+from everstep.config.thinning import Thinning
 from everstep.contracts import Framing
 from everstep.versions.forecast import Course
 from everstep.versions.retention import Policy
@@ -31,6 +33,27 @@ def policy(keep: Keep) -> Policy:
         weekly=keep.weekly,
         within_s=keep.within.seconds if keep.within else None,
         budget_bytes=keep.budget.total if keep.budget else None,
+    )
+
+
+def mirror_policy(keep: Thinning, score: str) -> Policy | None:
+    """Which versions a mirror keeps, as the store understands it; None where it keeps all."""
+    rules = keep.rules()
+    if not rules:
+        return None
+    every, within, budget = rules.get("every", Every()), rules.get("within"), rules.get("budget")
+    return Policy(
+        last=rules.get("last", 0),
+        best=rules.get("best", 0),
+        score=score,
+        every_versions=every.versions,
+        every_steps=every.steps,
+        every_s=every.seconds,
+        hourly=rules.get("hourly", 0),
+        daily=rules.get("daily", 0),
+        weekly=rules.get("weekly", 0),
+        within_s=within.seconds if within else None,
+        budget_bytes=budget.total if budget else None,
     )
 
 

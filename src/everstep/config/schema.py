@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from everstep.config.amounts import Bytes, Every, Span
 from everstep.config.cadence import Cadence
+from everstep.config.thinning import Thinning
 
 
 class Section(BaseModel):
@@ -257,9 +258,15 @@ class Mirror(Section):
     """Copies of every version in other places, kept up by the training, behind everything else."""
 
     targets: tuple[str, ...] = ()
-    """Folders: other disks, or mounts of other machines. The copies go to a folder in each that is named as the run."""
+    """Folders and addresses, s3://BUCKET/PATH, sftp://USER@HOST/PATH, hf://OWNER/NAME. The copies go to a folder in
+    each that is named as the run."""
     slim: bool = False
     """Without what only an exact resume needs."""
+    rate: Bytes | None = None
+    """The most that is sent in a second, as 20MB; left out, no limit."""
+    keep: Thinning = Thinning()
+    """Which versions the mirrors keep: everything, or rules of which each keeps some, as "last 5, daily 7, every 6h,
+    within 2days, budget 50GB"; pinned and labelled ones stay."""
 
 
 class Tracking(Section):

@@ -15,6 +15,7 @@ from everstep.errors import UserError
 from everstep.evaluation.pictures.adherence import MODELS, check_scoring
 from everstep.launch.machine import refuse_unfit
 from everstep.launch.optimizers import check_optimizer
+from everstep.mirror.addresses import check, is_address
 from everstep.models.base import BaseFolder, locate
 from everstep.models.beginning import check_start
 from everstep.models.conditions import recipe_of
@@ -27,9 +28,16 @@ from everstep.versions import Run, run_folder, split_spec
 
 
 def _check_mirrors(mirror: Mirror) -> None:
-    """Raises: UserError where there is no such folder."""
+    """Raises: UserError where there is no such folder, or no such kind of address. One that is away is no fault: it
+    is caught up with later.
+    """
     for target in mirror.targets:
-        if "://" in target or not spelled(target).is_dir():
+        if is_address(target):
+            try:
+                check(target)
+            except UserError as error:
+                raise UserError(f"mirror.targets: {error}") from None
+        elif not spelled(target).is_dir():
             raise UserError(
                 f"mirror.targets: there is no folder {target}. Nothing was started; mkdir makes one, where its disk is "
                 "mounted."
@@ -50,7 +58,7 @@ def complete(config: Config, during: During = untold) -> tuple[Config, BaseFolde
     _check_mirrors(config.mirror)
     check_scoring(config)
     settings = config.model_dump(mode="json")
-    settings["mirror"]["targets"] = [str(absolute(spelled(target))) for target in config.mirror.targets]
+    settings["mirror"]["targets"] = [_whole(target) for target in config.mirror.targets]
     settings["base"]["path"] = base.name
     settings["data"]["path"] = config.data.path if is_elsewhere(config.data.path) else _absolute(config.data.path)
     settings["data"]["resolution"] = resolution
@@ -63,6 +71,10 @@ def complete(config: Config, during: During = untold) -> tuple[Config, BaseFolde
             settings["scoring"][key] = _absolute(settings["scoring"][key])
     settings["optim"]["start_from"] = _start_from(config.optim.start_from, base)
     return validate(settings, "settings"), base
+
+
+def _whole(target: str) -> str:
+    return target if is_address(target) else str(absolute(spelled(target)))
 
 
 def _check_control(config: Config, base: BaseFolder) -> None:

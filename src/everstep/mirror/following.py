@@ -33,9 +33,10 @@ class _Target:
 class Following:
     """Called with a run after each of its commits. Returns what is to be said; raises nothing."""
 
-    def __init__(self, targets: Sequence[str], is_slim: bool = False) -> None:
+    def __init__(self, targets: Sequence[str], more: Sequence[str] = ()) -> None:
+        """more: what the verb is told beside run and target."""
         self.targets = [_Target(number, target) for number, target in enumerate(targets)]
-        self._more = ("--slim",) if is_slim else ()
+        self._more = more
         self._lock = threading.Lock()  # of two threads that commit, each has started one when it returns
 
     def __call__(self, run: Run) -> str:

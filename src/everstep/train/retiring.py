@@ -6,23 +6,31 @@ from collections.abc import Callable
 from everstep.config.policy import policy
 from everstep.config.schema import Config, Keep
 from everstep.errors import EverstepError
+from everstep.mirror.addresses import address_of
 from everstep.mirror.following import Following
+from everstep.mirror.known import awaited
 from everstep.records.scores import marks
 from everstep.units import size
-from everstep.versions import Run
+from everstep.versions import Run, Version
+from everstep.versions.fsops import free_bytes
 from everstep.versions.lock import Busy
 from everstep.versions.pruning import prune
 from everstep.versions.retention import Decision, Fate
 
+ROOM_FOR = 3  # versions that still fit, where no budget says how long what is not mirrored may stay
 
-def retiring(keep: Keep, in_use: int | None) -> Callable[[Run], str]:
+
+def retiring(config: Config, in_use: int | None) -> Callable[[Run], str]:
     """A function that lets older versions go and says which. What fails in it costs no training."""
+    keep = config.keep
 
     def retire(run: Run) -> str:
         if keep.everything:
             return ""
+        used = () if in_use is None else (in_use,)
         try:
-            done = prune(run, policy(keep), time.time(), () if in_use is None else (in_use,), marked(run, keep))
+            waiting = not_mirrored(run, config)
+            done = prune(run, policy(keep), time.time(), used, marked(run, keep), waiting)
         except Busy:
             return ""  # somebody's own prune; the next version comes soon
         except (EverstepError, OSError) as error:
@@ -34,12 +42,31 @@ def retiring(keep: Keep, in_use: int | None) -> Callable[[Run], str]:
 
 def following(config: Config, in_use: int | None, mirrors: Following) -> Callable[[Run], str]:
     """All that comes after a new version: it is sent to mirrors, and older ones go."""
-    retire = retiring(config.keep, in_use)
+    retire = retiring(config, in_use)
     return lambda run: " ".join(filter(None, (mirrors(run), retire(run))))
 
 
 def mirrors_of(config: Config) -> Following:
-    return Following(config.mirror.targets, config.mirror.slim)
+    asked = {"--rate": config.mirror.rate, "--keep": config.mirror.keep if config.mirror.keep.rules() else None}
+    words = [word for flag, value in asked.items() if value is not None for word in (flag, str(value))]
+    return Following(config.mirror.targets, [*(["--slim"] if config.mirror.slim else []), *words])
+
+
+def not_mirrored(run: Run, config: Config) -> set[int]:
+    """Versions that stay since a mirror lacks them: within the budget, or, where there is none, as long as three more
+    versions fit on the disk. A mirror that is away must not fill it.
+    """
+    if not config.mirror.targets:
+        return set()
+    versions = run.versions()
+    waiting = awaited(run, [address_of(target, run.name) for target in config.mirror.targets], map(_number, versions))
+    room = ROOM_FOR * max((version.size_bytes for version in versions), default=0)
+    may_wait = config.keep.budget is not None or free_bytes(run.path) >= room
+    return waiting if may_wait else set()
+
+
+def _number(version: Version) -> int:
+    return version.number
 
 
 def marked(run: Run, keep: Keep) -> dict[int, str]:

@@ -3,7 +3,7 @@
 Needs no run lock: a trainer only adds versions. Of two prunes one does the work.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
@@ -26,23 +26,35 @@ NO_MARKS: Mapping[int, str] = {}
 
 
 def held_versions(
-    run: Run, policy: Policy, in_use: Iterable[int] = (), marks: Mapping[int, str] = NO_MARKS
+    run: Run,
+    policy: Policy,
+    in_use: Iterable[int] = (),
+    marks: Mapping[int, str] = NO_MARKS,
+    awaited: Collection[int] = (),
 ) -> list[Held]:
     """What a plan has to know of the run's versions. Reads manifests, notes and sizes only."""
     used = {*in_use, *_resumed_from(run)}
     held = (_held(run, version, policy, used, marks.get(version.number, "")) for version in run.versions())
-    return [found for found in held if found is not None]
+    return [replace(found, is_awaited=found.number in awaited) for found in held if found is not None]
 
 
 def decide(
-    run: Run, policy: Policy, now_s: float, in_use: Iterable[int] = (), marks: Mapping[int, str] = NO_MARKS
+    run: Run,
+    policy: Policy,
+    now_s: float,
+    in_use: Iterable[int] = (),
+    marks: Mapping[int, str] = NO_MARKS,
+    awaited: Collection[int] = (),
 ) -> list[Decision]:
     """Exactly what a prune would do now, with nothing changed.
+
+    Args:
+        awaited: versions that a mirror lacks.
 
     Where anything is to go, the newest version that stays to resume from is read whole first. If it is damaged, it
     stays, counts for nothing, and the rest is decided anew.
     """
-    held, whole = held_versions(run, policy, in_use, marks), set[int]()
+    held, whole = held_versions(run, policy, in_use, marks, awaited), set[int]()
     while True:
         decided = plan_prune(held, policy, now_s)
         todo = [decision.held for decision in decided if decision.fate is not Fate.KEEP]
@@ -59,7 +71,12 @@ def decide(
 
 
 def prune(
-    run: Run, policy: Policy, now_s: float, in_use: Iterable[int] = (), marks: Mapping[int, str] = NO_MARKS
+    run: Run,
+    policy: Policy,
+    now_s: float,
+    in_use: Iterable[int] = (),
+    marks: Mapping[int, str] = NO_MARKS,
+    awaited: Collection[int] = (),
 ) -> list[Decision]:
     """Decide and carry out. Returns what became of which version, those that stay left out.
 
@@ -70,7 +87,7 @@ def prune(
     with pruning_alone(run.layout):
         with reaching(run.path):  # a disk that answers badly takes nothing away
             empty_trash(run.layout)
-            decided = decide(run, policy, now_s, in_use, marks)
+            decided = decide(run, policy, now_s, in_use, marks, awaited)
         return carry_out(run, decided)
 
 

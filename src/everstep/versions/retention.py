@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 OVER_BUDGET = "over the budget"
+AWAITED = "not mirrored yet"
 
 
 class Fate(StrEnum):
@@ -59,6 +60,7 @@ class Held:
     score: float | None = None
     mark: str = ""  # "just before the jump"
     holds: tuple[str, ...] = ()  # why nothing may be done to it now: a training runs from it, it is read, it is damaged
+    is_awaited: bool = False  # a mirror lacks it: it stays whole, unless the budget has no room for it
     is_damaged: bool = False  # then it is no version to rely on, and evidence
 
     @property
@@ -152,6 +154,7 @@ def _whole_reasons(
         reasons = [*(["pinned"] if held.is_pinned else []), *held.holds]
         reasons += [f"labelled {', '.join(held.labels)}"] if held.labels else []
         reasons += [held.mark] if held.mark and policy.jump else []
+        reasons += [AWAITED] if held.is_awaited else []
         reasons += ["damaged; it is left to be looked at"] if held.is_damaged else []
         for reason in reasons:
             _note(found, [held], reason)
@@ -210,7 +213,9 @@ def _note(found: dict[int, list[str]], versions: Iterable[Held], reason: str) ->
 
 
 def _within_budget(decisions: list[Decision], policy: Policy, budget_bytes: int) -> list[Decision]:
-    """First the oldest are slimmed, then dropped, the best last, until the rest fits; what must stay, stays."""
+    """First the oldest are slimmed, then dropped, the best last and what is not mirrored before them, until the rest
+    fits; what must stay, stays.
+    """
     decided, total = list(decisions), sum(decision.left_bytes for decision in decisions)
     sound = [decision.held for decision in decided if not decision.held.is_damaged]
     newest = max((held.number for held in sound if held.is_resumable), default=None)
@@ -223,7 +228,7 @@ def _within_budget(decisions: list[Decision], policy: Policy, budget_bytes: int)
         return may_slim(held) and held.number != last and not (held.mark and policy.jump)
 
     for fate, may_go in ((Fate.SLIM, may_slim), (Fate.DROP, may_drop)):
-        for place in sorted(range(len(decided)), key=lambda place: (decided[place].is_last_to_go, place)):
+        for place in sorted(range(len(decided)), key=lambda place: (_turn(decided[place]), place)):
             decision = decided[place]
             if total <= budget_bytes:
                 return decided
@@ -233,6 +238,10 @@ def _within_budget(decisions: list[Decision], policy: Policy, budget_bytes: int)
             if shrunk.left_bytes < decision.left_bytes:
                 decided[place], total = shrunk, total - decision.left_bytes + shrunk.left_bytes
     return decided
+
+
+def _turn(decision: Decision) -> tuple[bool, bool]:
+    return decision.is_last_to_go, decision.held.is_awaited
 
 
 def _span(seconds: float) -> str:

@@ -70,7 +70,7 @@ def test_nothing_of_torchrun_is_left_for_the_launcher_of_ranks() -> None:
     assert environ == {"HOME": "/root"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_tasks_of_slurm_are_one_training(
     number: signal.Signals,
     start: Callable[..., Program],

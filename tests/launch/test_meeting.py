@@ -89,6 +89,7 @@ def test_a_machine_that_is_gone_is_gone_on_without(machine: Callable[..., Progra
     assert "ranks" not in last.manifest["machine"]
 
 
+@pytest.mark.slow
 def test_a_machine_whose_rank_died_comes_again(machine: Callable[..., Program], workplace: Path) -> None:
     second = machine(1, "--ranks", 1, prepare=KillRank(1, "a step", 20))
     first = machine(0, "--ranks", 1, "--restarts", 1)

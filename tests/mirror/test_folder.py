@@ -283,6 +283,7 @@ def test_a_version_that_is_pruned_meanwhile_is_told_and_the_rest_is_sent(
     assert "version_1 was removed meanwhile" in said[0]
 
 
+@pytest.mark.slow  # of a place in S3 it is tried each time
 def test_the_verbs_mirror_a_run_and_a_bare_machine_goes_on(
     everstep: Callable[..., Any], tiny_base: Path, pairs_folder: Path, workplace: Path
 ) -> None:

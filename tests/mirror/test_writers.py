@@ -55,7 +55,10 @@ def test_a_lease_that_nobody_renews_is_taken_over_and_who_had_it_stops(
     assert kind.place.read(lease.LEASE) is None
 
 
-@pytest.mark.parametrize("lasts_s", [60.0, -1.0], ids=["taking turns", "with a lease that fails"])
+@pytest.mark.parametrize(
+    "lasts_s",
+    [pytest.param(60.0, id="taking turns", marks=pytest.mark.slow), pytest.param(-1.0, id="with a lease that fails")],
+)
 def test_several_who_send_at_once_harm_nothing(run: Run, kind: Kind, lasts_s: float) -> None:
     run.commit(large(30))
     senders = [sender(run, kind, 0, lasts_s, "wait") for _ in range(2)]

@@ -51,6 +51,9 @@ def plan_(
     resolved = resolve(config, overlay, set)
     notes: list[str] = []
     found, opened = plan(run_folder(default_name(resolved) if run is None else run), resolved, notes.append)
+    if (ranks := resolved.compute.ranks) != 1:
+        many = "the ranks share" if ranks == "auto" else f"{ranks} ranks share"
+        notes.append(f"Measured with one rank, which has all of each batch; {many} it, so steps are shorter than here.")
     if not json:
         print("\n".join(notes + lines(_facts(found), WIDTH)), flush=True)
     measured = None if quick else _measured(found, opened)

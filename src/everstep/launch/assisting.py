@@ -16,7 +16,7 @@ from everstep.keeping.child import fork
 from everstep.keeping.group import Group, adopt_orphans
 from everstep.keeping.signals import Listening
 from everstep.launch.inputs import inputs_within, new_inputs
-from everstep.launch.meeting import Listener, Meeting
+from everstep.launch.meeting import FOLDER, Listener, Meeting
 from everstep.launch.ranks import start_ranks
 from everstep.train.progress import Reporter
 from everstep.train.ready import Ready
@@ -76,7 +76,7 @@ def _with_ranks(config: Config, ranks: int) -> Config:
 def _train(ready: Ready, meeting: Meeting, reporter: Reporter, signals: Listening) -> int | None:
     """Until the ranks of this machine have ended, however. Returns their exit code."""
     ours, theirs = Channel.pair()
-    stacks = ready.run.layout.records / f"stacks-{meeting.node}.txt"
+    stacks = ready.run.layout.records / FOLDER / f"stacks-{meeting.node}.txt"
     group = fork(lambda channel: start_ranks(ready, reporter, None, meeting), ours, theirs, stacks, Group)
     has_asked = False
     while not group.has_ended:

@@ -33,7 +33,7 @@ HERE = RunLayout(Path())
 SIDE_FILES = tuple(str(path) for path in (HERE.hparams, HERE.readme, HERE.identity, HERE.best_score, HERE.log))
 RECORDS, IDENTITY = str(HERE.records), str(HERE.identity)
 LOG = RECORD  # of records too, with a number: what a send that a training has started prints
-LEFT_OUT = ("live.json", "stacks.txt", "tensorboard", "wandb")  # of this machine, or of other programs
+LEFT_OUT = ("live.json", "stacks.txt", "nodes", "tensorboard", "wandb")  # of this machine, or of other programs
 Sent = Callable[[int, int], None]  # bytes so far, of all
 
 

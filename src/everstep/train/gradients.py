@@ -4,6 +4,7 @@ Knows nothing of optimizers, nor of when a step is made.
 """
 
 import contextlib
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -62,6 +63,8 @@ class Shared(Alone):
             # Of parameters that might be unused DDP keeps the buckets as they were laid out at first. Else they are
             # laid out anew after the first step of each process, sums are formed in another order from there on, and a
             # training that was resumed would differ in the last bits from one that was not.
+            # Of convolutions that are one pixel wide: strides of one element say nothing.
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
             with lost():
                 self._losses = DistributedDataParallel(
                     self._losses, find_unused_parameters=True, gradient_as_bucket_view=True

@@ -18,6 +18,17 @@ def test_what_names_no_device_uses_the_one_that_was_chosen(monkeypatch: pytest.M
     assert chosen == [torch.device("cuda:1")]
 
 
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_the_first_gpu_is_made_the_current_one_by_its_number(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    chosen: list[int] = []
+    # As PyTorch reads it, which refuses a device without a number.
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", chosen.append, raising=False)
+    assert arithmetic(Compute(device=device, precision="fp32")).device == torch.device("cuda:0")
+    assert chosen == [0]
+
+
 @pytest.mark.parametrize(
     ("asked", "has_cuda", "has_bf16", "used"),
     [

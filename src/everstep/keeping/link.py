@@ -4,11 +4,18 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from everstep.errors import EverstepError, ExitCode
 from everstep.keeping.channel import Channel, Gone, Message
 
 
 class KeeperGone(Exception):
     """The keeper died; what it held has to be settled by the trainer itself."""
+
+
+class Unkept(EverstepError):
+    """The keeper was gone before anything was trained, and other processes are not to go on."""
+
+    exit_code = ExitCode.STOPPED
 
 
 class Link:

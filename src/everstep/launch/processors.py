@@ -17,8 +17,7 @@ def limit_threads(threads: int, ranks: int | str = 1) -> str | None:
 
     Args:
         threads: the person's setting; 0 leaves the choice to PyTorch, and then to this.
-        ranks: processes among which the processors are shared out; where nobody knows how many, each has a GPU, and
-            needs one.
+        ranks: processes among which the processors are shared out; auto are as many as GPUs.
 
     Returns a sentence where that is fewer than it would have started: the number of threads changes bits.
     """
@@ -26,8 +25,8 @@ def limit_threads(threads: int, ranks: int | str = 1) -> str | None:
         return None
     there, allowed = len(os.sched_getaffinity(0)), allowed_processors()
     if ranks != 1:
-        share = 1 if isinstance(ranks, str) else max(1, int(min(there, allowed or there)) // ranks)
-        os.environ["OMP_NUM_THREADS"] = str(share)
+        count = ranks if isinstance(ranks, int) else max(1, len(list(Path("/dev").glob("nvidia[0-9]*"))))
+        os.environ["OMP_NUM_THREADS"] = str(max(1, int(min(there, allowed or there)) // count))
         return None
     if allowed is None or int(allowed) >= there:
         return None

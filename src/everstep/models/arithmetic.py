@@ -101,4 +101,5 @@ def _device(name: str) -> torch.device:
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
         raise UserError(f"compute.device is {name}, but PyTorch sees {count} CUDA devices. Nothing was started.")
-    return device
+    # One without a number cannot be made the current one.
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device

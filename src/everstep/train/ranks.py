@@ -14,7 +14,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ from everstep.train.follower import follow
 from everstep.train.progress import Reporter
 from everstep.train.ready import Ready
 from everstep.train.session import train
+from everstep.train.sharding import device_here
 from everstep.train.waiting import Waiting
 
 HERE = "127.0.0.1"
@@ -174,14 +175,14 @@ def _await_the_launcher() -> None:
 def _trained(place: _Place, rank: int, ranks: int) -> int:
     for number in place.heard:
         signal.signal(number, signal.SIG_DFL)
-    ready = _with_device(place.ready, int(os.environ["LOCAL_RANK"]))
+    ready = place.ready
     compute = ready.config.compute
     with Waiting(compute.threads, place.reporter.say if rank == 0 else _untold), socket.socket(socket.AF_UNIX) as met:
         if rank == 0:
             met.bind(place.address)
             met.listen(ranks)
         with lost():
-            distributed.init_process_group("nccl" if compute.device.startswith("cuda") else "gloo")
+            distributed.init_process_group("nccl" if device_here(compute).startswith("cuda") else "gloo")
         team = Team(rank, ranks)
         if rank == 0:
             others = Others(team, _met(met, int(os.environ["LOCAL_WORLD_SIZE"]) - 1))
@@ -214,19 +215,3 @@ def _met(listener: socket.socket, others: int) -> list[Channel]:
 
 def _untold(text: str) -> None:
     """What all ranks would say, the first one says."""
-
-
-def _with_device(ready: Ready, local_rank: int) -> Ready:
-    """Each rank has a GPU of its own. Raises: UserError where there are not as many."""
-    compute = ready.config.compute
-    has_cuda = compute.device == "cuda" or (compute.device == "auto" and torch.cuda.is_available())
-    if compute.device.startswith("cuda:"):
-        raise UserError(f"compute.device is {compute.device}, but several ranks need a GPU each: cuda, or auto.")
-    device = f"cuda:{local_rank}" if has_cuda else "cpu"
-    if has_cuda and local_rank >= torch.cuda.device_count():
-        raise UserError(
-            f"compute.ranks asks for a GPU more than the {torch.cuda.device_count()} that PyTorch sees. Nothing was "
-            "trained; --ranks auto takes all there are."
-        )
-    settled = compute.model_copy(update={"device": device})
-    return replace(ready, config=ready.config.model_copy(update={"compute": settled}))

@@ -24,10 +24,10 @@ from everstep.errors import DamageFound, DataUnreadable, ExitCode, NotCommitted,
 from everstep.evaluation.scorer import example_settings
 from everstep.keeping.channel import Channel
 from everstep.keeping.claims import Making
-from everstep.keeping.link import KeeperGone, Link
+from everstep.keeping.link import KeeperGone, Link, Unkept
 from everstep.keeping.saver import Saver
 from everstep.keeping.team import Order as Ordered
-from everstep.keeping.team import Others, RankLost, Team
+from everstep.keeping.team import Others, Team
 from everstep.models.arithmetic import arithmetic
 from everstep.models.family import Family
 from everstep.models.files import HPARAMS, WEIGHTS
@@ -50,7 +50,7 @@ from everstep.train.progress import Reporter
 from everstep.train.ready import Ready, order_of, pairs_of
 from everstep.train.receipt import receipt
 from everstep.train.retiring import following, mirrors_of
-from everstep.train.sharding import refuse_unshared, share_out
+from everstep.train.sharding import device_here, refuse_unshared, share_out
 from everstep.train.state import TrainState, seed_process
 from everstep.train.stop import StopSignals
 from everstep.train.together import Prepared, SharedOrder, TeamRounds
@@ -76,7 +76,7 @@ def train(ready: Ready, reporter: Reporter, channel: Channel | None = None, othe
         except KeeperGone:
             reporter.say(f"The keeper was gone before the training began. Go on: everstep resume {ready.run.word}")
             if others is not None:
-                raise RankLost("The other ranks end with this one.") from None
+                raise Unkept("The other ranks end with this one.") from None
             return ExitCode.STOPPED
         code = _ended(ready, loop, reporter)
         if others is not None:  # not where it failed: then the others may wait for something else
@@ -199,8 +199,10 @@ def _opening(ready: Ready) -> str:
 def family_of(ready: Ready, team: Team | None) -> Family:
     """The base in memory."""
     compute = ready.config.compute
-    is_shared_out = team is not None and compute.parallel == "fsdp"
-    return open_family(ready.base, arithmetic(compute, is_shared_out, 1 if team is None else team.size), compute)
+    if team is None:
+        return open_family(ready.base, arithmetic(compute), compute)
+    compute = compute.model_copy(update={"device": device_here(compute)})
+    return open_family(ready.base, arithmetic(compute, compute.parallel == "fsdp", team.size), compute)
 
 
 def _cadence(config: Config) -> str:

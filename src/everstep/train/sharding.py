@@ -1,4 +1,5 @@
-"""Networks that no rank holds whole (FSDP2): each keeps rows of every parameter, and gathers a block when it is needed.
+"""What of the networks a rank holds, and where: all on a GPU of its own; or (FSDP2) rows of every parameter, of which
+blocks are gathered when they are needed.
 
 Source: Zhao et al. 2023, "PyTorch FSDP"; torch.distributed.fsdp.fully_shard.
 """
@@ -6,16 +7,32 @@ Source: Zhao et al. 2023, "PyTorch FSDP"; torch.distributed.fsdp.fully_shard.
 import os
 from collections.abc import Iterator
 
+import torch
 from torch import distributed, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from everstep.config.schema import Compute
 from everstep.errors import UserError
 from everstep.models.lllite import ControlNetLLLite
 from everstep.models.optimizers import ADAMW
 
 # Of a network's parameters: a block with fewer is gathered with whatever is gathered at the beginning.
 WORTH_ITS_OWN = 1 / 50
+
+
+def device_here(compute: Compute) -> str:
+    """Each rank has a GPU of its own. Raises: UserError where there are not as many."""
+    has_cuda = compute.device == "cuda" or (compute.device == "auto" and torch.cuda.is_available())
+    if compute.device.startswith("cuda:"):
+        raise UserError(f"compute.device is {compute.device}, but several ranks need a GPU each: cuda, or auto.")
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if has_cuda and local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"compute.ranks asks for a GPU more than the {torch.cuda.device_count()} that PyTorch sees. Nothing was "
+            "trained; --ranks auto takes all there are."
+        )
+    return f"cuda:{local_rank}" if has_cuda else "cpu"
 
 
 def share_out(network: nn.Module) -> None:

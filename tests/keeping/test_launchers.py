@@ -75,6 +75,17 @@ def test_a_launcher_that_ends_with_it_is_started_again_where_that_is_wanted(
     assert content(latest(tmp_path)) == straight
 
 
+@pytest.mark.fault("kill -9 of a loop that has not begun")
+@pytest.mark.parametrize(("restarts", "code"), [(0, 3), (1, 0)])
+def test_a_loop_that_is_killed_before_it_is_kept_is_started_again_where_that_is_wanted(
+    tmp_path: Path, restarts: int, code: int
+) -> None:
+    words = f"test -e once || {{ touch once; kill -9 $$; }}; exec {sys.executable} {script(tmp_path)} {STEPS} 0"
+    ended = kept(tmp_path, "--restarts", restarts, "--", "sh", "-c", words)
+    assert ended.returncode == code, ended.stdout + ended.stderr
+    assert ("before it asked to be kept, and is started again" in ended.stdout) == (restarts > 0)
+
+
 def test_a_launcher_may_start_other_loops_meanwhile(tmp_path: Path) -> None:
     """Each is kept by a keeper of its own; the first run is that of the keeper that was started by hand."""
     other = "everstep_keep = everstep.keep('other', network, every=5)\n" + LOOP

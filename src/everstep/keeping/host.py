@@ -121,13 +121,17 @@ class Command:
 
     def run(self, settings: Settings) -> int:
         """Returns the exit code of the program. Raises: UserError if the command cannot be started."""
-        asking = self._start()
-        if asking is None:
+        left = settings.restarts
+        while (asking := self._start()) is None:
             code = self._end() or 0
+            if code < 0 and left > 0 and not self._signals.asked:  # killed, while it loaded its libraries say
+                left -= 1
+                self._report(f"{self._words[0]} was killed before it asked to be kept, and is started again.")
+                continue
             self._report(f"{self._words[0]} ended without asking to be kept: it has to call everstep.keep().")
             return code if code >= 0 else int(ExitCode.STOPPED)
         with ExitStack() as held:
-            settings = replace(Settings(**asking.hello["settings"]), restarts=settings.restarts)
+            settings = replace(Settings(**asking.hello["settings"]), restarts=left)
             try:
                 self._opened = opened = open_run(asking.hello, settings, held, self._report)
                 self._run = asking.hello["run"]

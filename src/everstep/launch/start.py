@@ -207,7 +207,7 @@ def _kept(ready: Ready, is_named: bool, undo: Undo, reporter: Reporter) -> int:
 
     keeping = Keeping(
         run=run,
-        settings=keeping_settings(config),
+        settings=keeping_settings(config, nodes),
         report=reporter.say,
         retire=lambda kept, in_use: following(config, in_use, mirrors)(kept),
         tell_trainer=run.held.tell_trainer if run.held is not None else lambda pid: None,

@@ -8,15 +8,19 @@ from everstep.keeping.intervals import Economy
 from everstep.keeping.settings import Settings
 
 
-def keeping_settings(config: Config) -> Settings:
+def keeping_settings(config: Config, machines: int = 1) -> Settings:
     """Where the interval of versions is found by itself, that of snapshots weighs how often trainers die, too."""
-    found = economy(config)
+    found = economy(config, machines)
     deaths_s = None if found is None else found.deaths_s
     return Settings(**config.keeper.model_dump(exclude={"mtbf"}), deaths_s=deaths_s)
 
 
-def economy(config: Config) -> Economy | None:
-    """None where the settings say themselves when versions are made."""
+def economy(config: Config, machines: int = 1) -> Economy | None:
+    """None where the settings say themselves when versions are made.
+
+    Args:
+        machines: that train together, of which any may fail.
+    """
     if not config.versions.every.is_auto:
         return None
-    return Economy(config.keeper.mtbf.seconds, config.versions.bytes_a_day.total)
+    return Economy(config.keeper.mtbf.seconds, config.versions.bytes_a_day.total, machines)

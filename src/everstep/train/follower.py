@@ -20,7 +20,8 @@ from everstep.telling import untold
 from everstep.train.caching import framer_of
 from everstep.train.gradients import Shared
 from everstep.train.ready import Ready, order_of, pairs_of
-from everstep.train.session import batches_of, family_of, state_of
+from everstep.train.session import batches_of, state_of
+from everstep.train.sharding import family_of
 from everstep.train.step import take_step
 from everstep.train.together import Prepared, SharedOrder, TeamRounds
 

@@ -4,6 +4,7 @@ Everything that can be wrong in the input was found before this; here weights ar
 """
 
 import gc
+import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -27,12 +28,10 @@ from everstep.keeping.claims import Making
 from everstep.keeping.link import KeeperGone, Link, Unkept
 from everstep.keeping.saver import Saver
 from everstep.keeping.team import Order as Ordered
-from everstep.keeping.team import Others, Team
-from everstep.models.arithmetic import arithmetic
+from everstep.keeping.team import Others
 from everstep.models.family import Family
 from everstep.models.files import HPARAMS, WEIGHTS
 from everstep.models.optimizers import ADAMW
-from everstep.models.registry import open_family
 from everstep.train.advice import advice
 from everstep.train.boards import open_boards
 from everstep.train.caching import Cache, framer_of
@@ -50,7 +49,7 @@ from everstep.train.progress import Reporter
 from everstep.train.ready import Ready, order_of, pairs_of
 from everstep.train.receipt import receipt
 from everstep.train.retiring import following, mirrors_of
-from everstep.train.sharding import device_here, refuse_unshared, share_out
+from everstep.train.sharding import family_of, refuse_unshared, share_out
 from everstep.train.state import TrainState, seed_process
 from everstep.train.stop import StopSignals
 from everstep.train.together import Prepared, SharedOrder, TeamRounds
@@ -138,7 +137,9 @@ def assemble(
         state, origin = state_of(ready, family)
         if ready.version is None:
             _refuse_sick_start(ready, state)
-    making = _making(ready, version_facts(ready, family, state.controlnet, pairs, origin, cache), reporter)
+    machines = 1 if team is None else int(os.environ["GROUP_WORLD_SIZE"])
+    facts = version_facts(ready, family, state.controlnet, pairs, origin, cache)
+    making = _making(ready, facts, reporter, machines)
     saver = Saver(making, state, ready.version, ready.parent or origin, link, others=others)
     gradients = gradients_of(ready.config.optim, family, state.controlnet, team)
     if link is not None:
@@ -169,17 +170,17 @@ def assemble(
     return Loop(ready.config, family, state, prepared, gradients, saver, judge, metrics, reporter, signals, team)
 
 
-def _making(ready: Ready, facts: dict[str, Any], reporter: Reporter) -> Making:
+def _making(ready: Ready, facts: dict[str, Any], reporter: Reporter, machines: int) -> Making:
     config, in_use = ready.config, None if ready.version is None else ready.version.number
     return Making(
         run=ready.run,
         facts=facts,
         small_files={HPARAMS: dump(config).encode()},
-        settings=keeping_settings(config),
+        settings=keeping_settings(config, machines),
         report=reporter.say,
         every_steps=config.versions.every.steps,
         every_s=config.versions.every.seconds,
-        economy=economy(config),
+        economy=economy(config, machines),
         max_steps=config.optim.max_steps,
         retire=following(config, in_use, mirrors_of(config)),
         may_wait=reporter.console.is_terminal or config.keeper.unattended_minutes is not None,
@@ -194,15 +195,6 @@ def _opening(ready: Ready) -> str:
         f"{optim.max_steps:,} steps of {optim.images_per_step} images at {ready.config.data.resolution} px; "
         f"{_cadence(ready.config)} in {ready.run.path}"
     )
-
-
-def family_of(ready: Ready, team: Team | None) -> Family:
-    """The base in memory."""
-    compute = ready.config.compute
-    if team is None:
-        return open_family(ready.base, arithmetic(compute), compute)
-    compute = compute.model_copy(update={"device": device_here(compute)})
-    return open_family(ready.base, arithmetic(compute, compute.parallel == "fsdp", team.size), compute)
 
 
 def _cadence(config: Config) -> str:

@@ -14,11 +14,25 @@ from torch.distributed.fsdp import fully_shard
 
 from everstep.config.schema import Compute
 from everstep.errors import UserError
+from everstep.keeping.team import Team
+from everstep.models.arithmetic import arithmetic
+from everstep.models.family import Family
 from everstep.models.lllite import ControlNetLLLite
 from everstep.models.optimizers import ADAMW
+from everstep.models.registry import open_family
+from everstep.train.ready import Ready
 
 # Of a network's parameters: a block with fewer is gathered with whatever is gathered at the beginning.
 WORTH_ITS_OWN = 1 / 50
+
+
+def family_of(ready: Ready, team: Team | None) -> Family:
+    """The base in memory."""
+    compute = ready.config.compute
+    if team is None:
+        return open_family(ready.base, arithmetic(compute), compute)
+    compute = compute.model_copy(update={"device": device_here(compute)})
+    return open_family(ready.base, arithmetic(compute, compute.parallel == "fsdp", team.size), compute)
 
 
 def device_here(compute: Compute) -> str:

@@ -52,11 +52,12 @@ def main() -> None:
 
 def scorer_of(loop: Loop, pairs: int) -> Scorer:
     """As a training makes it."""
-    assert isinstance(loop.batches, BatchStream)
+    stream = loop.batches.stream
+    assert isinstance(stream, BatchStream)
     sampling = loop.config.sampling.model_copy(update={"pairs": pairs})
     config = loop.config.model_copy(update={"sampling": sampling})
-    framer = loop.batches.framer
-    return Scorer(loop.family, config, framer, split(framer.source, config.data.held_out_pairs), loop.batches.settings)
+    framer = stream.framer
+    return Scorer(loop.family, config, framer, split(framer.source, config.data.held_out_pairs), stream.settings)
 
 
 def shares(loop: Loop, scorer: Scorer) -> tuple[list[float], list[float]]:

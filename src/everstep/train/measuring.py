@@ -95,8 +95,8 @@ class _Measuring:
         self.ready, self.loop, self.peak, self.tell, self.reporter = ready, loop, peak, tell, reporter
         self.config, self.family, self.state = loop.config, loop.family, loop.state
         self.device = loop.family.arithmetic.device
-        assert isinstance(loop.batches, BatchStream), "as assemble has it"
-        self.framer = loop.batches.framer
+        assert isinstance(loop.batches.stream, BatchStream), "as assemble has it"
+        self.framer = loop.batches.stream.framer
 
     def all(self, closing: ExitStack) -> None:
         """In the order of a training, so that each finds memory as it would."""

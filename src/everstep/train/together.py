@@ -45,15 +45,15 @@ class Prepared(Iterator[Batch]):
         Args:
             passes: batches of a step.
         """
-        self._batches, self._passes, self._ready = batches, passes, deque[Batch]()
+        self.stream, self._passes, self._ready = batches, passes, deque[Batch]()
 
     def prepare(self) -> None:
         """All of a step are there when this returns. Raises: what making a batch raises; then it can be asked again."""
         while len(self._ready) < self._passes:
-            self._ready.append(next(self._batches))
+            self._ready.append(next(self.stream))
 
     def __next__(self) -> Batch:
-        return self._ready.popleft() if self._ready else next(self._batches)
+        return self._ready.popleft() if self._ready else next(self.stream)
 
 
 class TeamRounds:

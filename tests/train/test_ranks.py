@@ -101,10 +101,10 @@ def test_scores_are_the_same_numbers_whoever_measures(
 
 ENDS = [
     (3, 2, "a step", 13),
-    (2, 1, "a seal", 5),
+    (2, 1, "a seal", 3),
     *(
         pytest.param(ranks, rank, moment, count, marks=SLOW)
-        for moment, count in (("a step", 13), ("an exchange", 31), ("a copy", 5), ("a seal", 5))
+        for moment, count in (("a step", 13), ("an exchange", 31), ("a copy", 3), ("a seal", 4))
         for ranks, rank in ((2, 0), (2, 1), (4, 3))
     ),
 ]
@@ -134,7 +134,8 @@ def test_a_rank_that_is_killed_changes_nothing(
     assert last.step >= (1 if rank == 0 else max(1, done - 1)), program.output
     again = start(*line)
     assert again.wait() == 0, again.output
-    assert "not restored: nothing" in again.output
+    # How often is copied depends on the machine: it may have been the copy of the last step.
+    assert ("already complete" if last.step == STEPS else "not restored: nothing") in again.output
     assert outcome(run.path) == straight(ranks)
 
 
@@ -209,7 +210,7 @@ def test_what_is_shared_out_resumes_bit_for_bit(
     words: tuple[object, ...], straight: Callable[..., object], start: Start, workplace: Path
 ) -> None:
     line = (*words, "--run", "a", "--ranks", 2, "--compute.parallel", "fsdp")
-    assert start(*line, prepare=KillRank(1, "a copy", 5)).wait() == 3
+    assert start(*line, prepare=KillRank(1, "a copy", 3)).wait() == 3
     again = start(*line)
     assert again.wait() == 0, again.output
     assert outcome(workplace / "runs/a") == straight(2, "fsdp")

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +14,11 @@ from everstep.telling import untold
 from everstep.versions import Run
 from everstep.versions.layout import RunLayout
 from everstep.versions.live import read_live
-from program import Program
+from program import Ended, Program
 from ranks import KillRank, processes_of
 
 TRAINING = ("--optim.batch-size", 4, "--optim.max-steps", 30, "--sampling.pairs", 0, "--scoring.overhead", 0)
+NAME = "{}-{}-0-0"  # of the launch: job, step, how often it was put back
 Start = Callable[..., Program]
 
 
@@ -119,7 +119,7 @@ def test_other_data_on_a_machine_are_refused(
         listener.refuse("the data here is not the first machine's: its content is another.")
 
     first = machine(0, "--ranks", 1)
-    answer(Listener(workplace / "runs/a", 1, 1, lambda: False))
+    answer(Listener(workplace / "runs/a", NAME.format(os.getpid(), workplace.name), 1, lambda: False))
     assert first.wait() == 2, first.output
     assert "Machine 1: the data here is not the first machine's" in first.output
     assert not (workplace / "runs/a").exists()
@@ -129,24 +129,45 @@ def test_other_data_on_a_machine_are_refused(
 
 
 def caller(folder: Path, nodes: int, is_stopped: Callable[[], bool] = lambda: False) -> Caller:
-    return Caller(RunLayout(folder), nodes, 2, print, untold, is_stopped)
+    return Caller(RunLayout(folder), "7-0-0", nodes, 2, print, untold, is_stopped)
 
 
 def test_an_old_call_is_not_answered_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meeting, "FIRST_S", 0.5)
     assert caller(tmp_path, 2).call({"version": None}).nodes == 1  # nobody answers
-    listener = Listener(tmp_path, 1, 2, lambda: False)
+    listener = Listener(tmp_path, "7-0-0", 1, lambda: False)
     call = listener.await_call()
     assert isinstance(call, dict)
-    assert listener.answer() is None  # too late for this one
-    meeting._write(RunLayout(tmp_path).records / meeting.FOLDER / meeting.END, {"nonce": listener.nonce, "code": 4})
+    assert listener.answer(2) is None  # too late for this one
+    meeting.tell_end(tmp_path, "7-0-0", 4)
     assert listener.await_call() == 4
 
 
+def test_what_a_launch_before_has_left_is_not_taken_for_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meeting, "FIRST_S", 0.5)
+    caller(tmp_path, 2).call({"version": None})
+    meeting.tell_end(tmp_path, "7-0-0", 3)
+    monkeypatch.setattr(meeting, "SILENT_S", 0.5)
+    with pytest.raises(meeting.Stopped, match="has not been heard of"):
+        Listener(tmp_path, "7-0-1", 1, lambda: False).await_call()
+
+
+def test_a_run_that_is_complete_ends_at_once_on_all_machines(
+    machine: Callable[..., Program],
+    everstep: Callable[..., Ended],
+    workplace: Path,
+    tiny_base: Path,
+    pairs_folder: Path,
+) -> None:
+    words = ("train", "--base", tiny_base, "--data", pairs_folder, "--run", "a", *TRAINING)
+    assert everstep(*words).code == 0
+    machines = [machine(node, "--ranks", 1) for node in (1, 0)]
+    assert [one.wait() for one in machines] == [0, 0]
+    assert "already complete" in machines[1].output
+
+
 def test_a_stop_is_heard_while_others_are_waited_for(tmp_path: Path) -> None:
-    began = time.monotonic()
     with pytest.raises(meeting.Stopped):
         caller(tmp_path, 2, lambda: True).call({})
     with pytest.raises(meeting.Stopped):
-        Listener(tmp_path / "nothing", 1, 1, lambda: True).await_call()
-    assert time.monotonic() - began < 60
+        Listener(tmp_path / "nothing", "7-0-0", 1, lambda: True).await_call()

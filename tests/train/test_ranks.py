@@ -121,12 +121,17 @@ def test_a_rank_that_is_killed_changes_nothing(
     straight: Callable[..., object],
     start: Start,
     workplace: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    aside = tmp_path_factory.mktemp("aside")
+    monkeypatch.setenv("TMPDIR", str(aside))
     line = (*words, "--run", "a", "--ranks", ranks)
     program = start(*line, prepare=KillRank(rank, moment, count))
     assert program.wait() == 3, program.output
     assert f"Rank {rank} of {ranks} was ended by SIGKILL" in program.output
     assert "bug" not in program.output, program.output
+    assert not list(aside.glob("everstep-ranks-*"))
     run = Run.open(workplace / "runs/a")
     done = read_live(run.layout).step
     last = run.find("latest")

@@ -15,13 +15,14 @@ from everstep.errors import UserError
 from everstep.evaluation.allowance import Allowance, Exceeded
 from everstep.evaluation.examples import Denoised, Examples
 from everstep.evaluation.gain import num_examples
+from everstep.evaluation.helping import Helper
 from everstep.evaluation.pictures.adherence import adherence_of
 from everstep.evaluation.pictures.draw import Shown, free, rounded
 from everstep.evaluation.pictures.faults import picture_fault
 from everstep.evaluation.pictures.measures import Drawn, Interval, Measure
 from everstep.evaluation.pictures.painter import Painter
 from everstep.evaluation.pictures.quality import open_quality
-from everstep.evaluation.rounds import PICTURES, Rounds
+from everstep.evaluation.rounds import Rounds
 from everstep.models.family import Family
 from everstep.records.verdict import Gain
 from everstep.telling import untold
@@ -67,7 +68,7 @@ class Scorer:
     ) -> None:
         """
         Args:
-            rounds: of other processes that hold the network too, and do a part of the work (`piece`).
+            rounds: of other processes that hold the network too, and do a part of the work, as `helper` does its own.
             num_pictures: held-out pairs to draw; left out, as many as the run's contact sheets show.
             allowance: of the time that control gain may take; left out, it is measured whatever it takes.
             pictures_allowance: of the time that pictures may take: where they are scored, further ones are drawn as
@@ -85,6 +86,7 @@ class Scorer:
         self._painter = Painter(family, config, framer, pairs.held_out[:most], pictures_allowance, during, rounds)
         self._accounts = [account for account in (allowance, pictures_allowance) if account is not None]
         self._examples = examples_of(family, config, framer, pairs, settings, rounds)
+        self.helper = Helper(family, config, framer, lambda: self._examples)
 
     @property
     def numbers(self) -> Sequence[int]:
@@ -120,13 +122,6 @@ class Scorer:
                 f"{measure.fewest_of_any}, but {of_what}. Nothing was measured. data.held_out_pairs says how many are "
                 "held out, a small share of the data; --set scoring.fid=null leaves the score out."
             )
-
-    def piece(self, controlnet: Any, kind: str, asked: Any) -> Any:
-        """One piece of work, for the process that shares it out."""
-        if kind == PICTURES:
-            return self._painter.part(controlnet, *asked)
-        assert self._examples is not None
-        return self._examples.part(controlnet, asked)
 
     def __call__(self, controlnet: Any) -> Found:
         """Measure a network as it is; it is left as it was."""

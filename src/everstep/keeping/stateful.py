@@ -82,7 +82,7 @@ class Layout:
         bytes as the others'. Where each holds rows of every tensor: those.
         """
         if self.is_shared_out:
-            return Share(rank, 0, sum(len(image.places) for image in self.images), 0, 0)
+            return Share(0, sum(len(image.places) for image in self.images), 0, 0)
         begins, ends = [0], list[int]()
         for number, end in enumerate(self._ends()):
             while len(begins) < ranks and end * ranks > self.size_bytes * len(begins):
@@ -92,7 +92,7 @@ class Layout:
         begins += [count] * (ranks - len(begins) + 1)
         ends += [self.size_bytes] * (ranks - len(ends))
         first = 0 if rank == 0 else ends[rank - 1]
-        return Share(rank, begins[rank], begins[rank + 1], first, ends[rank])
+        return Share(begins[rank], begins[rank + 1], first, ends[rank])
 
     def _ends(self) -> Iterator[int]:
         """Of all tensors, in bytes of the slot's files up to there."""
@@ -106,7 +106,6 @@ class Layout:
 class Share:
     """What one process copies of a state: tensors by their numbers in the layout, and the bytes that are its alone."""
 
-    rank: int
     first: int
     last: int
     begin: int

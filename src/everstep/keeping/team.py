@@ -5,6 +5,7 @@ decide otherwise. An order is one exchange over the host's network, which waits 
 before a step, that its data cannot be read, comes back in the same exchange.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -36,7 +37,7 @@ class Order(IntEnum):
     RESTORE = 2  # what a version holds
     STEP = 3
     COPY = 4  # into a slot: its number, the generation, the mode
-    SHARE = 5  # work that is shared out: its number, and whether averaged weights are meant
+    SHARE = 5  # work that is shared out, which is told next
 
 
 class Trouble(IntEnum):
@@ -72,6 +73,11 @@ class Team:
     @property
     def is_first(self) -> bool:
         return self.rank == 0
+
+    @property
+    def machines(self) -> int:
+        """That train together, as PyTorch's launcher tells its ranks."""
+        return int(os.environ["GROUP_WORLD_SIZE"])
 
     def order(self, order: Order, *facts: int) -> Heard:
         """The first one's: all do this next. Raises: RankLost."""

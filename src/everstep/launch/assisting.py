@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from everstep.config import Config, read_hparams
+from everstep.config import read_hparams
 from everstep.errors import EverstepError, ExitCode, UserError
 from everstep.keeping.channel import Channel
 from everstep.keeping.child import fork
@@ -25,17 +25,16 @@ from everstep.versions import Run, write_request
 POLL_S = 1.0
 
 
-def assist(folder: Path, ranks: int | str, node: int) -> int:
+def assist(folder: Path, launch: str, node: int, started: int) -> int:
     """Train along until the training has ended. Returns its exit code. Raises: EverstepError.
 
     Args:
         folder: of the run, on a disk that all machines share.
-        ranks: of this machine, as the settings say it.
+        launch: its name.
+        started: processes of this machine, each a rank; one where the run's settings say how many ranks there are.
     """
     reporter, signals = Reporter(), Listening()
-    if isinstance(ranks, str):
-        raise UserError("Several machines need a number of ranks each: --ranks N. Nothing was started.")
-    listener = Listener(folder, node, ranks, lambda: signals.stop is not None)
+    listener = Listener(folder, launch, node, lambda: signals.stop is not None)
     adopt_orphans()
     reporter.say(f"Machine {node}: waiting for the first one to call.")
     while True:
@@ -43,19 +42,23 @@ def assist(folder: Path, ranks: int | str, node: int) -> int:
         if isinstance(call, int):
             return call
         try:
-            ready = _ready(folder, ranks, call, reporter)
+            ready = _ready(folder, started, call, reporter)
         except EverstepError as error:
             listener.refuse(str(error))
             raise
-        meeting = listener.answer()
+        ranks = ready.config.compute.ranks
+        assert ranks != "auto", "the first one has refused it"
+        meeting = listener.answer(ranks)
         if meeting is not None and _train(ready, meeting, reporter, signals) == ExitCode.WRONG_INPUT:
             return int(ExitCode.WRONG_INPUT)
 
 
-def _ready(folder: Path, ranks: int, call: dict[str, object], reporter: Reporter) -> Ready:
-    """The same base and pairs as the first one's, wherever they lie here. Raises: UserError."""
+def _ready(folder: Path, started: int, call: dict[str, object], reporter: Reporter) -> Ready:
+    """By the run's settings; what they name here has to be the first one's base and pairs. Raises: UserError."""
     run = Run.open(folder)
-    config = _with_ranks(read_hparams(run.layout.hparams), ranks)
+    config = read_hparams(run.layout.hparams)
+    if started > 1:
+        config = config.model_copy(update={"compute": config.compute.model_copy(update={"ranks": started})})
     version = None if call["version"] is None else run.version(int(str(call["version"])))
     inputs = (
         new_inputs(config, reporter.say, reporter.during)
@@ -67,10 +70,6 @@ def _ready(folder: Path, ranks: int, call: dict[str, object], reporter: Reporter
         if digest != call[what]:
             raise UserError(f"the {what} here is not the first machine's: its content is another.")
     return Ready(run, inputs.config, inputs.base, found["base"], inputs.source, version, None)
-
-
-def _with_ranks(config: Config, ranks: int) -> Config:
-    return config.model_copy(update={"compute": config.compute.model_copy(update={"ranks": ranks})})
 
 
 def _train(ready: Ready, meeting: Meeting, reporter: Reporter, signals: Listening) -> int | None:

@@ -18,8 +18,9 @@ from pathlib import Path
 from everstep.errors import EverstepError, ExitCode, UserError
 from everstep.keeping.channel import CREDENTIALS
 from everstep.launch.assisting import assist
+from everstep.launch.meeting import tell_end
 
-MEET_S, POLL_S = 120.0, 0.1
+MEET_S, POLL_S, MOMENT_S = 120.0, 0.1, 10.0
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE")
 
 
@@ -101,19 +102,12 @@ def _connected(place: Place) -> socket.socket:
             time.sleep(POLL_S)
 
 
-def nodes_asked(environ: Mapping[str, str]) -> int:
-    """How many machines a launcher has started this on."""
-    place = place_from(environ)
-    return 1 if place is None else place.nodes
-
-
-def placed(folder: Path, ranks: int | str, keep: Callable[[], int]) -> int:
+def placed(folder: Path, keep: Callable[[], int]) -> int:
     """Keep what is trained here; or stand by while another process of this machine does; or, on a machine that is not
     the first, train along. Returns the exit code.
 
     Args:
         folder: of the run.
-        ranks: of this machine, as the settings say it.
 
     Raises: whatever keeping raises; UserError for a launch that is not understood.
     """
@@ -122,7 +116,7 @@ def placed(folder: Path, ranks: int | str, keep: Callable[[], int]) -> int:
         return keep()
     if place.local_rank > 0:
         return stand_by(place)
-    work = keep if place.node == 0 else lambda: assist(folder, ranks, place.node)
+    work = keep if place.node == 0 else lambda: assist(folder, place.name, place.node, place.local_size)
     code = int(ExitCode.BUG)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(_address(place))
@@ -133,17 +127,19 @@ def placed(folder: Path, ranks: int | str, keep: Callable[[], int]) -> int:
             code = int(error.exit_code)
             raise
         finally:
-            _tell(listener, code)
+            if place.node == 0 and place.nodes > 1:
+                tell_end(folder, place.name, code)
+            _tell(listener, code, place.local_size - 1)
     return code
 
 
-def _tell(listener: socket.socket, code: int) -> None:
-    """Those that stand by end as this process does."""
-    listener.setblocking(False)
-    with contextlib.suppress(OSError):
-        while True:
-            with listener.accept()[0] as end:
-                end.send(bytes([code]))
+def _tell(listener: socket.socket, code: int, others: int) -> None:
+    """Those that stand by end as this process does; one that has only begun is waited for a moment."""
+    until = time.monotonic() + MOMENT_S
+    for _ in range(others):
+        listener.settimeout(max(0.0, until - time.monotonic()))
+        with contextlib.suppress(OSError), listener.accept()[0] as end:
+            end.send(bytes([code]))
 
 
 def _address(place: Place) -> str:

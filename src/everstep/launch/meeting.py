@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from everstep.contracts import During, Report
 from everstep.errors import EverstepError, ExitCode, UserError
@@ -55,6 +55,7 @@ class Caller:
     """Calls the others, as often as ranks are started."""
 
     layout: RunLayout
+    launch: str  # its name, which tells a call from those of launches before
     nodes: int
     ranks: int  # of this machine
     report: Report
@@ -74,7 +75,7 @@ class Caller:
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
         self.nonce = secrets.token_hex(8)
-        _write(folder / CALL, {"nonce": self.nonce, **facts})
+        _write(folder / CALL, {"launch": self.launch, "nonce": self.nonce, **facts})
         answers = {0: self.ranks, **self._answers(folder, patience_s)}
         if len(answers) < self.nodes:
             missing = ", ".join(str(node) for node in range(self.nodes) if node not in answers)
@@ -92,7 +93,7 @@ class Caller:
         with self.during("Waiting for the other machines", "answers") as said:
             while len(found) < self.nodes - 1 and time.monotonic() < until:
                 if self.is_stopped():
-                    raise Stopped("Stopped while it waited for the other machines. Nothing was trained.")
+                    raise Stopped("Stopped while it waited for the other machines. Versions are whole.")
                 for node in range(1, self.nodes):
                     answer = _read(folder / f"{node}.json")
                     if answer is not None and answer.get("nonce") == self.nonce:
@@ -103,16 +104,17 @@ class Caller:
                 time.sleep(POLL_S)
         return found
 
-    def end(self, code: int) -> None:
-        """The training has ended, for all of them. Never raises.
+    def forget(self) -> None:
+        """Where the input is wrong: nothing may be left of a run that has just been made. Never raises."""
+        shutil.rmtree(self.layout.records / FOLDER, ignore_errors=True)
 
-        Where the input is wrong nothing is left of a run that has just been made; the others find it wrong too.
-        """
-        with contextlib.suppress(OSError):
-            if code == ExitCode.WRONG_INPUT:
-                shutil.rmtree(self.layout.records / FOLDER)
-            else:
-                _write(self.layout.records / FOLDER / END, {"nonce": self.nonce, "code": code})
+
+def tell_end(run: Path, launch: str, code: int) -> None:
+    """A launch has ended, for all of its machines, whether anything was trained or not. Never raises."""
+    with contextlib.suppress(OSError):
+        folder = RunLayout(run).records / FOLDER
+        folder.mkdir(exist_ok=True)  # in a run that is there; one that came to nothing is not made for it
+        _write(folder / END, {"launch": launch, "code": code})
 
 
 # --- the others ----------------------------------------------------------------------------------------------
@@ -123,8 +125,8 @@ class Listener:
     """Answers calls, one after the other."""
 
     folder: Path  # of the run, which may not be there yet
+    launch: str
     node: int
-    ranks: int
     is_stopped: Callable[[], bool]
     nonce: str = ""
 
@@ -138,9 +140,9 @@ class Listener:
         until = time.monotonic() + silent_s
         while time.monotonic() < until:
             call, end = _read(self._folder / CALL), _read(self._folder / END)
-            if self.nonce and end is not None and end.get("nonce") == self.nonce:
+            if self._is_mine(end):
                 return int(end["code"])
-            if call is not None and call["nonce"] != self.nonce:
+            if self._is_mine(call) and call["nonce"] != self.nonce:
                 self.nonce = str(call["nonce"])
                 return call
             if self.is_stopped() and not self.nonce:
@@ -148,16 +150,23 @@ class Listener:
             time.sleep(POLL_S)
         raise Stopped(f"The first machine has not been heard of for {duration(silent_s)}: this one goes.")
 
-    def answer(self) -> Meeting | None:
-        """Say that this machine is there; returns None if it does not take part, or the call was an old one."""
-        _write(self._folder / f"{self.node}.json", {"nonce": self.nonce, "ranks": self.ranks})
+    def answer(self, ranks: int) -> Meeting | None:
+        """Say that this machine is there; returns None if it does not take part, or the call is an old one by now.
+
+        Args:
+            ranks: of this machine.
+
+        Raises: Stopped.
+        """
+        self._say(ranks=ranks)
         while True:
             go, call, end = (_read(self._folder / name) for name in (GO, CALL, END))
             if go is not None and go.get("nonce") == self.nonce:
                 break
-            has_moved = call is None or call["nonce"] != self.nonce
-            if has_moved or (end is not None and end.get("nonce") == self.nonce) or self.is_stopped():
+            if call is None or call["nonce"] != self.nonce or self._is_mine(end):
                 return None
+            if self.is_stopped():
+                raise Stopped("Stopped while it waited for the other machines. Nothing was trained here.")
             time.sleep(POLL_S)
         if self.node not in go["places"]:
             return None
@@ -166,8 +175,15 @@ class Listener:
 
     def refuse(self, why: str) -> None:
         """Nothing can be trained here, and so nowhere."""
-        with contextlib.suppress(OSError):
-            _write(self._folder / f"{self.node}.json", {"nonce": self.nonce, "refused": why})
+        self._say(refused=why)
+
+    def _say(self, **facts: Any) -> None:
+        with contextlib.suppress(OSError):  # the first one has called anew meanwhile, and made another folder
+            _write(self._folder / f"{self.node}.json", {"nonce": self.nonce, **facts})
+
+    def _is_mine(self, facts: Mapping[str, Any] | None) -> TypeGuard[dict[str, Any]]:
+        """Whether it is of this launch, and no other's that a kill has left there."""
+        return facts is not None and facts.get("launch") == self.launch
 
 
 def own_host(environ: Mapping[str, str]) -> str:

@@ -25,7 +25,7 @@ from everstep.keeping.signals import Listening
 from everstep.launch.about import about
 from everstep.launch.changes import Differing, accepts_other_data, agreed, changed, describe, said_of_order
 from everstep.launch.inputs import PLACES, Inputs, new_inputs
-from everstep.launch.launched import nodes_asked, placed, ranks_asked
+from everstep.launch.launched import Place, place_from, placed, ranks_asked
 from everstep.launch.meeting import Caller
 from everstep.launch.processors import limit_threads
 from everstep.launch.ranks import start_ranks
@@ -61,7 +61,7 @@ def start(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
     ranks = ranks_asked(os.environ)
     if config.compute.ranks == 1 and ranks > 1:
         config = config.model_copy(update={"compute": config.compute.model_copy(update={"ranks": ranks})})
-    return placed(folder, config.compute.ranks, lambda: _started(folder, config, other_run))
+    return placed(folder, lambda: _started(folder, config, other_run))
 
 
 def _started(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
@@ -81,7 +81,7 @@ def go_on(run: Run, version: str | None, assignments: Iterable[str]) -> int:
     assigned, ranks = list(assignments), ranks_asked(os.environ)
     if ranks > 1 and not any(one.startswith("compute.ranks=") for one in assigned):
         assigned.append(f"compute.ranks={ranks}")
-    return placed(run.path, ranks, lambda: _gone_on(run, version, assigned))
+    return placed(run.path, lambda: _gone_on(run, version, assigned))
 
 
 def _gone_on(run: Run, version: str | None, assigned: list[str]) -> int:
@@ -181,17 +181,13 @@ def _mended(start: Start, undo: Undo, held: ExitStack, reporter: Reporter) -> in
 def _kept(ready: Ready, is_named: bool, undo: Undo, reporter: Reporter) -> int:
     """Train under a keeper, which this process becomes. Returns the exit code."""
     run, config = ready.run, ready.config
-    nodes, ranks = nodes_asked(os.environ), config.compute.ranks
+    place, ranks = place_from(os.environ), config.compute.ranks
+    nodes = 1 if place is None else place.nodes
     is_alone = ranks == 1 and nodes == 1
     if not is_alone:
         adopt_orphans()
-    if nodes > 1 and isinstance(ranks, str):
-        raise UserError("Several machines need a number of ranks each: --ranks N. Nothing was started.")
     signals = Listening()
-    others = None
-    if nodes > 1:
-        is_stopped = lambda: signals.stop is not None  # noqa: E731
-        others = Caller(run.layout, nodes, int(ranks), reporter.say, reporter.during, is_stopped)
+    others = None if place is None or nodes == 1 else _caller(run, place, ranks, signals, reporter)
     mirrors = mirrors_of(config)
 
     def begin(origin: Origin) -> tuple[Child, Channel]:
@@ -215,16 +211,24 @@ def _kept(ready: Ready, is_named: bool, undo: Undo, reporter: Reporter) -> int:
         undo=undo.when_left,
         during=reporter.during,
     )
-    code = int(ExitCode.BUG)
+    code = int(ExitCode.WRONG_INPUT)
     try:
         code = Keeper(keeping, Origin(ready.version, ready.parent, is_named), signals).run(begin)
-    except EverstepError as error:
-        code = int(error.exit_code)
-        raise
     finally:
-        if others is not None:
-            others.end(code)
+        if others is not None and code == ExitCode.WRONG_INPUT:
+            others.forget()
     return code
+
+
+def _caller(run: Run, place: Place, ranks: int | str, signals: Listening, reporter: Reporter) -> Caller:
+    """Of the other machines. Raises: UserError."""
+    if isinstance(ranks, str):
+        raise UserError("Several machines need a number of ranks each: --ranks N. Nothing was started.")
+
+    def is_stopped() -> bool:
+        return signals.stop is not None
+
+    return Caller(run.layout, place.name, place.nodes, ranks, reporter.say, reporter.during, is_stopped)
 
 
 def _facts(ready: Ready) -> dict[str, Any]:

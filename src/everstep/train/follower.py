@@ -7,12 +7,13 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import lru_cache
 
 from everstep.contracts import Report
 from everstep.data import BatchStream, PatientSource, StopAsked
 from everstep.errors import DataUnreadable
 from everstep.evaluation.helping import Helper
-from everstep.evaluation.scorer import example_settings
+from everstep.evaluation.scorer import example_settings, examples_of
 from everstep.keeping.channel import Channel
 from everstep.keeping.signals import STOP
 from everstep.keeping.team import Follower, Heard, Order, Team, Trouble
@@ -47,7 +48,7 @@ class _Following:
     """What a rank holds, and what it does at each order."""
 
     def __init__(self, ready: Ready, team: Team, channel: Channel | None, say: Report, closing: ExitStack) -> None:
-        self._ready, self._optim = ready, ready.config.optim
+        self._ready, self._optim, self._say = ready, ready.config.optim, say
         self._is_asked_to_stop = False
         for number in STOP:  # asked of the first one; here only a wait for data hears of it
             signal.signal(number, self._note)
@@ -70,7 +71,9 @@ class _Following:
         self._open: Callable[[], BatchStream] = lambda: batches_of(
             ready, framer, mine, source.is_stopped, family, state, pairs
         )
-        helper = Helper(family, ready.config, framer, pairs, example_settings(ready.config, family))
+        settings = example_settings(ready.config, family)
+        examples = lru_cache(lambda: examples_of(family, ready.config, framer, pairs, settings))
+        helper = Helper(family, ready.config, framer, examples)
         self._rounds = TeamRounds(team, state.controlnet, self._gradients.is_whole)
         self._rounds.do = helper.piece
         self._closing = closing
@@ -88,7 +91,8 @@ class _Following:
             self._batches.prepare()
         except StopAsked:
             return Trouble.STOPPED
-        except DataUnreadable:
+        except DataUnreadable as error:
+            self._say(str(error))
             return Trouble.UNREADABLE
         return Trouble.NONE
 

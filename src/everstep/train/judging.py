@@ -145,7 +145,7 @@ def scorer_of(
             rounds=rounds,
         )
         if rounds is not None:
-            rounds.do = scorer.piece
+            rounds.do = scorer.helper.piece
         if ready.version is None:
             scorer.refuse_too_few()
         return scorer

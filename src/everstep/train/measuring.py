@@ -30,7 +30,7 @@ from everstep.train.measured import Built, Committed, Encoded, Evaluated, Fed, S
 from everstep.train.peaks import Peak, finish, room_bytes
 from everstep.train.progress import Reporter
 from everstep.train.ready import Ready, order_of, pairs_of
-from everstep.train.session import assemble, batches_of
+from everstep.train.session import batches_of, build
 from everstep.train.step import take_step
 from everstep.train.stop import StopSignals
 from everstep.units import duration, size
@@ -75,7 +75,7 @@ def measure(ready: Ready, tell: Tell) -> None:
         began = time.perf_counter()
         compute = arithmetic(ready.config.compute)
         room, peak = room_bytes(compute.device), Peak(compute.device)
-        loop = assemble(ready, reporter, StopSignals(reporter.say, is_kept=True), closing)
+        loop = build(ready, reporter, StopSignals(reporter.say, is_kept=True), closing, begins=False)
         found = Built(str(compute.device), compute.precision, time.perf_counter() - began, peak.bytes, room)
         tell("found", part="built", facts=asdict(found))
         _Measuring(ready, loop, peak, tell, reporter).all(closing)
@@ -95,7 +95,7 @@ class _Measuring:
         self.ready, self.loop, self.peak, self.tell, self.reporter = ready, loop, peak, tell, reporter
         self.config, self.family, self.state = loop.config, loop.family, loop.state
         self.device = loop.family.arithmetic.device
-        assert isinstance(loop.batches.stream, BatchStream), "as assemble has it"
+        assert isinstance(loop.batches.stream, BatchStream), "as build has it"
         self.framer = loop.batches.stream.framer
 
     def all(self, closing: ExitStack) -> None:

@@ -95,10 +95,10 @@ def train_together(ready: Ready, reporter: Reporter, channel: Channel | None, wh
             shutdown_timeout=LEAVE_S,
         )
         try:
-            codes = launch_agent(config, _rank, places)
+            return int(min(launch_agent(config, _rank, places).items())[1])
         except ChildFailedError as error:
-            return _ended(*error.get_first_failure(), ranks, reporter)
-    return int(min(codes.items())[1])
+            failed = error.get_first_failure()
+    return _ended(*failed, ranks, reporter)  # once the folder has gone: this process may end here as the rank did
 
 
 def _ended(rank: int, failure: Any, ranks: int, reporter: Reporter) -> int:

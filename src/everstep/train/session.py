@@ -4,7 +4,6 @@ Everything that can be wrong in the input was found before this; here weights ar
 """
 
 import gc
-import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -28,7 +27,7 @@ from everstep.keeping.claims import Making
 from everstep.keeping.link import KeeperGone, Link, Unkept
 from everstep.keeping.saver import Saver
 from everstep.keeping.team import Order as Ordered
-from everstep.keeping.team import Others
+from everstep.keeping.team import Others, Team
 from everstep.models.family import Family
 from everstep.models.files import HPARAMS, WEIGHTS
 from everstep.models.optimizers import ADAMW
@@ -90,35 +89,19 @@ def build(
     closing: ExitStack,
     link: Link | None = None,
     others: Others | None = None,
+    begins: bool = True,
 ) -> Loop:
     """Load the base, make or restore the state, commit version_0 if there is none; `closing` ends what was opened.
 
     Without a link to a keeper, versions are written while training waits.
 
+    Args:
+        begins: whether version_0 is committed; `everstep plan` only measures.
+
     Raises: DamageFound if the version to go on from is not what was committed; the keeper is told which.
     """
-    loop = assemble(ready, reporter, signals, closing, link, others)
-    if ready.version is None:
-        with reporter.during("Writing version_0"):
-            loop.saver.save(Reason.START)
-    return loop
-
-
-def assemble(
-    ready: Ready,
-    reporter: Reporter,
-    signals: StopSignals,
-    closing: ExitStack,
-    link: Link | None = None,
-    others: Others | None = None,
-) -> Loop:
-    """The same, but for version_0: what `everstep plan` measures. Raises: as build."""
     team = None if others is None else others.team
-    with reporter.during("Loading the base"):
-        family = family_of(ready, team)
-    with reporter.during("Counting captions that are cut"):
-        if said := say_cut(family.tokenizer, ready.source.captioned, ready.config.data.path, ready.base.name):
-            reporter.say(said)
+    family = _family(ready, team, reporter)
     source = PatientSource(ready.source, reporter.say, lambda: signals.received is not None or _is_asked_to_stop(ready))
 
     def is_stopped() -> bool:
@@ -137,27 +120,15 @@ def assemble(
         state, origin = state_of(ready, family)
         if ready.version is None:
             _refuse_sick_start(ready, state)
-    machines = 1 if team is None else int(os.environ["GROUP_WORLD_SIZE"])
     facts = version_facts(ready, family, state.controlnet, pairs, origin, cache)
-    making = _making(ready, facts, reporter, machines)
+    making = _making(ready, facts, reporter, team)
     saver = Saver(making, state, ready.version, ready.parent or origin, link, others=others)
     gradients = gradients_of(ready.config.optim, family, state.controlnet, team)
-    if link is not None:
-        with reporter.during("Laying out memory for snapshots"):
-            saver.open_memory()
-        closing.callback(saver.close)
-    if saver.snapshots is None and not gradients.is_whole:
-        raise UserError(
-            "compute.parallel is fsdp, so no rank holds the state whole, and there is no memory in which to put it "
-            "together. Nothing was trained; keeper.ram_dir names a folder in memory with room for it."
-        )
+    _lay_out(saver, gradients.is_whole, reporter, closing)
     if team is not None:
         team.order(Ordered.RESTORE)
     _restore(ready, state, family, origin, saver, cache, reporter)
-    boards = open_boards(ready.run.path, ready.config, reporter.say)
-    scales_losses = state.scaler.is_enabled()
-    metrics = Metrics(ready.run.layout.records, state.step, reporter.say, scales_losses, boards)
-    closing.callback(metrics.close)
+    metrics = _metrics(ready, state, reporter, closing)
     mine = order if team is None else SharedOrder(order, team.rank, team.size)
     batches = batches_of(ready, framer, mine, source.is_stopped, family, state, pairs)
     closing.callback(batches.close)
@@ -167,10 +138,45 @@ def assemble(
     judge = Judge(ready.run, scorer, reporter, state, metrics)
     saver.making, saver.observers = replace(making, check=metrics.flush), (judge,)
     prepared = Prepared(batches, ready.config.optim.accumulation_steps)
+    if begins and ready.version is None:
+        with reporter.during("Writing version_0"):
+            saver.save(Reason.START)
     return Loop(ready.config, family, state, prepared, gradients, saver, judge, metrics, reporter, signals, team)
 
 
-def _making(ready: Ready, facts: dict[str, Any], reporter: Reporter, machines: int) -> Making:
+def _family(ready: Ready, team: Team | None, reporter: Reporter) -> Family:
+    """The base in memory; says what of the captions it does not hear."""
+    with reporter.during("Loading the base"):
+        family = family_of(ready, team)
+    with reporter.during("Counting captions that are cut"):
+        if said := say_cut(family.tokenizer, ready.source.captioned, ready.config.data.path, ready.base.name):
+            reporter.say(said)
+    return family
+
+
+def _lay_out(saver: Saver, is_whole: bool, reporter: Reporter, closing: ExitStack) -> None:
+    """Memory for copies. Raises: UserError where ranks can do without none."""
+    if saver.link is not None:
+        with reporter.during("Laying out memory for snapshots"):
+            saver.open_memory()
+        closing.callback(saver.close)
+    if saver.snapshots is None and not is_whole:
+        raise UserError(
+            "compute.parallel is fsdp, so no rank holds the state whole, and there is no memory in which to put it "
+            "together. Nothing was trained; keeper.ram_dir names a folder in memory with room for it."
+        )
+
+
+def _metrics(ready: Ready, state: TrainState, reporter: Reporter, closing: ExitStack) -> Metrics:
+    boards = open_boards(ready.run.path, ready.config, reporter.say)
+    scales_losses = state.scaler.is_enabled()
+    metrics = Metrics(ready.run.layout.records, state.step, reporter.say, scales_losses, boards)
+    closing.callback(metrics.close)
+    return metrics
+
+
+def _making(ready: Ready, facts: dict[str, Any], reporter: Reporter, team: Team | None) -> Making:
+    machines = 1 if team is None else team.machines
     config, in_use = ready.config, None if ready.version is None else ready.version.number
     return Making(
         run=ready.run,

@@ -13,7 +13,7 @@ from everstep.config.schema import Config
 from everstep.contracts import During, Float32Array
 from everstep.data import Framer
 from everstep.evaluation.allowance import Allowance
-from everstep.evaluation.pictures.draw import Shown, Together, paint, paint_part, shown_pairs
+from everstep.evaluation.pictures.draw import Shown, Together, paint, shown_pairs
 from everstep.evaluation.rounds import PICTURES, Rounds
 from everstep.models.family import Family
 from everstep.telling import untold
@@ -110,7 +110,3 @@ class Painter:
         painted = paint(self._family, controlnet, shown, sampling, said, self._together, place, shared)
         self._picture_s = (time.perf_counter() - began) / max(1, len(shown))
         return painted
-
-    def part(self, controlnet: Any, numbers: Sequence[int], place: int) -> list[Float32Array]:
-        """These pairs, drawn at once, the first of which is at this place among all."""
-        return paint_part(self._family, controlnet, shown_pairs(self._framer, numbers), self._config.sampling, place)

@@ -29,8 +29,8 @@ import torch
 import xxhash
 from rich.console import Console
 
-from everstep.config import Config, dump, resolve
-from everstep.config.schema import Sampling
+from everstep.config.load import dump, resolve
+from everstep.config.schema import Config, Sampling
 from everstep.data import fit, split
 from everstep.data.layouts import circles
 from everstep.evaluation.pictures.draw import Shown, draw

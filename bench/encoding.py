@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from everstep.config import Settings, resolve
+from everstep.config.load import Settings, resolve
 from everstep.config.policy import framing
 from everstep.config.schema import Config
 from everstep.contracts import Batch, Uint8Array

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from everstep.config import Settings, dump, resolve
+from everstep.config.load import Settings, dump, resolve
 from everstep.contracts import Batch
 from everstep.data import Source
 from everstep.keeping.link import Link

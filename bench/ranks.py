@@ -29,17 +29,19 @@ from commit import ROUNDS, committed, draft, make_state, retire, settle
 from everstep.keeping.arena import PlannedFile, plan_arena
 from everstep.keeping.channel import Channel
 from everstep.keeping.committer import Committer
+from everstep.keeping.followers import Follower
 from everstep.keeping.link import Link
 from everstep.keeping.memory import release, take_memory
+from everstep.keeping.others import Neighbours, Others
 from everstep.keeping.settings import Settings
 from everstep.keeping.snapshots import Snapshots, notes_bytes
 from everstep.keeping.stateful import Layout
-from everstep.keeping.team import Follower, Order, Others, Team
+from everstep.keeping.team import Order, Team
 from everstep.train.state import TrainState
 from everstep.versions import Run
 from machine import record
 
-TURNS = 3
+TURNS, COMMIT_TURNS = 3, 5
 WARM_STEPS = 15
 SLOTS = 2  # of 4.34 GB, beside the state itself
 ADDRESS = f"\0everstep-bench-{os.getpid()}"
@@ -140,13 +142,17 @@ def commits(is_small: bool) -> str:
     place = Path("build/bench/ranks").resolve()
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    found = {ranks: committed_by(ranks, state, place / str(ranks)) for ranks in (1, 2)}
-    shutil.rmtree(place)
-    one, two = found[1], found[2]
+    found: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
+    for turn in range(COMMIT_TURNS):
+        for ranks in (1, 2) if turn % 2 == 0 else (2, 1):  # what drifts meets both alike
+            found[ranks].append(committed_by(ranks, state, place / f"{turn}-{ranks}"))
+            shutil.rmtree(place / f"{turn}-{ranks}")
+    waits, durables = ({ranks: [one[at] for one in found[ranks]] for ranks in found} for at in (0, 1))
     return (
-        f"{size / 1e9:.2f} GB, medians of {ROUNDS}: training waits for the copy {one[0]:.2f} s with one rank (two "
-        f"threads), {two[0]:.2f} s with two (one thread each); on the disk after {one[1]:.2f} s and {two[1]:.2f} s: "
-        f"two take {two[1] / one[1]:.2f} times as long (asked: not longer).\n"
+        f"{size / 1e9:.2f} GB, {COMMIT_TURNS} turns of each, medians of {ROUNDS} versions: training waits for the copy "
+        f"{told(waits[1], 2)} s with one rank (two threads), {told(waits[2], 2)} s with two (one thread each); on the "
+        f"disk after {told(durables[1], 2)} s and {told(durables[2], 2)} s: two take "
+        f"{ratio(durables[2], durables[1]):.2f} times as long (asked: not longer).\n"
     )
 
 
@@ -185,7 +191,7 @@ def rank_of(state: TrainState, folder: Path) -> tuple[float, float]:
             follow(team, Follower(rank, ranks, state, Channel(met), print))
             return 0.0, 0.0
         channels = [Channel(met.accept()[0]) for _ in range(ranks - 1)]
-        found = lead(state, folder, Others(team, channels) if channels else None)
+        found = lead(state, folder, Others(team, Neighbours(channels)) if channels else None)
         team.order(Order.END)
         return found
 
@@ -194,9 +200,9 @@ def follow(team: Team, copies: Follower) -> None:
     """Copy when it is told to."""
     while (heard := team.hear()).order is not Order.END:
         if heard.order is Order.ATTACH:
-            copies.attach()
+            copies.attach(team)
         else:
-            copies.copy(*heard.facts[:3])
+            copies.copy(team, *heard.facts[:3])
 
 
 def lead(state: TrainState, folder: Path, others: Others | None) -> tuple[float, float]:
@@ -230,8 +236,8 @@ def lead(state: TrainState, folder: Path, others: Others | None) -> tuple[float,
     return statistics.median(stalls), statistics.median(durables)
 
 
-def told(values: list[float]) -> str:
-    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+def told(values: list[float], digits: int = 1) -> str:
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def ratio(ours: list[float], theirs: list[float]) -> float:

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.functional.regression import spearman_corrcoef
 
-from everstep.config import Config
 from everstep.config.policy import framing
+from everstep.config.schema import Config
 from everstep.contracts import Batch, Int64Array
 from everstep.data import Framer, Source, order, source_of, split_as
 from everstep.evaluation.loading import config_of, open_base, weights_drawn_with

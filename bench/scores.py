@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from everstep.config import Settings
+from everstep.config.load import Settings
 from everstep.data import BatchStream, split
 from everstep.evaluation.gain import num_examples
 from everstep.evaluation.scorer import Found, Scorer

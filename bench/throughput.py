@@ -49,7 +49,7 @@ import torch
 import everstep
 from beside import Marks, Script, script, write_parquet
 from encoding import Ratios, filling, in_memory
-from everstep.config import Settings
+from everstep.config.load import Settings
 from everstep.data.layouts import circles
 from everstep.versions import read_live
 from everstep.versions.layout import RunLayout

@@ -26,7 +26,7 @@ from typing import IO, Any
 
 from PIL import Image, ImageFilter
 
-from everstep.config import dump, resolve
+from everstep.config.load import dump, resolve
 from everstep.records.scores import Scored
 from everstep.records.sheets import GAP_PX, ROWS, place_on_sheet, sheet_path
 from everstep.records.verdict import Gain

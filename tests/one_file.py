@@ -18,6 +18,7 @@ from everstep.models.unpacked import unpacked
 from everstep.models.whole import SD1, SD2, SDXL, Whole
 
 Tensors = dict[str, torch.Tensor]
+SUFFIXES = (".safetensors", ".ckpt")
 LAYOUTS: dict[str, dict[str, Layout]] = {
     "sd15": {"unet": sd.UNET, "vae": sd.VAE, "text_encoder": sd.CLIP},
     "sd21": {"unet": sd.UNET, "vae": sd.VAE, "text_encoder": sd.OPEN_CLIP},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from everstep.config import dump, resolve
+from everstep.config.load import dump, resolve
 from everstep.versions import Run
 
 SOURCE = Path(__file__).parents[1] / "src" / "everstep"
@@ -20,7 +20,7 @@ FLOORS = {
     4: ("models", "adapters", "watching"),
     3: ("config", "records", "keeping", "exchange", "encoded", "mirror"),
     2: ("versions", "data"),
-    1: ("places", "plain_files", "heap", "stamps"),
+    1: ("places", "plain_files", "heap", "stamps", "priority"),
     0: ("errors", "contracts", "units", "telling", "letters"),
 }
 FLOOR_OF = {package: floor for floor, packages in FLOORS.items() for package in packages}
@@ -31,12 +31,15 @@ TORCH_FILES = (
     "versions/torch.py",
     "keeping/copier.py",
     "keeping/copying.py",
+    "keeping/followers.py",
     "keeping/generators.py",
     "keeping/kept.py",
     "keeping/loop.py",
+    "keeping/others.py",
     "keeping/parts.py",
     "keeping/trees.py",
     "keeping/saver.py",
+    "keeping/sealing.py",
     "keeping/snapshots.py",
     "keeping/team.py",
     "keeping/stateful.py",
@@ -104,6 +107,17 @@ def test_verbs_that_only_look_do_not_load_torch(verb: str, tmp_path: Path) -> No
     )
     ended = subprocess.run([sys.executable, "-c", asked, *verb.split()], cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_a_mirror_is_sent_without_what_reads_settings(run: Run, tmp_path: Path) -> None:
+    """Every version starts a process that sends it, beside a training that has its processors busy."""
+    asked = (
+        "import sys; from everstep.cli.main import run; assert run(sys.argv[1:]) == 0;"
+        "print([name for name in ('torch', 'numpy', 'pydantic', 'yaml') if name in sys.modules])"
+    )
+    words = [sys.executable, "-c", asked, "mirror", "send", str(run.path), str(tmp_path), "--keep", "last 2"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "[]"
 
 
 def test_files_stay_small() -> None:

@@ -22,7 +22,7 @@ else:  # verbs that only look answer before numpy would be loaded
     Uint8Array = Float32Array = Float64Array = Int64Array = Any
 
 Report = Callable[[str], None]  # says a sentence to whoever looks on; never raises
-Counted = Callable[[int, int], None]  # so much of so much is done; never raises
+Counted = Callable[[int, int], None]  # so much of so much is done; raises only to end what is done
 Changes = dict[str, tuple[Any, Any]]  # setting -> (before, after)
 
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from arrival.theirs import controlnet, ldm
-from everstep.config import read_hparams
+from everstep.config.load import read_hparams
 from everstep.versions import Run
 from law import SETTINGS
 from program import Ended

@@ -304,7 +304,7 @@ def test_a_plan_that_is_stopped_leaves_nothing(
 def test_what_another_plan_works_in_is_left_alone(
     everstep: Everstep, words: tuple[object, ...], workplace: Path
 ) -> None:
-    from everstep.config import resolve
+    from everstep.config.load import resolve
 
     with run_apart(workplace / "runs/b", resolve(None, {})) as run:
         assert planned(everstep, *words)["fits"] is True

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from drafts import draft
 
-from everstep.config import dump, resolve
+from everstep.config.load import dump, resolve
 from everstep.versions import Run
 
 EVERSTEP = f"{sys.executable} -m everstep"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from everstep.config import read_hparams
+from everstep.config.load import read_hparams
 from everstep.versions import Run
 from program import Ended
 

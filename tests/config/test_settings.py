@@ -5,9 +5,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everstep.config import changes, dump, read_hparams, resolve
 from everstep.config.cadence import Cadence
-from everstep.config.load import parse_assignments
+from everstep.config.load import changes, dump, parse_assignments, read_hparams, resolve
 from everstep.config.policy import mirror_policy
 from everstep.config.schema import Config
 from everstep.errors import UserError

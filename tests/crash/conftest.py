@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 from drafts import draft
-from trainers import SELDOM, STEPS, words_for
+from signalled import Training, own_group
+from trainers import ENDLESS, SELDOM, STEPS, words_for
 
 from disks import small_disk
 from everstep.versions import Run
+from law import UNSEEN
+from program import Program
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -52,6 +55,23 @@ def words(tiny_base: Path, pairs_folder: Path) -> Callable[..., tuple[object, ..
         steps: int = STEPS, every: int = SELDOM, *more: object, sheets: int = 0, scores: float = 0
     ) -> tuple[object, ...]:
         return words_for(tiny_base, pairs_folder, steps, every, *more, sheets=sheets, scores=scores)
+
+    return call
+
+
+@pytest.fixture
+def unending(tiny_base: Path, pairs_folder: Path) -> tuple[object, ...]:
+    """The command of a training that has no version but version_0 until something ends it."""
+    small = ("--optim.max-steps", ENDLESS, "--versions.every", SELDOM, "--optim.batch-size", 2, *UNSEEN)
+    return ("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *small, "--keeper.snapshots", 1)
+
+
+@pytest.fixture
+def training(start: Callable[..., Program], unending: tuple[object, ...], workplace: Path) -> Callable[..., Training]:
+    """Begin it; returns once it tells of a state in memory."""
+
+    def call(prepare: Callable[[], None] = own_group, *more: object) -> Training:
+        return Training(start(*unending, *more, prepare=prepare), workplace)
 
     return call
 

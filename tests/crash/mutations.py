@@ -8,6 +8,7 @@ from dataclasses import dataclass
 COMMIT, PRUNE = "tests/crash/test_commit.py::", "tests/crash/test_prune.py::"
 ARENA, SNAPSHOTS = "tests/keeping/test_arena.py::", "tests/keeping/test_snapshots.py::"
 SEALED, MEMORY, ENDING = (f"tests/keeping/test_{room}.py::" for room in ("sealed", "memory", "ending"))
+EXTENTS = "tests/keeping/test_extents.py::"
 NEWEST = "test_whatever_happened_to_slots_the_newest_whole_one_is_the_newest_that_was_sealed"
 WRITTEN = "test_a_version_is_written_while_its_copy_is_made_and_appears_after_its_seal_only"
 RUN, PRUNING = "tests/versions/test_run.py::", "tests/versions/test_pruning.py::"
@@ -211,17 +212,46 @@ MUTATIONS = (
     ),
     Mutation(
         "values that are not finite",
-        "keeping/snapshots.py",
-        "            elif made.sick is not None:\n",
-        "            elif False:\n",
+        "keeping/sealing.py",
+        "    if made.sick is not None:\n",
+        "    if False:\n",
         (SNAPSHOTS + "test_a_state_that_is_no_numbers_is_never_sealed",),
     ),
     Mutation(
         "a claimed slot is the keeper's",
-        "keeping/snapshots.py",
-        "[slot for slot in self._arena.slots if slot.state is not SlotState.CLAIMED]",
-        "list(self._arena.slots)",
+        "keeping/sealing.py",
+        "[slot for slot in self.arena.slots if slot.state is not SlotState.CLAIMED]",
+        "list(self.arena.slots)",
         (SNAPSHOTS + "test_a_claimed_slot_is_never_taken",),
+    ),
+    # --- several machines ----------------------------------------------------------------------------------
+    Mutation(
+        "what another machine wrote is what the first one holds",
+        "keeping/extents.py",
+        "                if answer.get",
+        "                if False and answer.get",
+        (EXTENTS + "test_a_machine_that_holds_other_bits_is_found_out",),
+    ),
+    Mutation(
+        "what another machine wrote is what was sealed there",
+        "keeping/extents.py",
+        "            if any(noted[path][number] != digest for number, digest in pieces.items()):\n",
+        "            if False:\n",
+        (EXTENTS + "test_memory_that_rots_on_another_machine_is_refused",),
+    ),
+    Mutation(
+        "a machine that failed is not asked again",
+        "keeping/extents.py",
+        "        self._nodes = []\n        self._report(f",
+        "        self._report(f",
+        (EXTENTS + "test_a_machine_that_is_lost_costs_its_patience_and_no_version",),
+    ),
+    Mutation(
+        "memory that the run has overtaken is offered to nobody",
+        "keeping/deputy.py",
+        "                if lineage.overtaken_by() is None:\n",
+        "                if True:\n",
+        ("tests/keeping/test_deputy.py::test_memory_that_the_run_has_overtaken_is_not_offered",),
     ),
     # --- the keeper ----------------------------------------------------------------------------------------
     Mutation(

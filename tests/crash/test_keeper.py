@@ -19,6 +19,7 @@ from trainers import (
     EndAtOnce,
     die,
     hang,
+    hang_with_the_lock,
     is_running,
     kept_step,
     kill_both,
@@ -165,15 +166,16 @@ def test_a_crash_that_comes_again_goes_back_by_a_version_each_time_and_ends(
 
 
 @pytest.mark.fault("trainer that hangs")
+@pytest.mark.parametrize("hanging", [hang, hang_with_the_lock])
 def test_a_trainer_that_hangs_is_reported_with_its_stacks_and_its_state_is_committed(
-    start: Start, words: Words, workplace: Path
+    start: Start, words: Words, workplace: Path, hanging: Callable[..., None]
 ) -> None:
-    program = start(*words, "--keeper.hang-minutes", 0.03, prepare=AfterStep(5, hang))
+    program = start(*words, "--keeper.hang-minutes", 0.03, prepare=AfterStep(5, hanging))
     program.wait_for(lambda: "was rescued from memory" in program.output)
     run = Run.open(workplace / "runs/a")
     assert run.find("latest").step == 4
     stacks = run.layout.records / "stacks.txt"
-    program.wait_for(lambda: " in hang" in stacks.read_text())
+    program.wait_for(lambda: f" in {hanging.__name__}" in stacks.read_text())
     program.signal(signal.SIGTERM)
     time.sleep(1.2)  # signals within a moment are one
     program.signal(signal.SIGTERM)

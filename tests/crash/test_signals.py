@@ -7,43 +7,28 @@ import os
 import signal
 import subprocess
 import sys
-import termios
-import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from signalled import STOPPED, Training, own_group
 from trainers import (
     Together,
     hang,
     in_memory,
     is_running,
     last_whole,
-    state_of,
     told,
     wait_for_trainer,
-    wait_until,
-    wait_until_it_tells,
 )
 
+from everstep.keeping import stacks
 from everstep.versions import Run, read_live
-from law import UNSEEN
 from program import AfterStep, Program
 
 Start = Callable[..., Program]
 Words = tuple[object, ...]
-STOPPED = 3
-
-
-@pytest.fixture
-def words(tiny_base: Path, pairs_folder: Path) -> Words:
-    small = ("--optim.max-steps", 10**6, "--versions.every", 10**6, "--optim.batch-size", 2, *UNSEEN)
-    return ("train", "--run", "a", "--base", tiny_base, "--data", pairs_folder, *small, "--keeper.snapshots", 1)
-
-
-def own_group() -> None:
-    """As a shell or a service manager starts it, so that all of it can be signalled."""
-    os.setpgid(0, 0)
 
 
 class NoMoment:
@@ -54,45 +39,6 @@ class NoMoment:
         from everstep.train import stop
 
         signals.MOMENT_S = stop.MOMENT_S = 0.0
-
-
-class Training:
-    """A program that trains, with the process number of its trainer."""
-
-    def __init__(self, program: Program, folder: Path) -> None:
-        self.program, self.folder = program, folder
-        trainer = wait_for_trainer(program)
-        assert trainer is not None, program.output
-        assert wait_until_it_tells(program, trainer, folder), program.output
-        assert program.process.pid is not None
-        self.trainer, self.keeper = trainer, program.process.pid
-
-    @property
-    def step(self) -> int:
-        live = told(self.folder, self.trainer)
-        return -1 if live is None else live.step
-
-    def goes_on(self) -> None:
-        """Until it has made more steps than one that was asked to stop would make."""
-        before = self.step
-        self.program.wait_for(lambda: self.step > before + 5)
-
-    def has_stopped_cleanly(self, reason: str = "signal") -> None:
-        """By its own hand, with its very last step on the disk and nothing left in memory."""
-        assert self.program.wait() == STOPPED, self.program.output
-        last = last_whole(self.folder)
-        assert (last.step, last.reason) == (self.step, reason), self.program.output
-        assert last.step > 0
-        assert in_memory(self.folder) == []
-        assert "Traceback" not in self.program.output
-
-
-@pytest.fixture
-def training(start: Start, words: Words, workplace: Path) -> Callable[..., Training]:
-    def call(prepare: Callable[[], None] = own_group, *more: object) -> Training:
-        return Training(start(*words, *more, prepare=prepare), workplace)
-
-    return call
 
 
 # --- to stop -----------------------------------------------------------------------------------------------
@@ -124,8 +70,8 @@ def test_whoever_gets_the_signal_the_step_is_finished_and_kept(training: Callabl
 
 
 @pytest.mark.fault("GNU timeout, which signals its child and then the group")
-def test_timeout_ends_a_training_as_any_signal_does(words: Words, workplace: Path) -> None:
-    command = ["timeout", "--preserve-status", "1000", sys.executable, "-m", "everstep", *map(str, words)]
+def test_timeout_ends_a_training_as_any_signal_does(unending: Words, workplace: Path) -> None:
+    command = ["timeout", "--preserve-status", "1000", sys.executable, "-m", "everstep", *map(str, unending)]
     ended = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     layout = Run(workplace / "runs/a").layout
     while (live := read_live(layout)) is None or live.snapshot_step is None:
@@ -141,9 +87,9 @@ def test_timeout_ends_a_training_as_any_signal_does(words: Words, workplace: Pat
 
 @pytest.mark.fault("SIGINT twice, with a pause, while the trainer hangs")
 def test_a_second_signal_leaves_at_once_and_what_is_in_memory_is_gone_on_from(
-    start: Start, words: Words, workplace: Path
+    start: Start, unending: Words, workplace: Path
 ) -> None:
-    program = start(*words, prepare=Together((NoMoment(), AfterStep(5, hang))))
+    program = start(*unending, prepare=Together((NoMoment(), AfterStep(5, hang))))
     trainer = wait_for_trainer(program)
     program.wait_for(lambda: [found.step for found in in_memory(workplace)] == [4])
     program.signal(signal.SIGINT)
@@ -155,7 +101,7 @@ def test_a_second_signal_leaves_at_once_and_what_is_in_memory_is_gone_on_from(
     assert "Step 4 is kept in /dev/shm/everstep-" in program.output
     assert "To drop it: rm -r /dev/shm/everstep-" in program.output
     assert [version.step for version in Run(workplace / "runs/a").versions()] == [0]
-    again = Training(start(*words), workplace)
+    again = Training(start(*unending), workplace)
     assert "(step 4) from memory" in again.program.output
     assert told(workplace, again.trainer).resumed_from == 1  # type: ignore[union-attr]
     again.program.signal(signal.SIGTERM)
@@ -210,8 +156,8 @@ main({words!r})
 
 
 @pytest.mark.fault("SIGTERM in the last moments of the process, after Complete")
-def test_a_signal_in_the_last_moments_does_not_change_the_end(words: Words, workplace: Path) -> None:
-    few = [*map(str, words)]
+def test_a_signal_in_the_last_moments_does_not_change_the_end(unending: Words, workplace: Path) -> None:
+    few = [*map(str, unending)]
     few[few.index("--optim.max-steps") + 1] = "2"
     ended = subprocess.run([sys.executable, "-c", LATE.format(words=few)], capture_output=True, text=True, timeout=100)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -237,113 +183,40 @@ def test_a_warning_makes_a_version_and_training_goes_on(
     it.has_stopped_cleanly()
 
 
-class AtTerminal:
-    """The program owns a terminal, as in a session of its own. Optionally its log is there too."""
-
-    def __init__(self, path: str, ignores_hangup: bool = False, is_shown: bool = True) -> None:
-        self.path, self.ignores_hangup, self.is_shown = path, ignores_hangup, is_shown
-
-    def __call__(self) -> None:
-        os.setsid()
-        terminal = os.open(self.path, os.O_RDWR)  # the first that the leader of a session opens is its own
-        for descriptor in (0, 1, 2) if self.is_shown else (0,):
-            os.dup2(terminal, descriptor)
-        if self.ignores_hangup:  # as nohup does
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-
-class Terminal:
-    """A terminal's other end: what is typed there, and whether it is still open."""
-
-    def __init__(self) -> None:
-        self.master, self.slave = os.openpty()
-        self.path = os.ttyname(self.slave)
-        threading.Thread(target=self._show, daemon=True).start()
-
-    def _show(self) -> None:
-        try:
-            while os.read(self.master, 1 << 16):
-                continue
-        except OSError:
-            return
-
-    def press(self, letter: bytes) -> None:
-        os.write(self.master, letter)
-
-    def has_no_line_for_others(self) -> None:
-        """stty tostop: whoever is in the background and writes is stopped."""
-        attributes = termios.tcgetattr(self.slave)
-        attributes[3] |= termios.TOSTOP
-        termios.tcsetattr(self.slave, termios.TCSANOW, attributes)
-
-    def close(self) -> None:
-        """The window is closed, the line is cut."""
-        for descriptor in (self.slave, self.master):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self.master = self.slave = -1
-
-
-@pytest.fixture
-def terminal() -> Iterator[Terminal]:
-    made = Terminal()
-    yield made
-    made.close()
-
-
-@pytest.mark.fault("Ctrl-C at a terminal")
-def test_ctrl_c_stops_cleanly(training: Callable[..., Training], terminal: Terminal) -> None:
-    it = training(AtTerminal(terminal.path, is_shown=False))
-    terminal.press(b"\x03")
-    it.has_stopped_cleanly()
-
-
-@pytest.mark.fault("Ctrl-Z at a terminal, then SIGCONT")
-def test_ctrl_z_pauses_both_and_both_go_on(training: Callable[..., Training], terminal: Terminal) -> None:
-    it = training(AtTerminal(terminal.path, is_shown=False))
-    for _ in range(2):
-        terminal.press(b"\x1a")
-        wait_until(lambda: state_of(it.keeper) == state_of(it.trainer) == "T", it.program)
-        os.kill(it.keeper, signal.SIGCONT)
-        it.goes_on()
-    terminal.press(b"\x03")
-    it.has_stopped_cleanly()
-
-
-@pytest.mark.fault("Ctrl-\\ at a terminal: the keeper is gone")
-def test_ctrl_backslash_ends_the_keeper_and_the_trainer_saves(
-    training: Callable[..., Training], terminal: Terminal
-) -> None:
-    it = training(AtTerminal(terminal.path, is_shown=False))
-    terminal.press(b"\x1c")
-    assert it.program.wait() == -signal.SIGQUIT
-    wait_until(lambda: not is_running(it.trainer), it.program)
-    last = last_whole(it.folder)
-    assert (last.step, last.reason) == (it.step, "rescue")
-    assert in_memory(it.folder) == []
-
-
-@pytest.mark.fault("a terminal that is closed under a training")
-def test_a_closed_terminal_stops_cleanly(training: Callable[..., Training], terminal: Terminal) -> None:
-    it = training(AtTerminal(terminal.path))
-    terminal.close()
-    it.has_stopped_cleanly()
-
-
-@pytest.mark.fault("a terminal that is closed under a training that was started with nohup")
-def test_a_training_under_nohup_outlives_its_terminal(training: Callable[..., Training], terminal: Terminal) -> None:
-    it = training(AtTerminal(terminal.path, ignores_hangup=True))
-    terminal.close()
-    os.kill(it.keeper, signal.SIGHUP)
+@pytest.mark.fault("the question where it is to {whom}")
+@pytest.mark.parametrize("whom", ["the keeper", "the trainer"])
+def test_whoever_is_asked_where_it_is_the_trainer_answers(training: Callable[..., Training], whom: str) -> None:
+    it = training()
+    os.kill(it.keeper if whom == "the keeper" else it.trainer, stacks.ASKED)
+    written = Run.open(it.folder / "runs/a").layout.records / stacks.NAME
+    it.program.wait_for(lambda: f"Process {it.trainer}:\n" in written.read_text())
     it.goes_on()
     it.program.signal(signal.SIGTERM)
     it.has_stopped_cleanly()
 
 
-@pytest.mark.fault("a terminal that stops whoever writes from the background (stty tostop)")
-def test_a_terminal_with_tostop_stops_no_trainer(training: Callable[..., Training], terminal: Terminal) -> None:
-    terminal.has_no_line_for_others()
-    it = training(AtTerminal(terminal.path))
+@pytest.mark.fault("SIGUSR1 to the keeper, then kill -9 of the trainer, which is started again")
+def test_a_warning_to_one_trainer_makes_no_version_of_the_next(training: Callable[..., Training]) -> None:
+    it = training(own_group, "--restarts", 1)
+    os.kill(it.keeper, signal.SIGUSR1)
+    run = Run.open(it.folder / "runs/a")
+    it.program.wait_for(lambda: run.versions()[-1].reason == "asked")
+    os.kill(it.trainer, signal.SIGKILL)
+    again = wait_for_trainer(it.program, other_than=it.trainer)
+    it.program.wait_for(lambda: (live := told(it.folder, again)) is not None and live.step > it.step + 5)
+    assert [version.reason for version in run.versions()].count("asked") == 1
+    it.program.signal(signal.SIGTERM)
+    assert it.program.wait() == STOPPED, it.program.output
+
+
+@pytest.mark.fault("{name} to every process of a job, again and again")
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2"])
+def test_warnings_again_and_again_end_nothing(training: Callable[..., Training], name: str) -> None:
+    it = training()
+    for _ in range(100):
+        for pid in (it.keeper, it.trainer):
+            os.kill(pid, signal.Signals[name])
+        time.sleep(0.01)
     it.goes_on()
-    terminal.press(b"\x03")
+    it.program.signal(signal.SIGTERM)
     it.has_stopped_cleanly()

@@ -1,5 +1,6 @@
 """Keeper and trainer seen from outside, how far they have come, and what a test makes a trainer do at a step."""
 
+import ctypes
 import os
 import signal
 import time
@@ -109,6 +110,12 @@ class EndAtOnce:
 
 def hang(loop: "Loop") -> None:
     time.sleep(1000)
+
+
+def hang_with_the_lock(loop: "Loop") -> None:
+    """Within the interpreter's lock, as a library of somebody's may: no other thread runs."""
+    while True:
+        ctypes.PyDLL(None).sleep(1000)  # a signal ends it
 
 
 def die(loop: "Loop") -> None:

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from everstep.config import dump, resolve
-from everstep.config.load import read_hparams
+from everstep.config.load import dump, read_hparams, resolve
 from everstep.contracts import Framing, Pair, PairSource
 from everstep.data import Framer, open_source
 from everstep.data.images import WHITE, read_sized

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from everstep.config import Config
+from everstep.config.schema import Config
 from everstep.errors import UserError
 from everstep.evaluation.loading import open_base
 from everstep.evaluation.pictures.draw import OUT_OF_MEMORY, Shown, Together, draw, is_out_of_memory, paint
@@ -109,7 +109,7 @@ def test_the_noise_of_a_picture_depends_on_its_place_alone(family, shown):
 CRAMPED = """
 import resource, sys
 import numpy as np
-from everstep.config import Config
+from everstep.config.schema import Config
 from everstep.errors import UserError
 from everstep.evaluation.loading import open_base
 from everstep.evaluation.pictures.draw import Shown, Together, draw

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from everstep.config import resolve
+from everstep.config.load import resolve
 from everstep.contracts import Framing, Pair
 from everstep.data import Framer, open_source, split
 from everstep.evaluation.examples import Examples

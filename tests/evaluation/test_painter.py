@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from everstep.config import Config
+from everstep.config.schema import Config
 from everstep.contracts import Framing
 from everstep.data import Framer, open_source
 from everstep.evaluation.allowance import Allowance

@@ -19,7 +19,7 @@ from large_bases import Drawn
 from test_trainings import handed_on
 from watched import everstep, note
 
-from everstep.config import dump, resolve
+from everstep.config.load import dump, resolve
 from everstep.contracts import Draft, Reason, TensorFile
 from everstep.keeping.arena import Arena, PlannedFile, Slot, plan_arena
 from everstep.keeping.ending import recover_memory

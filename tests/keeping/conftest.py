@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 from training import Training
+from writing_together import Together
 
-from everstep.keeping import memory
+from everstep.keeping import extents, memory
+from everstep.versions import Run
 
 
 @pytest.fixture
@@ -29,3 +31,18 @@ def make() -> Iterator[Callable[..., Training]]:
     yield call
     for training in made:
         training.close()
+
+
+@pytest.fixture
+def together(run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Together]]:
+    monkeypatch.setattr(extents, "LEAST_BYTES", 1)
+    monkeypatch.setattr(extents, "PATIENCE_S", 1.0)
+    made = list[Together]()
+
+    def call(others: int) -> Together:
+        made.append(Together(run, others))
+        return made[-1]
+
+    yield call
+    for one in made:
+        one.close()

@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 import torch
 
 from everstep.keeping.memory import lying_about
@@ -54,6 +55,20 @@ with everstep_keep as kept:
         train(kept, step)
 print("ended", kept.ended, kept.step, flush=True)
 """
+
+
+# The step before waits too, so that its own copy is made when the next one is due: copies that overlap are left out.
+ONCE = """
+    if step >= {step} - 1 and not os.path.exists('once'):
+        time.sleep(0.3)
+        if step == {step}:
+            open('once', 'w'); {what}
+"""
+
+
+def once(step: int, what: str) -> str:
+    """To be done within a step, the first time that it is made; the snapshot of the step before is whole then."""
+    return ONCE.format(step=step, what=what)
 
 
 def script(folder: Path, loop: str = LOOP, within: str = "pass") -> Path:
@@ -180,3 +195,28 @@ def content(version: Version) -> dict[str, object]:
 def memory_of(run: Path) -> list[Path]:
     """What lies in memory of this run."""
     return [found.path for found in lying_about(None) if found.run == str(run)]
+
+
+Start = Callable[..., Running]
+both = pytest.mark.parametrize("way", ["beside", "under"])
+
+
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """What a loop comes to that nobody disturbed: a fixture's function, of a module."""
+    folder = tmp_path_factory.mktemp("straight")
+    out = run_through(script(folder))
+    assert f"ended final {STEPS}" in out
+    return content(latest(folder))
+
+
+def starting() -> Iterator[Start]:
+    """Start a loop; whatever is left is killed at the end. A fixture's function."""
+    started: list[Running] = []
+
+    def call(*given: object, **named: object) -> Running:
+        started.append(Running(*given, **named))
+        return started[-1]
+
+    yield call
+    for running in started:
+        running.end()

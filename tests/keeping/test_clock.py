@@ -93,18 +93,18 @@ def test_a_real_training_makes_versions_at_the_interval_that_it_finds(
     saver = saver_of(training, run, economy=Economy(mtbf_s=1e-3))  # so often that only the least interval counts
     keeper = Keeper(training, run, claims=3)
     keeper.start()
-    made = 0
-    while made < 3:
+    made, has_said = 0, False
+    while made < 3 or not has_said:  # on a busy machine what they cost is known after the last one alone
         training.train()
         saver.hear()
-        if saver.is_due(training.state.step):
+        has_said = any(said.startswith("Versions every") for said in training.said)
+        if made < 3 and saver.is_due(training.state.step):
             saver.save(Reason.INTERVAL)
             made += 1
     saver.finish()
     keeper.join()
     assert [version.reason for version in run.versions()][-3:] == ["interval"] * 3
     assert saver.clock.interval is not None
-    assert any(said.startswith("Versions every") for said in training.said)
     told = saver.clock.told(saver.saved_at)
     assert told["versions_every_s"] == saver.clock.interval.seconds
     assert 0 <= told["next_version_in_s"] <= told["versions_every_s"]

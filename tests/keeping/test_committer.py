@@ -1,6 +1,5 @@
 """Claims on their way to the disk: in their order, each under its own name, again where the disk refused them."""
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from memory_of import arena, copy
 from everstep.errors import DamageFound, NotCommitted
 from everstep.keeping import committer as committing
 from everstep.keeping.arena import Arena, SlotState
-from everstep.keeping.committer import NICENESS, Committer, Outcome, lower_priority
+from everstep.keeping.committer import Committer, Outcome
 from everstep.keeping.ending import settle
 from everstep.keeping.sealed import slot_notes
 from everstep.versions import Run, fsops, verify
@@ -197,21 +196,3 @@ def test_letting_older_versions_go_that_fails_costs_nothing_and_is_said(make: Ma
     while not (words := list(claiming.committer.retired())):
         assert time.monotonic() < until
     assert words == ["Older versions stay: [Errno 116] Stale file handle"]
-
-
-@pytest.mark.parametrize(("before", "after"), [(0, NICENESS), (NICENESS + 5, NICENESS + 5)])
-def test_a_thread_that_commits_is_nicer_than_training_and_whoever_is_nicer_still_stays_so(
-    before: int, after: int
-) -> None:
-    found: list[int] = []
-
-    def measure() -> None:
-        thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, before)
-        lower_priority()
-        found.append(os.getpriority(os.PRIO_PROCESS, thread))
-
-    measuring = threading.Thread(target=measure)
-    measuring.start()
-    measuring.join()
-    assert found == [after]

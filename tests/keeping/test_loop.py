@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,63 +10,37 @@ from loops import (
     LOOP,
     STEPS,
     Running,
+    Start,
+    both,
     children,
     content,
     everstep,
     is_alive,
     latest,
     memory_of,
+    once,
     run_through,
     script,
+    starting,
+    undisturbed,
     wait_until_gone,
 )
 
+from behind import knows_sessions, niceness_of_session
+from everstep.priority import NICENESS
 from everstep.versions import Run, verify
 
-# The step before waits too, so that its own copy is made when the next one is due: copies that overlap are left out.
-ONCE = """
-    if step >= {step} - 1 and not os.path.exists('once'):
-        time.sleep(0.3)
-        if step == {step}:
-            open('once', 'w'); {what}
-"""
 # Nothing changes before the version that is due is there: a copy that is overtaken by a change is refused.
 WAIT = (
     "if step in (20, 40): "
     "[time.sleep(0.01) for _ in iter(lambda: os.path.exists(f'runs/own/version_{step // 20}'), True)]"
 )
 AT_20 = WAIT.replace("(20, 40)", "(20,)")
-Start = Callable[..., Running]
-both = pytest.mark.parametrize("way", ["beside", "under"])
 mostly_beside = pytest.mark.parametrize("way", ["beside", pytest.param("under", marks=pytest.mark.slow)])
 
 
-def once(step: int, what: str) -> str:
-    """To be done within a step, the first time that it is made; the snapshot of the step before is whole then."""
-    return ONCE.format(step=step, what=what)
-
-
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """Of a loop that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("straight")
-    out = run_through(script(folder))
-    assert f"ended final {STEPS}" in out
-    return content(latest(folder))
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Start a loop; whatever is left is killed at the end."""
-    started: list[Running] = []
-
-    def call(*given: object, **named: object) -> Running:
-        started.append(Running(*given, **named))
-        return started[-1]
-
-    yield call
-    for running in started:
-        running.end()
+straight = pytest.fixture(scope="module")(undisturbed)
+start = pytest.fixture(starting)
 
 
 def assert_whole(folder: Path, straight: dict[str, object]) -> None:
@@ -114,6 +87,14 @@ def test_a_loop_killed_at_some_moment_goes_on_bit_for_bit(
     assert 0 < latest(tmp_path).step < STEPS
     run_through(script(tmp_path), way)
     assert_whole(tmp_path, straight)
+
+
+@knows_sessions
+def test_a_keeper_beside_its_loop_stands_behind_it(tmp_path: Path, start: Start) -> None:
+    running = start(script(tmp_path), "beside", pause_s=0.02)
+    running.wait_for_step(2)
+    assert niceness_of_session(running.keeper) == NICENESS
+    assert niceness_of_session(running.trainer) < NICENESS
 
 
 @mostly_beside

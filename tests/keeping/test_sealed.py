@@ -6,15 +6,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from drafts import OPTIMIZER, WEIGHTS, ArrayTensor, arrays, draft
-from memory_of import arena, copy, fill
+from drafts import OPTIMIZER, WEIGHTS, arrays, draft
+from memory_of import arena, content, copy, fill, large_arena, large_draft
 
-from everstep.contracts import Draft, Reason, TensorFile
+from everstep.contracts import Draft, Reason
 from everstep.errors import DamageFound, NotCommitted
-from everstep.keeping.arena import Arena, PlannedFile, plan_arena
-from everstep.keeping.sealed import PIECE_BYTES, WRITE_BYTES, Filling, commit_slot, piece_digests, slot_notes
+from everstep.keeping.arena import Arena, PlannedFile
+from everstep.keeping.sealed import WRITE_BYTES, Filling, commit_slot, piece_digests, slot_notes
 from everstep.versions import Run, fsops, verify
 from everstep.versions.tensorfile import TensorImage
 
@@ -54,31 +53,6 @@ def test_a_version_that_ends_a_training_keeps_its_reason_when_it_is_rescued(run:
 
 
 # --- written behind the copy -------------------------------------------------------------------------------
-
-
-def large_draft(step: int) -> Draft:
-    """Files of several pieces and writes, so that tensors, pieces and writes end at different places."""
-    random = np.random.default_rng(step)
-    named = {
-        "a": random.integers(0, 255, WRITE_BYTES + PIECE_BYTES + 1717, dtype=np.uint8),
-        "b": random.standard_normal((1000, 3), dtype=np.float32),
-        "none": np.zeros((0, 3), dtype=np.float32),
-        "c": random.integers(0, 255, PIECE_BYTES // 2, dtype=np.uint8),
-    }
-    files = [TensorFile(path, {name: ArrayTensor(array) for name, array in named.items()}) for path in ("x", "in/y")]
-    return Draft(step, step, "interval", None, files, {"a.json": b"{}"}, {})
-
-
-def large_arena(run: Run) -> Arena:
-    files = [PlannedFile(file.path, TensorImage(file).size_bytes) for file in large_draft(0).tensor_files]
-    plan = plan_arena(run.path, files, 1 << 16, 2)
-    descriptor = os.memfd_create("test")
-    os.ftruncate(descriptor, plan.size_bytes)
-    return Arena.create(descriptor, plan)
-
-
-def content(made: Draft) -> dict[str, bytes]:
-    return {file.path: b"".join(bytes(piece) for piece in TensorImage(file).pieces()) for file in made.tensor_files}
 
 
 class Copying(threading.Thread):

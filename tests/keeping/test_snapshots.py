@@ -102,7 +102,7 @@ def test_a_change_during_the_copy_is_noticed_whoever_makes_it(
     void = training.snapshots.voided.popleft()
     assert (void.generation, "changed meanwhile" in void.why) == (generation, True)
     assert [message["kind"] for message in training.heard()] == ["claim", "void"]
-    state.revision.before_change = training.snapshots._copier._let_change
+    state.revision.before_change = training.snapshots._sealing.copier._let_change
     training.take()
     training.snapshots.wait()
     assert training.arena.newest() is not None  # copied while training waits, from now on

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from everstep.config import Config, resolve
+from everstep.config.load import resolve
+from everstep.config.schema import Config
 from everstep.evaluation.allowance import START_S
 from everstep.keeping.intervals import daly
 from everstep.launch.finishing import cache_cost, feeding, finish

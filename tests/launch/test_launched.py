@@ -1,7 +1,6 @@
 """Under somebody else's launcher one process keeps, and the others end as it does."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -45,7 +44,7 @@ TRAINING = ("--optim.batch-size", 4, "--optim.max-steps", 10_000, "--sampling.pa
 
 def test_a_place_is_what_the_launcher_says() -> None:
     assert place_from(SLURM) == Place("7-0-0", 1, 3, 2, 3)
-    assert place_from(TORCHRUN) == Place("none-29500-1", 1, 4, 1, 2)
+    assert place_from(TORCHRUN) == Place("none-29500-1", 1, 4, 1, 2, is_repeated=True)
     assert ranks_asked(SLURM) == 3
 
 
@@ -98,11 +97,11 @@ def test_tasks_of_slurm_are_one_training(
     assert last.manifest["machine"]["ranks"] == 2
 
 
-@pytest.mark.skipif(shutil.which("torchrun") is None, reason="torchrun is not on the path")
 def test_torchrun_starts_a_training(workplace: Path, tiny_base: Path, pairs_folder: Path) -> None:
     few = [*map(str, TRAINING), "--set", "optim.max_steps=4"]
     # Behind --, since torchrun takes --run for a short form of its own.
-    words = ["torchrun", "--nproc-per-node", "2", "--no-python", "--", sys.executable, "-m", "everstep"]
+    torchrun = str(Path(sys.executable).with_name("torchrun"))
+    words = [torchrun, "--nproc-per-node", "2", "--no-python", "--", sys.executable, "-m", "everstep"]
     line = [*words, "train", "--base", str(tiny_base), "--data", str(pairs_folder), "--run", "a", *few]
     ended = subprocess.run(line, capture_output=True, text=True, timeout=90)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -1,62 +1,30 @@
 """Several machines train one run; here all of them are this one, and what they share is a folder."""
 
+import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from everstep.launch import meeting
-from everstep.launch.meeting import Caller, Listener
+from everstep.errors import UnreachableDisk
+from everstep.launch import answering, calling
+from everstep.launch.answering import Held, Listener
+from everstep.launch.calling import Caller, Launch
+from everstep.launch.meeting import Stopped
 from everstep.records.steps import read_metrics
 from everstep.telling import untold
 from everstep.versions import Run
 from everstep.versions.layout import RunLayout
-from everstep.versions.live import read_live
+from machines import TRAINING, Impatient, is_at
 from program import Ended, Program
 from ranks import KillRank, processes_of
 
-TRAINING = ("--optim.batch-size", 4, "--optim.max-steps", 30, "--sampling.pairs", 0, "--scoring.overhead", 0)
 NAME = "{}-{}-0-0"  # of the launch: job, step, how often it was put back
 Start = Callable[..., Program]
-
-
-class Impatient:
-    """Those that have gone are not waited for. Can be sent to another process."""
-
-    def __call__(self) -> None:
-        meeting.AGAIN_S = 2.0
-
-
-@pytest.fixture
-def machine(
-    start: Start, monkeypatch: pytest.MonkeyPatch, tiny_base: Path, pairs_folder: Path, workplace: Path
-) -> Callable[..., Program]:
-    """Start what srun starts on one of two machines."""
-
-    def call(node: int, *more: object, data: Path = pairs_folder, **how: object) -> Program:
-        environ = {
-            "SLURM_JOB_ID": f"{os.getpid()}-{workplace.name}",
-            "SLURM_STEP_ID": "0",
-            "SLURM_STEP_NUM_TASKS": "2",
-            "SLURM_STEP_NUM_NODES": "2",
-            "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
-            "SLURM_LOCALID": "0",
-            "SLURM_NODEID": str(node),
-            "SLURMD_NODENAME": "127.0.0.1",
-            "GLOO_SOCKET_IFNAME": "lo",
-        }
-        for name, value in environ.items():
-            monkeypatch.setenv(name, value)
-        return start("train", "--base", tiny_base, "--data", data, "--run", "a", *TRAINING, *more, **how)  # type: ignore[arg-type]
-
-    return call
-
-
-def is_at(folder: Path, step: int) -> bool:
-    live = read_live(RunLayout(folder))
-    return live is not None and live.step >= step
 
 
 @pytest.mark.parametrize("parallel", ["fsdp", pytest.param("ddp", marks=pytest.mark.slow)])
@@ -71,6 +39,7 @@ def test_two_machines_are_one_training(parallel: str, machine: Callable[..., Pro
     ]
 
 
+@pytest.mark.slow  # test_written_together.py has one that goes while it writes
 @pytest.mark.fault("a machine of two")
 def test_a_machine_that_is_gone_is_gone_on_without(machine: Callable[..., Program], workplace: Path) -> None:
     more = ("--ranks", 1, "--set", "optim.max_steps=300")
@@ -129,27 +98,53 @@ def test_other_data_on_a_machine_are_refused(
 
 
 def caller(folder: Path, nodes: int, is_stopped: Callable[[], bool] = lambda: False) -> Caller:
-    return Caller(RunLayout(folder), "7-0-0", nodes, 2, print, untold, is_stopped)
+    return Caller(RunLayout(folder), Launch("7-0-0", nodes), 2, print, untold, is_stopped)
 
 
 def test_an_old_call_is_not_answered_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meeting, "FIRST_S", 0.5)
+    monkeypatch.setattr(calling, "FIRST_S", 0.5)
     assert caller(tmp_path, 2).call({"version": None}).nodes == 1  # nobody answers
     listener = Listener(tmp_path, "7-0-0", 1, lambda: False)
     call = listener.await_call()
     assert isinstance(call, dict)
     assert listener.answer(2) is None  # too late for this one
-    meeting.tell_end(tmp_path, "7-0-0", 4)
+    Launch("7-0-0", 2).tell_end(tmp_path, 4)
     assert listener.await_call() == 4
 
 
 def test_what_a_launch_before_has_left_is_not_taken_for_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meeting, "FIRST_S", 0.5)
+    monkeypatch.setattr(calling, "FIRST_S", 0.5)
     caller(tmp_path, 2).call({"version": None})
-    meeting.tell_end(tmp_path, "7-0-0", 3)
-    monkeypatch.setattr(meeting, "SILENT_S", 0.5)
-    with pytest.raises(meeting.Stopped, match="has not been heard of"):
+    Launch("7-0-0", 2).tell_end(tmp_path, 3)
+    monkeypatch.setattr(answering, "SILENT_S", 0.5)
+    with pytest.raises(Stopped, match="has not been heard of"):
         Listener(tmp_path, "7-0-1", 1, lambda: False).await_call()
+
+
+def test_a_launch_of_the_same_name_is_not_taken_for_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun's launches have one name where nobody gives them another."""
+    monkeypatch.setattr(calling, "FIRST_S", 0.5)
+    caller(tmp_path, 2).call({"version": None})
+    Launch("7-0-0", 2).tell_end(tmp_path, 3)  # and the same line again
+    listener = Listener(tmp_path, "7-0-0", 1, lambda: False, is_repeated=True)
+    monkeypatch.setattr(answering, "SILENT_S", 0.5)
+    with pytest.raises(Stopped, match="has not been heard of"):
+        listener.await_call()
+    launch = Launch("7-0-0", 2)
+    launch.forget_older(tmp_path)
+    Caller(RunLayout(tmp_path), launch, 2, print, untold, lambda: False).call({"version": 5})
+    call = listener.await_call()
+    assert isinstance(call, dict)
+    assert call["version"] == 5
+    launch.tell_end(tmp_path, 4)
+    assert listener.await_call() == 4
+
+
+def test_an_end_that_stays_is_this_launchs_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first machine has refused its input before this one began to listen."""
+    Launch("7-0-0", 2).tell_end(Run.create(tmp_path / "a", "a: 1\n").path, 2)
+    monkeypatch.setattr(answering, "LEFT_S", 0.5)
+    assert Listener(tmp_path / "a", "7-0-0", 1, lambda: False, is_repeated=True).await_call() == 2
 
 
 def test_a_run_that_is_complete_ends_at_once_on_all_machines(
@@ -167,7 +162,33 @@ def test_a_run_that_is_complete_ends_at_once_on_all_machines(
 
 
 def test_a_stop_is_heard_while_others_are_waited_for(tmp_path: Path) -> None:
-    with pytest.raises(meeting.Stopped):
+    with pytest.raises(Stopped):
         caller(tmp_path, 2, lambda: True).call({})
-    with pytest.raises(meeting.Stopped):
+    with pytest.raises(Stopped):
         Listener(tmp_path / "nothing", "7-0-0", 1, lambda: True).await_call()
+
+
+@pytest.mark.parametrize(
+    ("rescue", "goes_on"), [(lambda: 3, None), (lambda: "the disk is full", True), (lambda: time.sleep(2) or 3, False)]
+)
+def test_what_another_machine_holds_is_waited_for(
+    rescue: Callable[[], int | str], goes_on: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version: another call goes on from it. None: this one does. No word: nobody may write the run meanwhile."""
+    monkeypatch.setattr(calling, "RESCUE_S", 1.0)
+    run = Run.create(tmp_path / "a", "a: 1\n")
+
+    def answered() -> None:
+        listener = Listener(run.path, "7-0-0", 1, lambda: False)
+        assert isinstance(listener.await_call(), dict)
+        with contextlib.suppress(Stopped):
+            listener.answer(1, 2.0, Held(9, rescue))
+
+    with ThreadPoolExecutor(1) as apart:
+        apart.submit(answered)
+        if goes_on is False:
+            with pytest.raises(UnreachableDisk, match="asks it again"):
+                caller(run.path, 2).call({"version": 1, "step": 5})
+        else:
+            meeting = caller(run.path, 2).call({"version": 1, "step": 5})
+            assert (meeting is not None) == bool(goes_on)

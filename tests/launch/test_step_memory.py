@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from bases import write_base
-from everstep.config import Config, resolve
+from everstep.config.load import resolve
+from everstep.config.schema import Config
 from everstep.launch import step_memory as told
 from everstep.launch.step_memory import LIBRARIES_BYTES, StepMemory, step_memory
 from everstep.models.arithmetic import arithmetic

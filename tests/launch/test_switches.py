@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from bases import write_base
-from everstep.config import Config, resolve
+from everstep.config.load import resolve
+from everstep.config.schema import Config
 from everstep.launch.step_memory import step_memory
 from everstep.launch.switches import Switch, short_of, switches
 from everstep.models.base import BaseFolder, locate

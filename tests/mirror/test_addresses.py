@@ -1,10 +1,22 @@
 """What may be written where copies go, and that nothing secret may."""
 
+from pathlib import Path
+
 import pytest
 
 from everstep.errors import UserError
 from everstep.mirror import addresses
-from everstep.mirror.addresses import address_of, check, name_at, parse, place_at, place_of
+from everstep.mirror.addresses import (
+    address_of,
+    check,
+    is_address,
+    meeting_place,
+    name_at,
+    parse,
+    place_at,
+    place_of,
+    target_of,
+)
 
 WRITTEN = [
     ("s3://bucket", "s3://bucket/r"),
@@ -54,3 +66,26 @@ def test_a_library_that_is_missing_is_named_with_what_brings_it(monkeypatch: pyt
     monkeypatch.setitem(addresses.SCHEMES, "s3", ("obstore_is_not_here", "S3"))
     with pytest.raises(UserError, match=r"S3 as a mirror needs obstore_is_not_here(.|\n)*everstep\[mirror\]"):
         check("s3://bucket/p")
+
+
+@pytest.mark.parametrize(
+    ("mirror", "target"),
+    [
+        ("s3://bucket/runs/canny?endpoint=http://here:9", "s3://bucket/runs?endpoint=http://here:9"),
+        ("s3://bucket/canny", "s3://bucket/"),
+        ("sftp://me@nas//backup/canny", "sftp://me@nas/backup"),
+        ("/mnt/backup/canny", "/mnt/backup"),
+    ],
+)
+def test_a_target_is_what_its_copies_are_in(mirror: str, target: str) -> None:
+    assert target_of(mirror) == target
+    assert address_of(target, name_at(mirror)) == address_of(target_of(mirror), "canny")
+    if is_address(mirror):
+        assert address_of(target_of(mirror), "canny") == str(parse(mirror))
+
+
+def test_machines_meet_in_the_first_that_is_no_hub(workplace: Path) -> None:
+    assert meeting_place([]) is None
+    assert meeting_place(["hf://me/copies"]) is None
+    assert meeting_place(["hf://me/copies", "s3://bucket/runs"]) == "s3://bucket/runs"
+    assert meeting_place(["here", "s3://bucket/runs"]) == str(workplace / "here")

@@ -12,10 +12,8 @@ from diffusers import StableDiffusionXLPipeline, UniPCMultistepScheduler
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import functional
 
 from bases import write_base, write_xl_of_circles
-from everstep.config.schema import Compute
 from everstep.contracts import Batch, ExampleSettings, Framing
 from everstep.data import BatchStream, Framer, open_source, split
 from everstep.delivery.export import export
@@ -23,7 +21,6 @@ from everstep.delivery.reread import reread
 from everstep.errors import DamageFound
 from everstep.exchange.lllite import LLLITE, lllite_shapes
 from everstep.exchange.readers import Form
-from everstep.models.arithmetic import arithmetic
 from everstep.models.base import locate
 from everstep.models.controls import lllite_places, new_shapes
 from everstep.models.files import WEIGHTS
@@ -31,10 +28,10 @@ from everstep.models.lllite import ControlNetLLLite
 from everstep.models.objective import error_maps, task_of
 from everstep.models.objective import loss as loss_of
 from everstep.models.parts import unet_shapes
-from everstep.models.sdxl import StableDiffusionXL
 from everstep.models.whole import SDXL
 from everstep.versions import Run, verify
 from law import UNSEEN
+from lllite import family, grown, reference, write_tiles
 from program import Ended
 
 Everstep = Callable[..., Ended]
@@ -46,40 +43,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_xl_of_circles(tmp_path_factory.mktemp("bases") / "xl")
 
 
-def family(base: Path, **compute: object) -> StableDiffusionXL:
-    settings = Compute(device="cpu", **compute)
-    return StableDiffusionXL(locate(str(base)), arithmetic(settings), settings)
-
-
 @pytest.fixture(scope="module")
 def batch() -> Batch:
     source = open_source("builtin:circles", 64)
     told = ExampleSettings(seed=0, latent_shape=(4, 16, 16), prompt_dropout=0.0)
     return next(BatchStream(Framer(source, Framing(64)), split(source, 1).training, 0, 2, told, workers=0))
-
-
-def grown(network: ControlNetLLLite) -> ControlNetLLLite:
-    """As if it had learned something."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for module in network.modules_by_name.values():
-            for parameter in module.up.parameters():
-                parameter.copy_(0.3 * torch.randn_like(parameter))
-    return network
-
-
-def reference(weights: dict[str, Tensor], module: str, inputs: Tensor, condition: Tensor) -> Tensor:
-    """What a module adds, by its author's description: from a file's tensors alone."""
-    own = {name.removeprefix(f"{module}."): tensor for name, tensor in weights.items() if name.startswith(f"{module}.")}
-    embedded = condition * 2 - 1
-    places = sorted(name.split(".")[1] for name in own if name.startswith("conditioning1.") and name.endswith("weight"))
-    for number, place in enumerate(places):
-        weight, bias = own[f"conditioning1.{place}.weight"], own[f"conditioning1.{place}.bias"]
-        embedded = functional.conv2d(functional.relu(embedded) if number else embedded, weight, bias, weight.shape[-1])
-    flat = embedded.reshape(*embedded.shape[:2], -1).permute(0, 2, 1).repeat(len(inputs) // len(embedded), 1, 1)
-    narrow = functional.relu(functional.linear(inputs, own["down.0.weight"], own["down.0.bias"]))
-    joined = functional.linear(torch.cat([flat, narrow], dim=2), own["mid.0.weight"], own["mid.0.bias"])
-    return functional.linear(functional.relu(joined), own["up.0.weight"], own["up.0.bias"])
 
 
 # --- the network -------------------------------------------------------------------------------------------
@@ -362,21 +330,6 @@ def test_one_that_was_written_otherwise_is_found_by_computing(base: Path, tmp_pa
     save_file({name: tensor.half() for name, tensor in tensors.items()}, tmp_path / "x.safetensors")
     with pytest.raises(DamageFound, match="what it computes differs by"):
         reread(tmp_path / "x.safetensors", bijection, tensors, network.config, torch.float16)
-
-
-def write_tiles(folder: Path, pairs: int) -> Path:
-    """The built-in circles, whose condition is the picture itself in 8 by 8 squares of one colour."""
-    source = open_source("builtin:circles", 64)
-    folder.mkdir()
-    with (folder / "metadata.jsonl").open("w") as lines:
-        for number in range(pairs):
-            pair = source.load(number)
-            pair.target.save(folder / f"{number}.png")
-            tiles = pair.target.resize((8, 8), Image.Resampling.BOX).resize((64, 64), Image.Resampling.NEAREST)
-            tiles.save(folder / f"{number}_tiles.png")
-            row = {"image": f"{number}.png", "conditioning_image": f"{number}_tiles.png", "text": pair.caption}
-            lines.write(json.dumps(row) + "\n")
-    return folder
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from everstep.config import Config
+from everstep.config.schema import Config
 from everstep.data.conditions import KINDS, Maker
 from everstep.errors import DataUnreadable
 from everstep.evaluation.pictures.adherence import adherence_of, check_scoring

@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from everstep.config import Config, resolve
+from everstep.config.load import resolve
+from everstep.config.schema import Config
 from everstep.errors import FirstNotFinite, NotFinite, NothingTrained
 from everstep.models.arithmetic import DTYPES, Arithmetic
 from everstep.train.advice import advice

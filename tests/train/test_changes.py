@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from everstep.config import read_hparams
+from everstep.config.load import read_hparams
 from everstep.records.steps import read_metrics
 from everstep.versions import Run, Version
 from program import Ended

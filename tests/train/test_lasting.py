@@ -116,19 +116,24 @@ def test_a_terminal_shows_a_line_that_moves_and_goes(terminal: tuple[Reporter, i
     reporter.period_s = 0.02
     with reporter.during("Reading the base", count=size) as said:
         said(1000, 4000)
-        seen = b""
-        while seen.count(b"Reading the base") < 2:
-            seen += os.read(screen, 4096)
+        seen = read_until(screen, b"Reading the base", 2)
     reporter.say("Next.")
-    while b"Next." not in seen:
-        seen += os.read(screen, 4096)
+    seen += read_until(screen, b"Next.")
     assert b"1.0 kB of 4.0 kB" in seen
     assert b"\x1b[2K" in seen.split(b"Next.")[0].rsplit(b"Reading the base", 1)[1]  # the line was wiped out
     assert b"Reading the base" not in seen.split(b"Next.")[1]
     assert b"done after" not in seen
     reporter.show(Progress(1, 2, 4, None, None, None, None, 0.0, None))
     reporter.close()
-    assert b"step 1/2" in os.read(screen, 4096)
+    read_until(screen, b"step 1/2")  # of a training that is over, and stays
+
+
+def read_until(screen: int, text: bytes, times: int = 1) -> bytes:
+    """What a terminal was sent up to this text, which may come in several pieces; it hangs where it never comes."""
+    seen = b""
+    while seen.count(text) < times:
+        seen += os.read(screen, 4096)
+    return seen
 
 
 def test_a_terminal_that_is_gone_ends_nothing() -> None:

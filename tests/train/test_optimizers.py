@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from everstep.config import resolve
+from everstep.config.load import resolve
 from everstep.launch.footprint import new_footprint
 from everstep.launch.step_memory import step_memory
 from everstep.models.base import locate
@@ -157,7 +157,7 @@ def test_prodigy_with_a_rate_for_adamw_is_refused(
 def test_what_is_installed_and_not_used_says_nothing(tiny_base: Path) -> None:
     code = (
         "import sys, everstep.train.session\n"
-        "from everstep.config import resolve\n"
+        "from everstep.config.load import resolve\n"
         "from everstep.models.arithmetic import arithmetic\n"
         "from everstep.models.base import locate\n"
         "from everstep.models.registry import open_family\n"

@@ -1,5 +1,6 @@
 """Several ranks train what one would; whichever of them ends, at whatever moment, the training goes on bit for bit."""
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from everstep.keeping import stacks
 from everstep.records.scores import read_scores
 from everstep.records.steps import read_metrics
 from everstep.versions import Run
@@ -170,6 +172,27 @@ def test_the_end_of_those_that_hold_ranks_changes_nothing(
     assert again.wait() == 0, again.output
     assert "not restored: nothing" in again.output
     assert outcome(workplace / "runs/a") == straight(2)
+
+
+@pytest.mark.fault("SIGUSR1 to keeper, launcher and 2 ranks, while they are asked for their stacks")
+def test_what_is_sent_to_all_processes_of_a_job_changes_nothing(
+    words: tuple[object, ...], straight: Callable[..., object], start: Start, workplace: Path
+) -> None:
+    program = start(*words, "--run", "a", "--ranks", 2)
+    run, keeper = Run(workplace / "runs/a"), program.process.pid
+    program.wait_for(lambda: (live := read_live(run.layout)) is not None and live.step >= 1)
+    assert keeper is not None
+    launcher, *ranks = processes_of(keeper)
+    for _ in range(50):
+        with contextlib.suppress(ProcessLookupError):  # it may be done before
+            os.killpg(launcher, stacks.ASKED)
+            for pid in (keeper, launcher, *ranks):
+                os.kill(pid, signal.SIGUSR1)
+        time.sleep(0.01)
+    assert program.wait() == 0, program.output
+    assert outcome(run.path) == straight(2)
+    written = (run.layout.records / stacks.NAME).read_text()
+    assert all(f"Process {rank}:\n" in written for rank in ranks)
 
 
 def wait_for_the_end(pids: list[int]) -> None:

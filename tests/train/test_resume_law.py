@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from everstep.config import read_hparams
+from everstep.config.load import read_hparams
 from everstep.versions import Run, read_requests
 from law import SCORED, SETTINGS, STEPS, KillAfter, outcome
 from program import Ended, Program

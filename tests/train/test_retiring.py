@@ -8,7 +8,8 @@ import pytest
 from drafts import draft
 
 from disks import fill, small_disk
-from everstep.config import Config, dump, resolve
+from everstep.config.load import dump, resolve
+from everstep.config.schema import Config
 from everstep.mirror.backend import Place
 from everstep.mirror.copies import Terms, send
 from everstep.mirror.folder import Folder

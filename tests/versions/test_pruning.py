@@ -12,7 +12,7 @@ from drafts import OPTIMIZER, WEIGHTS, draft
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from everstep.config import dump, resolve
+from everstep.config.load import dump, resolve
 from everstep.errors import DamageFound, UserError
 from everstep.versions import LiveStatus, Run, read_tensors, verify, write_annotation, write_live
 from everstep.versions.lock import Busy

@@ -18,7 +18,9 @@ from PIL import Image
 from serving import wait_for
 from starlette.testclient import TestClient
 
+from behind import stands_behind
 from disks import remount, small_disk
+from everstep.priority import NICENESS
 from everstep.records.tried import list_tried
 from everstep.versions import Run, verify
 from everstep.watching import trying
@@ -173,7 +175,7 @@ def test_beside_a_training_it_takes_one_thread_of_the_processor(trained: Run, st
     words = Path(f"/proc/{studio.process.pid}/cmdline").read_bytes().split(b"\0")
     assert b"cpu" in words
     assert b"OMP_NUM_THREADS=1" in Path(f"/proc/{studio.process.pid}/environ").read_bytes().split(b"\0")
-    assert os.getpriority(os.PRIO_PROCESS, studio.process.pid) >= 10
+    assert stands_behind(studio.process.pid) == NICENESS
 
 
 @pytest.mark.fault("records that are read-only, while the page would keep a drawing")

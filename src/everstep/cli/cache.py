@@ -6,7 +6,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from everstep.cli.printing import beside, print_json
-from everstep.config import Config, resolve
+from everstep.config.load import resolve
+from everstep.config.schema import Config
 from everstep.units import size
 
 

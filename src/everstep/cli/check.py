@@ -130,7 +130,7 @@ def _draw(
     Args:
         sizes: width and height of each pair that is no square, by its number.
     """
-    from everstep.config import resolve
+    from everstep.config.load import resolve
     from everstep.data import describe
     from everstep.data.source import ListedSource
     from everstep.evaluation.pictures.draw import shown_pairs

@@ -14,6 +14,7 @@ from cyclopts.config import Env
 from everstep import __version__
 from everstep.cli.variables import refuse_unknown_variables, with_variable
 from everstep.errors import EverstepError, ExitCode
+from everstep.keeping.signals import outlast_warnings
 from everstep.places import refused
 from everstep.telling import NOBODY_READS, Outlet, occupy_standard_descriptors, part_from_broken_streams, why
 
@@ -95,6 +96,7 @@ def _parted(verb: str, sentence: str) -> App:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and leave with its exit code, whatever has become of its standard streams."""
     occupy_standard_descriptors()
+    outlast_warnings()
     code = run(list(sys.argv[1:] if arguments is None else arguments))
     part_from_broken_streams(sys.stdout, sys.stderr)
     sys.exit(code)

@@ -59,7 +59,7 @@ def send_(
     place = _place(target, opened.name)
     policy = mirror_policy(_parsed("--keep", Thinning, keep), opened.best_score())
     terms = Terms(slim, anew, wait, _rate(rate), policy)
-    with beside(f"Sending {opened.name} to {place.address}", "bytes", size) as said:
+    with beside(f"Sending {opened.name} to {place.address}", count=size) as said:
         outcome = send(opened, place, terms, print, said)
     if json:
         print_json(
@@ -163,7 +163,7 @@ def pull_(mirror: str, *, to: Path | None = None, version: tuple[int, ...] = (),
     """
     place, name = _mirror(mirror), name_at(mirror)
     root = to or Path("runs") / name
-    with beside(f"Fetching {name}", "bytes", size) as said:
+    with beside(f"Fetching {name}", count=size) as said:
         came = fetch(place, root, list(version) or None, said, _rate(rate))
     names = ", ".join(f"version_{number}" for number in came) or "nothing that was not there"
     print(f"{names} fetched to {root}. It goes on with: everstep resume {as_word(root)}")

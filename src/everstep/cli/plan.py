@@ -10,7 +10,8 @@ from everstep.cli.plan_measured import facts as measured_facts
 from everstep.cli.plan_measured import row as measured_row
 from everstep.cli.printing import beside, lines, print_json
 from everstep.cli.train import default_name
-from everstep.config import Config, resolve
+from everstep.config.load import resolve
+from everstep.config.schema import Config
 from everstep.errors import ExitCode, UserError
 from everstep.keeping.memory import SLOTS
 from everstep.launch.measure import measure

@@ -4,7 +4,7 @@ import resource
 from dataclasses import asdict
 from typing import Any
 
-from everstep.config import Config
+from everstep.config.schema import Config
 from everstep.launch.finishing import CacheCost, Feeding, Finish, cache_cost, feeding, finish
 from everstep.launch.plan import Opened, Plan
 from everstep.launch.switches import Switch, short_of, switches

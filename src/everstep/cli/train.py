@@ -8,7 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from everstep.config import Config, resolve
+from everstep.config.load import resolve
+from everstep.config.schema import Config
 from everstep.errors import UserError
 from everstep.versions import run_folder
 

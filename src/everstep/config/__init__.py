@@ -1,6 +1,4 @@
-"""Settings: what can be set, where a value came from, and what differs between two runs. Never imports torch."""
+"""Settings: what can be set, where a value came from, and what differs between two runs. Never imports torch.
 
-from everstep.config.load import Settings, changes, dump, flatten, read_hparams, resolve
-from everstep.config.schema import Config
-
-__all__ = ["Config", "Settings", "changes", "dump", "flatten", "read_hparams", "resolve"]
+Nothing is imported here: who only needs an amount does not wait for the schema.
+"""

@@ -1,10 +1,11 @@
 """Amounts as people write them: 50GB, 12h, "10 versions". Each is stored as it was written and knows its value."""
 
 import re
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import GetCoreSchemaHandler
-from pydantic_core import core_schema
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import core_schema
 
 AMOUNT = re.compile(r"(\d{1,15}(?:\.\d+)?)\s*([a-zA-Z]*)")
 BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -25,7 +26,9 @@ class Amount(str):
         raise NotImplementedError
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: Any, handler: "GetCoreSchemaHandler") -> "core_schema.CoreSchema":
+        from pydantic_core import core_schema  # slow to import, and only who builds the schema needs it
+
         check = core_schema.no_info_plain_validator_function(
             lambda value: value if isinstance(value, cls) else cls.parse(value)
         )

@@ -1,11 +1,15 @@
 """The settings in the terms of others: which versions stay, which way a run goes, and what changes nothing in it."""
 
+from typing import TYPE_CHECKING
+
 from everstep.config.amounts import Every
-from everstep.config.schema import Config, Data, Keep
 from everstep.config.thinning import Thinning
 from everstep.contracts import Framing
 from everstep.versions.forecast import Course
 from everstep.versions.retention import Policy
+
+if TYPE_CHECKING:  # slow to import, and a mirror's policy needs none of it
+    from everstep.config.schema import Config, Data, Keep
 
 # Sections that change nothing of what is trained: any start may have its own.
 FREE = ("keep", "keeper", "mirror", "scoring", "tracking")
@@ -18,7 +22,7 @@ def is_free(key: str) -> bool:
     return key in FREE_SETTINGS or key.partition(".")[0] in FREE
 
 
-def policy(keep: Keep) -> Policy:
+def policy(keep: "Keep") -> Policy:
     """The settings as the store understands them."""
     return Policy(
         everything=keep.everything,
@@ -57,13 +61,13 @@ def mirror_policy(keep: Thinning, score: str) -> Policy | None:
     )
 
 
-def framing(data: Data) -> Framing:
+def framing(data: "Data") -> Framing:
     """The settings as those who look at pairs understand them; of settings with nothing left open."""
     assert data.resolution is not None, "the base's own, once it is known"
     return Framing(data.resolution, data.condition_resize, data.resize)
 
 
-def course(config: Config) -> Course:
+def course(config: "Config") -> Course:
     """The settings as the store understands them."""
     return Course(
         max_steps=config.optim.max_steps,

@@ -267,6 +267,8 @@ class Mirror(Section):
     keep: Thinning = Thinning()
     """Which versions the mirrors keep: everything, or rules of which each keeps some, as "last 5, daily 7, every 6h,
     within 2days, budget 50GB"; pinned and labelled ones stay."""
+    wait: Span = Span("10min")
+    """How long the end of a training waits for what mirrors lack: a container, or a job, ends with it. 0 for not."""
 
 
 class Tracking(Section):

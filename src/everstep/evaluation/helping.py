@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from everstep.config.schema import Config
+from everstep.contracts import Counted
 from everstep.data import Framer
 from everstep.evaluation.examples import Examples
 from everstep.evaluation.pictures.draw import paint_part, shown_pairs
@@ -20,11 +21,23 @@ class Helper:
     def __init__(self, family: Family, config: Config, framer: Framer, examples: Callable[[], Examples | None]) -> None:
         self._family, self._sampling, self._framer, self._examples = family, config.sampling, framer, examples
 
-    def piece(self, controlnet: Any, kind: str, asked: Any) -> Any:
-        """One piece of work. Raises: whatever goes wrong."""
+    def piece(self, controlnet: Any, kind: str, asked: Any, said: Counted) -> Any:
+        """One piece of work.
+
+        Args:
+            said: told of denoising steps.
+
+        Raises: whatever goes wrong.
+        """
         if kind == PICTURES:
             numbers, place = asked
-            return paint_part(self._family, controlnet, shown_pairs(self._framer, numbers), self._sampling, place)
+
+            def told(pipeline: Any, step: int, timestep: Any, tensors: Any) -> Any:
+                said(step + 1, self._sampling.steps)
+                return tensors
+
+            shown = shown_pairs(self._framer, numbers)
+            return paint_part(self._family, controlnet, shown, self._sampling, place, told)
         examples = self._examples()
         assert examples is not None, "whoever asks has some"
         return examples.part(controlnet, asked)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from everstep.config import Config
 from everstep.config.load import known_part, validate
+from everstep.config.schema import Config
 from everstep.errors import DamageFound, UserError
 from everstep.models.arithmetic import arithmetic
 from everstep.models.base import locate

@@ -5,7 +5,8 @@ Never imports torch.
 
 from pathlib import Path
 
-from everstep.config import Config, read_hparams
+from everstep.config.load import read_hparams
+from everstep.config.schema import Config
 from everstep.errors import UserError
 from everstep.models.base import locate
 from everstep.places import as_word

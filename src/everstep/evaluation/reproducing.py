@@ -6,8 +6,7 @@ from importlib.metadata import version as installed
 import torch
 from PIL import Image
 
-from everstep.config import Config
-from everstep.config.schema import Compute, Sampling
+from everstep.config.schema import Compute, Config, Sampling
 from everstep.errors import UserError
 from everstep.evaluation.loading import config_of, open_base
 from everstep.evaluation.moved import as_they_are

@@ -6,7 +6,7 @@ Can be ended at any moment: what was scored is filed, and the next call does the
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from everstep.config import Config
+from everstep.config.schema import Config
 from everstep.data import split_as
 from everstep.errors import UserError
 from everstep.evaluation.filing import as_scored, file_found, in_words

@@ -21,10 +21,10 @@ from PIL import Image
 from everstep.data.images import BLACK, decode_content
 from everstep.errors import EverstepError, UserError
 from everstep.places import spelled
+from everstep.priority import lower_session, lower_thread
 from everstep.versions import Run
 
 IDLE_S = 120.0  # networks of several gigabytes are not held for nobody
-NICE = 10  # beside a training
 
 
 def main() -> None:
@@ -34,7 +34,8 @@ def main() -> None:
     asked = parser.parse_args()
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
-    os.nice(NICE)
+    lower_thread()  # behind a training
+    lower_session()
     from everstep.evaluation.pictures.single import Drawer
 
     drawer = Drawer(asked.device)

@@ -7,6 +7,7 @@ import time
 import traceback
 from typing import Any, Protocol
 
+from everstep.keeping import stacks
 from everstep.keeping.channel import Channel, Gone, Message
 from everstep.keeping.child import Child
 from everstep.keeping.signals import Listening
@@ -34,7 +35,6 @@ class Attending:
     def __init__(self, keeper: Attended, child: Child, channel: Channel, signals: Listening) -> None:
         self._keeper, self._child, self._channel, self._signals = keeper, child, channel, signals
         self._has_planned = self._has_told_stop = self._is_gone = self._has_parted = False
-        self._saves = 0
         self._quiet_since = time.monotonic()
         self.said_code: int | None = None  # how the trainer said that it ends
 
@@ -110,9 +110,10 @@ class Attending:
             send(self._channel, "stop", signal=signals.stop)
             if self._child.hears_signals:
                 self._child.signal(signal.SIGTERM)  # heard where messages are not: within a wait for data
-        if signals.saves > self._saves:
-            self._saves = signals.saves
+        if signals.take_warning():
             send(self._channel, "save")
+        if signals.take_question() and self._child.hears_signals:
+            self._child.signal(stacks.ASKED)
 
     def _pause(self, signals: Listening) -> None:
         """Ctrl-Z stops both, and fg both again."""

@@ -1,7 +1,6 @@
 """The process that trains, as its keeper holds it: forked, started as a command, or found running already."""
 
 import contextlib
-import faulthandler
 import os
 import select
 import signal
@@ -13,11 +12,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from everstep.errors import EverstepError, ExitCode
+from everstep.keeping import stacks
 from everstep.keeping.channel import Channel
 from everstep.keeping.signals import SAVE, forget_signals
 from everstep.places import refused
 
-STACKS_SIGNAL = signal.SIGUSR1
 Main = Callable[[Channel], int]
 
 
@@ -58,12 +57,12 @@ class Child:
         return None
 
 
-def fork(main: Main, ours: Channel, theirs: Channel, stacks: Path, kind: type[Child] = Child) -> Child:
+def fork(main: Main, ours: Channel, theirs: Channel, written: Path, kind: type[Child] = Child) -> Child:
     """Begin a trainer as a child of this process, which must have no threads and no PyTorch.
 
     Args:
         main: trains, and returns the exit code.
-        stacks: where it writes where it is, when it is asked with STACKS_SIGNAL.
+        written: the file into which it writes its stacks, when it is asked to (`stacks.py`).
         kind: how it is held.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -72,25 +71,23 @@ def fork(main: Main, ours: Channel, theirs: Channel, stacks: Path, kind: type[Ch
     pid = os.fork()
     if pid == 0:
         ours.close()
-        _become_trainer(main, theirs, stacks)
+        _become_trainer(main, theirs, written)
     theirs.close()
     return kind.of(pid)
 
 
-def _become_trainer(main: Main, channel: Channel, stacks: Path) -> NoReturn:
+def _become_trainer(main: Main, channel: Channel, written: Path) -> NoReturn:
     """Train, and leave with the code. Its own group, so that a terminal's Ctrl-C reaches it once, from the keeper."""
     code = int(ExitCode.BUG)
     try:
         os.setpgid(0, 0)
         forget_signals()
         # Schedulers warn every process of a job, a terminal with tostop stops whoever writes from the background:
-        # both are the keeper's to hear. And asking for stacks must not end a trainer whose disk took no file for them.
+        # both are the keeper's to hear.
         for number in (*SAVE, signal.SIGTTOU):
             signal.signal(number, signal.SIG_IGN)
-        with contextlib.ExitStack() as open_files:
-            with contextlib.suppress(OSError):  # a disk that takes no stacks still takes versions, or memory does
-                faulthandler.register(STACKS_SIGNAL, open_files.enter_context(stacks.open("w")))
-            code = int(main(channel))
+        stacks.prepare(written)
+        code = int(main(channel))
     except EverstepError as error:
         code = int(error.exit_code)
         _complain(str(error))

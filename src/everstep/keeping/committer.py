@@ -3,9 +3,6 @@
 A claim is known by its generation from its beginning to its version; the writing begins while the copy is being made.
 """
 
-import contextlib
-import os
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -16,11 +13,12 @@ from everstep.contracts import ParentRef, Reason, Report
 from everstep.errors import DamageFound, EverstepError, NotCommitted
 from everstep.keeping.arena import Arena, Slot, SlotState
 from everstep.keeping.ending import name_version
+from everstep.keeping.extents import Asking, NotWritten
 from everstep.keeping.sealed import Filling, commit_slot
+from everstep.priority import lower_thread
 from everstep.versions import Run, Version
 
 RETRY_S = 15.0
-NICENESS = 10
 Retire = Callable[[Run], str]
 
 
@@ -60,15 +58,17 @@ class Committer:
     report: Report
     parent: ParentRef | None = None  # the last version made here; before it, the one that was noted
     refused_since: float | None = None  # when the disk began to refuse every version
+    asking: Asking = field(init=False)  # other machines, for their extents
     _jobs: list[Job] = field(default_factory=list)
     _retiring: list[Future[str]] = field(default_factory=list)
     _worker: ThreadPoolExecutor = field(init=False)
     _cleaner: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
-        self._worker = ThreadPoolExecutor(1, "everstep-commit", initializer=lower_priority)
+        self.asking = Asking(self.run.layout, self.report)
+        self._worker = ThreadPoolExecutor(1, "everstep-commit", initializer=lower_thread)
         # Letting older versions go reads the new one whole: beside, so that the next claim need not wait for it.
-        self._cleaner = ThreadPoolExecutor(1, "everstep-retire", initializer=lower_priority)
+        self._cleaner = ThreadPoolExecutor(1, "everstep-retire", initializer=lower_thread)
 
     @property
     def is_idle(self) -> bool:
@@ -158,11 +158,21 @@ class Committer:
 
     def _make(self, filling: Filling, reason: Reason | None) -> Version:
         """In the thread."""
-        version = commit_slot(self.run, self.arena, filling, self.parent, reason)
+        version = self._commit(filling, reason)
         label = filling.slot.notes().get("label")
         if label is not None:
             name_version(self.run, version, label, self.report)
         return version
+
+    def _commit(self, filling: Filling, reason: Reason | None) -> Version:
+        """With the other machines that hold the same memory, where there are any; alone where that fails."""
+        shared = self.asking.ask(self.arena.plan.files, filling.generation)
+        if shared is not None:
+            try:
+                return commit_slot(self.run, self.arena, filling, self.parent, reason, shared)
+            except NotWritten as failed:
+                self.asking.alone(failed)
+        return commit_slot(self.run, self.arena, filling, self.parent, reason)
 
     def _retire(self) -> str:
         """In the other thread. What fails in it costs no training."""
@@ -184,14 +194,3 @@ class Committer:
             job = self._jobs[0]
             job.future = self._worker.submit(self._make, job.filling, job.reason)
             job.future.add_done_callback(lambda _: self.wake())
-
-
-def lower_priority() -> None:
-    """The processor first serves whoever trains; the kernel derives the priority of writes from it.
-
-    A person who is nicer already stays so: raising the priority again is nobody's right.
-    """
-    thread = threading.get_native_id()
-    with contextlib.suppress(OSError):
-        if os.getpriority(os.PRIO_PROCESS, thread) < NICENESS:
-            os.setpriority(os.PRIO_PROCESS, thread, NICENESS)

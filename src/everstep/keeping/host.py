@@ -27,7 +27,8 @@ from everstep.keeping.keeper import Keeper
 from everstep.keeping.origin import Keeping, Origin
 from everstep.keeping.restart import End
 from everstep.keeping.settings import Settings
-from everstep.keeping.signals import Listening
+from everstep.keeping.signals import Listening, outlast_warnings
+from everstep.priority import lower_session
 from everstep.versions import Run, Version
 from everstep.versions.lock import Held
 from everstep.versions.readme import About
@@ -319,8 +320,10 @@ def _surroundings() -> dict[str, str]:
 def main() -> int:
     """python -m everstep.keeping.host FD"""
     os.chdir("/")  # holds no disk that somebody wants to unmount
+    lower_session()  # of its threads, those that only listen are not nicer themselves
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
+    outlast_warnings()
 
     def report(text: str) -> None:
         with contextlib.suppress(OSError, ValueError):

@@ -18,19 +18,18 @@ from everstep.errors import EverstepError, ExitCode
 from everstep.keeping.arena import Arena, PlannedFile, plan_arena
 from everstep.keeping.attending import Attending, send
 from everstep.keeping.channel import Channel, Message
-from everstep.keeping.child import STACKS_SIGNAL, Child
+from everstep.keeping.child import Child
 from everstep.keeping.committer import RETRY_S, Committer, Outcome
 from everstep.keeping.ending import Settled, in_memory, let_go, rescued, settle, unsettled
+from everstep.keeping.hangs import Hangs
 from everstep.keeping.memory import SLOTS, release, take_memory
 from everstep.keeping.origin import Keeping, Origin
 from everstep.keeping.restart import MEANT, NEAR_STEPS, End, Next, Whole, next_after
 from everstep.keeping.signals import Listening
 from everstep.places import spelled
-from everstep.units import duration
 from everstep.versions import Version, read_live
 
 IS_POSSIBLE = hasattr(os, "pidfd_open") and hasattr(os, "memfd_create")  # Linux; elsewhere the trainer is alone
-STACKS = "stacks.txt"
 
 
 class Keeper:
@@ -46,7 +45,7 @@ class Keeper:
         self._committed = 0  # the newest generation of the arena that is a version
         self._deaths: list[int] = []  # the step of each
         self._damaged: int | None = None  # the version that the trainer could not load
-        self._has_told_hang = False
+        self._hangs = Hangs(keeping.settings.hang_minutes, keeping.run.layout.records, keeping.report)
         self._untold: list[Outcome] = []
         self._begins_at = keeping.run.next_number()  # versions from here on are this keeper's
 
@@ -136,7 +135,7 @@ class Keeper:
         return where
 
     def hear_of_claim(self, message: Message) -> None:
-        """A claim begins, is sealed, or comes to nothing."""
+        """A claim begins, is sealed, or comes to nothing; other machines hold the same memory."""
         committer, kind = self._committer, message["kind"]
         if committer is None:
             return
@@ -146,6 +145,8 @@ class Keeper:
             committer.sealed(message["generation"])
         elif kind == "void":
             committer.void(message["generation"], message["why"])
+        elif kind == "holders":
+            committer.asking.these(message["nodes"])
 
     def was_damaged(self, number: int) -> None:
         """The trainer could not load the version that it was to go on from."""
@@ -194,19 +195,11 @@ class Keeper:
             send(channel, "refused", generation=outcome.generation, why=why, is_tried_again=again, retry_s=RETRY_S)
 
     def look_for_a_hang(self, child: Child, quiet_since: float) -> None:
-        """A trainer that makes no step: its last snapshot is committed, its stacks are written, it is left alone."""
+        """Of a trainer that makes no step the last snapshot is committed."""
         if self._arena is None or self._committer is None or not self._committer.is_idle:
             return
-        age_s, step = self._arena.heartbeat()
-        if min(age_s, time.monotonic() - quiet_since) < 60 * self._settings.hang_minutes:
-            self._has_told_hang = False
+        if not self._hangs.has_begun(self._arena, child, quiet_since):
             return
-        if self._has_told_hang:
-            return
-        self._has_told_hang = True
-        child.signal(STACKS_SIGNAL)
-        stacks = self._run.layout.records / STACKS
-        self._report(f"No step for {duration(age_s)}, since step {step:,}. Where the trainer is: {stacks}")
         newest = self._arena.newest()
         if newest is not None and newest.generation > self._committed:
             # The trainer may come to life and use the slot anew: then what was written is refused.

@@ -118,7 +118,7 @@ class Kept:
             parent = None if version is None else run.ref(version)
             saver = Saver(terms.making(run), self._parts, version, parent, link, observers=terms.observers)
             self._saver = saver
-            self._asked = Asked(run.layout, self._save_as_asked)
+            self._asked = Asked(run.layout, self._save_as_asked, lambda: self._in_use().last_step == self.step)
             self._seen_before = self._parts.images_seen
             saver.snapshots = open_snapshots(self._parts, saver.small_bytes(), link, terms.settings, self._report)
             self._tell("running")
@@ -235,7 +235,7 @@ class Kept:
             self._try_to_save(Reason.INTERVAL)
         else:
             saver.snapshot()
-        self._asked.signal = self._asked.signal or self._interrupts.asked
+        self._asked.by_signals(self._interrupts)
         self.ended = self._asked.to_stop() or self.ended
         self._tell("running")
 

@@ -9,10 +9,11 @@ import base64
 import io
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import xxhash
 
@@ -106,22 +107,47 @@ class Filling:
             raise DamageFound("was overwritten before it was written")
 
 
+class Shared(Protocol):
+    """A version that other machines write parts of; `extents.Asked`."""
+
+    def is_mine(self, path: str, begin: int) -> bool:
+        """Whether the bytes of a file from here on, WRITE_BYTES of them, are to be written here."""
+        ...
+
+    def begin(self, staging: Path) -> None:
+        """The files are there."""
+        ...
+
+    def finish(self, noted: Mapping[str, Sequence[str]], name_of: Callable[[str, int], str]) -> None:
+        """Wait until the others have written theirs. Raises whatever is to end this try."""
+        ...
+
+
 def commit_slot(
-    run: Run, arena: Arena, filling: Filling, parent: ParentRef | None = None, reason: Reason | None = None
+    run: Run,
+    arena: Arena,
+    filling: Filling,
+    parent: ParentRef | None = None,
+    reason: Reason | None = None,
+    shared: Shared | None = None,
 ) -> Version:
     """Commit what a slot holds, or will hold once it is sealed. The run's lock has to be held.
 
     Args:
         parent, reason: instead of those noted; a version that ends a training keeps its own.
+        shared: with whom it is written.
 
-    Raises: DamageFound if the slot is torn or rotten; NotCommitted if the disk refuses it. Older versions are whole.
+    Raises: DamageFound if the slot is torn or rotten; NotCommitted if the disk refuses it; what `shared` raises. Older
+        versions are whole.
     """
-    images = [SlotImage(filling, file.path, begin) for file, begin in _begins(arena)]
+    images = {file.path: SlotImage(filling, file.path, begin, shared) for file, begin in _begins(arena)}
 
     def draft() -> Draft:
         notes = filling.await_seal()
-        for image in images:
+        for image in images.values():
             image.compare(notes)
+        if shared is not None:
+            shared.finish(notes["pieces"], lambda path, piece: images[path].first_tensor(piece))
         # Once more after all was written: a slot that was given to a later state meanwhile is not what was meant.
         filling.check()
         noted = _draft(notes, arena, filling.generation)
@@ -131,7 +157,8 @@ def commit_slot(
             reason=noted.reason if reason is None or noted.reason in COMPLETE else reason,
         )
 
-    return run.commit(Coming(filling.step, images, arena.plan.notes_bytes, draft))
+    begun = (lambda staging: None) if shared is None else shared.begin
+    return run.commit(Coming(filling.step, list(images.values()), arena.plan.notes_bytes, draft, begun))
 
 
 def _begins(arena: Arena) -> Iterator[tuple[Any, int]]:
@@ -159,12 +186,13 @@ class SlotImage:
 
     is_direct = True
 
-    def __init__(self, filling: Filling, path: str, begin: int) -> None:
+    def __init__(self, filling: Filling, path: str, begin: int, shared: Shared | None = None) -> None:
         """
         Args:
             begin: bytes of the slot's files before this one.
+            shared: who knows what of it others write.
         """
-        self.path, self._filling, self._begin = path, filling, begin
+        self.path, self._filling, self._begin, self._shared = path, filling, begin, shared
         self._image, self._padded = filling.slot.image(path), filling.slot.padded_image(path)
         self.size_bytes = self._image.nbytes
         self.digests: dict[str, str] = {}
@@ -182,7 +210,8 @@ class SlotImage:
                 if taking is None:
                     taking = self._taking()
                 end = self._padded.nbytes if ready == self.size_bytes else ready  # a write is whole pages
-                write_pages(descriptor, self._padded[written:end], written)
+                if self._shared is None or self._shared.is_mine(self.path, written):
+                    write_pages(descriptor, self._padded[written:end], written)
                 # After the write: what changed between the two shows in the digest.
                 beside.submit(taking.take, ready)
                 written = end
@@ -201,14 +230,14 @@ class SlotImage:
             noted = notes["pieces"].get(self.path, ())
             torn = [number for number, found in enumerate(self._pieces) if noted[number : number + 1] != [found]]
             if torn or len(noted) != len(self._pieces):
-                raise DamageFound(f"is torn: {self._first_tensor(torn[0] if torn else 0)} of {self.path}")
+                raise DamageFound(f"is torn: {self.first_tensor(torn[0] if torn else 0)} of {self.path}")
             return
         noted = notes["digests"][self.path]  # of every tensor, as it was noted at first
         names = [name for name, found in self.digests.items() if noted.get(name) != found]
         if names or self.digests.keys() != noted.keys():
             raise DamageFound(f"is torn: {', '.join(names[:1])} of {self.path}")
 
-    def _first_tensor(self, piece: int) -> str:
+    def first_tensor(self, piece: int) -> str:
         """The name of the first tensor that lies in a piece, or the header."""
         header = read_header(io.BytesIO(self._header), self.size_bytes)[0]
         for name, place in header.tensors.items():

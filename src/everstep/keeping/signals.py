@@ -10,10 +10,13 @@ import signal
 import time
 from types import FrameType
 
+from everstep.keeping import stacks
+
 STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU)
 AGAIN = (signal.SIGINT, signal.SIGTERM)  # that somebody sends a second time on purpose
 SAVE = (signal.SIGUSR1, signal.SIGUSR2)  # what schedulers send some time before the end
 PAUSE = (signal.SIGTSTP, signal.SIGCONT)
+WHERE = (stacks.ASKED,) if hasattr(signal, "SIGRTMIN") else ()  # a person's, who took the keeper for its trainer
 MOMENT_S = 0.5
 
 
@@ -27,11 +30,11 @@ class Listening:
     def __init__(self) -> None:
         self.stop: str | None = None  # the first signal that asked to stop
         self.is_asked_again = False  # to leave at once
-        self.saves = 0
+        self._is_warned = self._is_asked_where = False
         self.is_paused = False
         self._stopped_at = 0.0
         self._wakeup, self._waking = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        for number in (*STOP, *SAVE, *PAUSE):
+        for number in (*STOP, *SAVE, *PAUSE, *WHERE):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._note)
         signal.set_wakeup_fd(self._waking, warn_on_full_buffer=False)
@@ -54,14 +57,26 @@ class Listening:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wakeup, 4096)
 
+    def take_warning(self) -> bool:
+        """Whether a scheduler has warned since this was asked last: the next trainer makes no version of it too."""
+        was_warned, self._is_warned = self._is_warned, False
+        return was_warned
+
+    def take_question(self) -> bool:
+        """Whether somebody has asked, since this was asked last, where the trainer is."""
+        was_asked, self._is_asked_where = self._is_asked_where, False
+        return was_asked
+
     def ignore(self) -> None:
         """The end is decided. An interpreter that ends gives back the signals that it handles, not those it ignores."""
-        for number in (*STOP, *SAVE, *PAUSE):
+        for number in (*STOP, *SAVE, *PAUSE, *WHERE):
             signal.signal(number, signal.SIG_IGN)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number in SAVE:
-            self.saves += 1
+            self._is_warned = True
+        elif number in WHERE:
+            self._is_asked_where = True
         elif number in PAUSE:
             self.is_paused = number == signal.SIGTSTP
         elif self.stop is None:
@@ -70,9 +85,19 @@ class Listening:
             self.is_asked_again = True
 
 
+def outlast_warnings() -> None:
+    """What a scheduler sends to every process of a job ends none that has nothing to save; who has, listens.
+
+    A handler, since what is ignored is never listened to, and stays ignored in programs that are started.
+    """
+    for number in SAVE:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, lambda number, frame: None)
+
+
 def forget_signals() -> None:
     """In a child that was just forked: the handlers of its keeper are not its own."""
     signal.set_wakeup_fd(-1)
-    for number in (*STOP, *SAVE, *PAUSE):
+    for number in (*STOP, *SAVE, *PAUSE, *WHERE):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)

@@ -5,21 +5,17 @@ nothing of versions on disk.
 """
 
 import time
-import traceback
 from collections import deque
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from everstep.contracts import Draft, Report
-from everstep.errors import EverstepError, NotFinite
-from everstep.keeping.arena import Arena, Slot, SlotState
-from everstep.keeping.copier import Copier, Made
-from everstep.keeping.copying import write_headers
+from everstep.keeping.arena import Arena, ArenaPlan, Slot, SlotState
 from everstep.keeping.link import Link
-from everstep.keeping.pace import Cost, Pace
+from everstep.keeping.pace import Pace
 from everstep.keeping.sealed import PIECE_BYTES, SNAPSHOT, slot_notes
+from everstep.keeping.sealing import Copy, Neighbours, Sealing, Void
 from everstep.keeping.settings import Settings
 from everstep.keeping.stateful import Layout, Stateful, coming_bytes
 from everstep.versions import Version
@@ -29,45 +25,24 @@ NAME_NOTE_BYTES = 64  # of one tensor's digest in digests.json, with its name's 
 
 
 class Together(Protocol):
-    """The other processes that hold the state, or parts of it, on this machine."""
+    """The other processes that hold the state, or parts of it."""
 
     @property
-    def ranks(self) -> int:
-        """How many there are, with this one."""
+    def neighbours(self) -> Neighbours:
+        """Those of this machine."""
         ...
 
-    def attach(self, arena: Arena | None) -> None:
-        """They copy into this memory from now on; None where there is none."""
+    def attach(self, plan: ArenaPlan | None) -> None:
+        """They copy into memory that is laid out so from now on; None where there is none."""
         ...
 
-    def begin(self, slot: Slot, generation: int, mode: str) -> None:
-        """They copy now."""
+    def attached(self) -> list[int]:
+        """Which other machines hold the same memory, once they have it."""
         ...
 
-    def made(self, generation: int) -> list[Made]:
-        """What came of it; waits for all of them."""
+    def copy(self, generation: int, mode: str, is_claimed: bool, notes: Mapping[str, Any]) -> None:
+        """They copy now; other machines note the same of it."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """One copy on its way."""
-
-    slot: Slot
-    generation: int
-    draft: Draft
-    label: str | None
-    is_claimed: bool
-    cost: Cost
-
-
-@dataclass(frozen=True, slots=True)
-class Void:
-    """A claim of which nothing came."""
-
-    generation: int
-    why: str
-    fault: NotFinite | None = None  # the state itself is sick
 
 
 def notes_bytes(layout: Layout, small_bytes: int) -> int:
@@ -88,7 +63,7 @@ class Snapshots:
         link: Link,
         settings: Settings,
         report: Report,
-        others: "Together | None" = None,
+        others: Together | None = None,
     ) -> None:
         """
         Args:
@@ -96,13 +71,13 @@ class Snapshots:
             settings: how often, and in which way.
             others: that hold the same state, and copy their shares of it.
         """
-        self._arena, self.layout, self._link, self._report = arena, layout, link, report
-        for slot in arena.slots:
-            write_headers(layout, slot)
-        self._others = others
-        self._copier = Copier(arena, state, layout, layout.share(0, 1 if others is None else others.ranks), report)
+        self._arena, self.layout, self._others = arena, layout, others
         if others is not None:
-            others.attach(arena)
+            others.attach(arena.plan)
+        self._sealing = Sealing(arena, state, layout, link, report, None if others is None else others.neighbours)
+        self._copier = self._sealing.copier
+        if others is not None and (holders := others.attached()):
+            link.tell("holders", nodes=holders)
         self._generation = max(slot.generation for slot in arena.slots)
         self._pace = Pace(settings, self._copier.modes(settings.copying))
         self.voided = deque[Void]()  # claims of which nothing came, for whoever made them
@@ -157,20 +132,21 @@ class Snapshots:
         self._generation += 1
         slot.begin(self._generation)
         cost = self._pace.begin()
-        copy = Copy(slot, self._generation, draft, label, claimed, cost)
-        if claimed:
-            self._link.tell("claim", slot=slot.number, generation=copy.generation, step=draft.step)
+
+        def notes(pieces: Mapping[str, Sequence[str]]) -> Mapping[str, Any]:
+            return slot_notes(draft, pieces, label)
+
         if self._others is not None:
-            self._others.begin(slot, self._generation, cost.mode)
-        self._copier.begin(slot, cost, partial(self._complete, copy))
+            self._others.copy(self._generation, cost.mode, claimed, slot_notes(draft, {}, label))
+        self._sealing.begin(Copy(slot, self._generation, draft.step, notes, claimed, cost), self._ended)
         self.last_step = draft.step
         cost.stall_s += time.perf_counter() - began
-        return copy.generation
+        return self._generation
 
     def take_over(self) -> None:
         """The others that held the state are gone; this process holds all of it."""
         self._others = None
-        self._copier.take_over()
+        self._sealing.take_over()
 
     def beat(self, step: int) -> None:
         """Let the keeper know that the trainer is alive."""
@@ -194,71 +170,20 @@ class Snapshots:
         self._copier.close()
 
     def _free_slot(self) -> Slot:
-        """The oldest slot that is not the keeper's; the newest whole state stays where there are others."""
-        while True:
-            free = [slot for slot in self._arena.slots if slot.state is not SlotState.CLAIMED]
-            newest = self._arena.newest()
-            others = [slot for slot in free if slot is not newest]
-            if free:
-                return min(others or free, key=lambda slot: (slot.is_whole, slot.generation))
+        while (slot := self._sealing.free_slot()) is None:
             time.sleep(0.001)
+        return slot
 
-    # --- in the second thread -------------------------------------------------------------------------------
-
-    def _complete(self, copy: Copy, made: Made) -> None:
-        """Seal what was copied, or refuse it. Whatever goes wrong costs the copy, and is said."""
-        began = time.thread_time()
-        try:
-            self._join(copy, made)
-            if made.failed is not None:
-                self._refuse(copy, f"it could not be sealed ({made.failed})")
-            elif made.torn is not None:
-                self._refuse(copy, f"the state is not whole: {made.torn}")
+    def _ended(self, copy: Copy, void: Void | None) -> None:
+        """In a second thread: it is sealed, or came to nothing."""
+        if void is None:
+            self.sealed_step = copy.step
+        else:
+            if void.is_torn:
                 self._pace.only("blocking")
-            elif made.sick is not None:
-                name, path = made.sick
-                fault = NotFinite(f"{name} in {path} is not finite after step {copy.draft.step:,}.")
-                self._refuse(copy, str(fault), fault)
-            else:
-                self._seal(copy, made)
-        except EverstepError as error:  # the others are gone
-            self._refuse(copy, str(error))
-        except Exception as error:
-            self._report(traceback.format_exc())
-            self._refuse(copy, f"it could not be sealed ({error!r})")
-        finally:
-            copy.cost.beside_s += made.beside_s + time.thread_time() - began
-            self._pace.ended()
-
-    def _join(self, copy: Copy, made: Made) -> None:
-        """Wait for the others' shares, and look at what lies between them. Raises: whatever ends the others."""
-        if self._others is None:
-            return
-        for other in self._others.made(copy.generation):
-            made.pieces |= other.pieces
-            made.failed, made.torn, made.sick = (
-                made.failed or other.failed,
-                made.torn or other.torn,
-                made.sick or other.sick,
-            )
-        if made.failed is None:
-            self._copier.look_at_the_rest(copy.slot, made)
-
-    def _seal(self, copy: Copy, made: Made) -> None:
-        pieces = self._copier.by_file(made.pieces)
-        copy.slot.seal(slot_notes(copy.draft, pieces, copy.label), copy.is_claimed)
-        self.sealed_step = copy.draft.step
-        if copy.is_claimed:
-            self._link.tell("sealed", generation=copy.generation)
-
-    def _refuse(self, copy: Copy, why: str, fault: NotFinite | None = None) -> None:
-        copy.slot.set_state(SlotState.FREE)
-        if copy.is_claimed:
-            self._link.tell("void", generation=copy.generation, why=why)
-        elif fault is None:
-            self._report(f"The snapshot of step {copy.draft.step:,} was refused: {why}.")
-        if copy.is_claimed or fault is not None:
-            self.voided.append(Void(copy.generation, why, fault))
+            if copy.is_claimed or void.fault is not None:
+                self.voided.append(void)
+        self._pace.ended()
 
 
 def image_in(arena: Arena, version: Version) -> Slot | None:
@@ -276,7 +201,7 @@ def open_snapshots(
     link: Link,
     settings: Settings,
     report: Report,
-    others: "Together | None" = None,
+    others: Together | None = None,
 ) -> Snapshots | None:
     """Ask the keeper for an arena that fits this state. None where no memory can be had. Raises: KeeperGone."""
     layout = Layout(state)
@@ -287,6 +212,8 @@ def open_snapshots(
     if "descriptor" not in answer:
         if others is not None:
             others.attach(None)
+            others.neighbours.attach(None)
+            others.attached()
         return None
     arena = Arena.attach(answer["descriptor"], Path(answer["path"]) if answer["path"] else None)
     return Snapshots(arena, state, layout, link, settings, report, others)

@@ -1,7 +1,8 @@
-"""A run that is made only to be measured: on the disk that the real one would be on, hidden, and gone at the end.
+"""A run that is made only for a while, to be measured or to be trained along with machines that hold the true one: on
+the disk that the real one would be on, hidden, and gone at the end.
 
 Its folder is locked for as long as anybody works in it, so that what a kill leaves is known, and removed by the next
-plan nearby. Never imports torch.
+one nearby. Never imports torch.
 """
 
 import contextlib
@@ -10,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from everstep.config import Config, dump
+from everstep.config.load import dump
+from everstep.config.schema import Config
 from everstep.launch.about import about
 from everstep.places import absolute
 from everstep.versions import Run, fsops
@@ -22,7 +24,17 @@ from everstep.versions.lock import folder_lock
 def run_apart(folder: Path, config: Config) -> Iterator[Run]:
     """Yields a new run of the same name in a hidden folder beside `folder`; it is removed at the end.
 
-    Raises: OSError, UserError if the disk takes none. Crash: the hidden folder, which the next one removes.
+    Raises, Crash: as `hidden_beside`; UserError.
+    """
+    with hidden_beside(folder) as hidden:
+        yield Run.create(hidden / folder.name, dump(config), about(config.keep))
+
+
+@contextmanager
+def hidden_beside(folder: Path) -> Iterator[Path]:
+    """Yields a hidden folder beside one that need not be there; it is removed at the end.
+
+    Raises: OSError if the disk takes none. Crash: the hidden folder, which the next one removes.
     """
     near = absolute(folder).parent
     clear_planned(near)
@@ -33,13 +45,13 @@ def run_apart(folder: Path, config: Config) -> Iterator[Run]:
     fsops.make_folder(hidden)
     try:
         with folder_lock(hidden, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            yield Run.create(hidden / folder.name, dump(config), about(config.keep))
+            yield hidden
     finally:
         fsops.remove_tree(hidden)
 
 
 def clear_planned(parent: Path) -> None:
-    """Remove what plans that were killed have left in a folder, and in the one above it, where runs/ is made."""
+    """Remove what those that were killed have left in a folder, and in the one above it, where runs/ is made."""
     for place in (parent, parent.parent):
         with contextlib.suppress(OSError):
             for entry in place.iterdir():

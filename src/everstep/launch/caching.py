@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from everstep.config import Config
+from everstep.config.schema import Config
 from everstep.contracts import During, Report
 from everstep.launch.checks import complete
 from everstep.train.ready import open_data, order_of, pairs_of

@@ -8,9 +8,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from everstep.config import Config, changes, flatten, read_hparams
-from everstep.config.load import Layer, known_part, parse_assignments, refuse_unknown, validate
+from everstep.config.load import (
+    Layer,
+    changes,
+    flatten,
+    known_part,
+    parse_assignments,
+    read_hparams,
+    refuse_unknown,
+    validate,
+)
 from everstep.config.policy import is_free
+from everstep.config.schema import Config
 from everstep.contracts import Changes, During, Report
 from everstep.errors import UserError
 from everstep.launch.inputs import PLACES, Inputs, inputs_within, is_gone, new_inputs

@@ -5,9 +5,8 @@ Never imports torch.
 
 from everstep.arrival.cache import start_folder
 from everstep.arrival.finding import is_hub_id
-from everstep.config import Config
 from everstep.config.load import validate
-from everstep.config.schema import Data, Mirror
+from everstep.config.schema import Config, Data, Mirror
 from everstep.contracts import During
 from everstep.data import is_elsewhere
 from everstep.data.recipe import Recipe

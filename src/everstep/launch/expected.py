@@ -5,8 +5,8 @@ Never imports torch.
 
 from dataclasses import replace
 
-from everstep.config import Config
 from everstep.config.policy import course
+from everstep.config.schema import Config
 from everstep.keeping.intervals import Cost, Interval, version_interval
 from everstep.train.economy import economy
 from everstep.train.measured import Measured

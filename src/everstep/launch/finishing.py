@@ -6,7 +6,7 @@ Units: seconds, images a second. Never imports torch.
 import math
 from dataclasses import dataclass
 
-from everstep.config import Config
+from everstep.config.schema import Config
 from everstep.evaluation.allowance import START_S
 from everstep.keeping.intervals import Interval
 from everstep.launch.expected import expected_course, expected_interval

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everstep.arrival.cache import start_folder
-from everstep.config import Config, dump
-from everstep.config.schema import Optim
+from everstep.config.load import dump
+from everstep.config.schema import Config, Optim
 from everstep.contracts import TensorFile
 from everstep.errors import DamageFound, UserError
 from everstep.keeping.arena import PlannedFile, plan_arena

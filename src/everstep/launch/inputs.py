@@ -10,7 +10,7 @@ from typing import Any
 
 from everstep.arrival.cache import is_there
 from everstep.arrival.finding import is_hub_id
-from everstep.config import Config
+from everstep.config.schema import Config
 from everstep.contracts import During, Report
 from everstep.data import Source
 from everstep.errors import EverstepError, UserError

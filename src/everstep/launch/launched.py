@@ -11,14 +11,18 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from everstep.errors import EverstepError, ExitCode, UserError
 from everstep.keeping.channel import CREDENTIALS
 from everstep.launch.assisting import assist
-from everstep.launch.meeting import tell_end
+from everstep.launch.calling import Launch
+from everstep.launch.relay import Relay
+from everstep.mirror.addresses import meeting_place
+from everstep.places import absolute
+from everstep.versions.lock import aloud
 
 MEET_S, POLL_S, MOMENT_S = 120.0, 0.1, 10.0
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE")
@@ -26,13 +30,17 @@ TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One process's place among those that a launcher has started. name: of the launch, on every machine the same."""
+    """One process's place among those that a launcher has started.
+
+    name: of the launch, on every machine the same. is_repeated: a launch before may have had it.
+    """
 
     name: str
     local_rank: int
     local_size: int
     node: int
     nodes: int
+    is_repeated: bool = False
 
 
 def place_from(environ: Mapping[str, str]) -> Place | None:
@@ -42,7 +50,7 @@ def place_from(environ: Mapping[str, str]) -> Place | None:
             _, _, local_rank, local_size, node, nodes = (int(environ[name]) for name in TORCHRUN)
             # A run that torchrun starts again has the same name: its processes are others.
             name = f"{environ['TORCHELASTIC_RUN_ID']}-{environ['MASTER_PORT']}-{environ['TORCHELASTIC_RESTART_COUNT']}"
-            return Place(name, local_rank, local_size, node, nodes)
+            return Place(name, local_rank, local_size, node, nodes, is_repeated=True)
         if "SLURM_STEP_NUM_TASKS" in environ and int(environ["SLURM_STEP_NUM_TASKS"]) > 1:
             node, nodes = int(environ["SLURM_NODEID"]), int(environ["SLURM_STEP_NUM_NODES"])
             local_size = _tasks(environ["SLURM_STEP_TASKS_PER_NODE"])[node]
@@ -102,21 +110,34 @@ def _connected(place: Place) -> socket.socket:
             time.sleep(POLL_S)
 
 
-def placed(folder: Path, keep: Callable[[], int]) -> int:
+def placed(folder: Path, keep: Callable[[Launch | None], int], targets: Sequence[str] = ()) -> int:
     """Keep what is trained here; or stand by while another process of this machine does; or, on a machine that is not
     the first, train along. Returns the exit code.
 
     Args:
         folder: of the run.
+        keep: is told of the launch where it has several machines.
+        targets: mirrors that all machines know of, for those that do not share the folder.
 
     Raises: whatever keeping raises; UserError for a launch that is not understood.
     """
     place = place_from(os.environ)
     if place is None:
-        return keep()
+        return keep(None)
     if place.local_rank > 0:
         return stand_by(place)
-    work = keep if place.node == 0 else lambda: assist(folder, place.name, place.node, place.local_size)
+    target, whole = meeting_place(targets) if place.nodes > 1 else None, absolute(folder)
+    launch: Launch | None = None
+    if place.node == 0 and place.nodes > 1:
+        relay = None if target is None else Relay(target, whole.name, aloud)
+        launch = Launch(place.name, place.nodes, relay)
+        launch.forget_older(whole)
+
+    def work() -> int:
+        if place.node == 0:
+            return keep(launch)
+        return assist(whole, place.name, place.node, place.local_size, target, place.is_repeated)
+
     code = int(ExitCode.BUG)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(_address(place))
@@ -127,8 +148,8 @@ def placed(folder: Path, keep: Callable[[], int]) -> int:
             code = int(error.exit_code)
             raise
         finally:
-            if place.node == 0 and place.nodes > 1:
-                tell_end(folder, place.name, code)
+            if launch is not None:
+                launch.tell_end(whole, code)
             _tell(listener, code, place.local_size - 1)
     return code
 

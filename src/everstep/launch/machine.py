@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from everstep.config import Config
+from everstep.config.schema import Config
 from everstep.errors import UserError
 from everstep.places import here, spelled
 from everstep.units import size

@@ -16,10 +16,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from everstep.config import Config
-from everstep.config.schema import Mirror
+from everstep.config.schema import Config, Mirror
 from everstep.contracts import Counted, During, ParentRef
 from everstep.errors import EverstepError, ExitCode, UserError
+from everstep.keeping import stacks
 from everstep.keeping.channel import Channel, Gone
 from everstep.keeping.child import Child, fork
 from everstep.keeping.keeper import IS_POSSIBLE
@@ -88,9 +88,8 @@ def _harmless(config: Config) -> Config:
 def _heard(opened: Opened, run: Run, found: Measured, during: During) -> None:
     """Start the process and take in what it tells, to its end."""
     (ours, theirs), parent = Channel.pair(), os.getpid()
-    child = fork(
-        lambda channel: _measure(opened, run, channel, parent), ours, theirs, run.layout.records / "stacks.txt"
-    )
+    written = run.layout.records / stacks.NAME
+    child = fork(lambda channel: _measure(opened, run, channel, parent), ours, theirs, written)
     doing, refusal = "built", None
     try:
         with contextlib.suppress(Gone), _Shown(during) as shown:

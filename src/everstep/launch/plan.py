@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from everstep.config import Config, changes, read_hparams
+from everstep.config.load import changes, read_hparams
+from everstep.config.schema import Config
 from everstep.contracts import Report
 from everstep.errors import UserError
 from everstep.keeping.intervals import Interval

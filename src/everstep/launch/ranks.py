@@ -4,6 +4,7 @@ import os
 from collections.abc import MutableMapping
 
 from everstep.keeping.channel import Channel
+from everstep.keeping.flag import Flag
 from everstep.launch.meeting import Meeting
 from everstep.launch.processors import limit_threads
 from everstep.train.progress import Reporter
@@ -22,12 +23,19 @@ def forget_launcher(environ: MutableMapping[str, str]) -> None:
         del environ[name]
 
 
-def start_ranks(ready: Ready, reporter: Reporter, channel: Channel | None, meeting: Meeting | None = None) -> int:
+def start_ranks(
+    ready: Ready,
+    reporter: Reporter,
+    channel: Channel,
+    meeting: Meeting | None = None,
+    asked: Flag | None = None,
+) -> int:
     """Launch the ranks of this machine, and wait for their end. Returns the exit code of the training.
 
     Args:
-        channel: to the keeper; None on machines that are not the first.
+        channel: to the keeper of this machine.
         meeting: of several machines.
+        asked: up once this machine is asked to stop, where it is not the first.
     """
     compute = ready.config.compute
     forget_launcher(os.environ)
@@ -39,4 +47,4 @@ def start_ranks(ready: Ready, reporter: Reporter, channel: Channel | None, meeti
         from everstep.train.ranks import train_together
 
     where = None if meeting is None else (meeting.host, meeting.port, meeting.node, meeting.nodes, meeting.ranks)
-    return train_together(ready, reporter, channel, where)
+    return train_together(ready, reporter, channel, where, asked)

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from everstep.config import Config
+from everstep.config.schema import Config
 from everstep.errors import UserError
 from everstep.launch.expected import expected_course
 from everstep.launch.footprint import footprint_of, new_footprint

@@ -3,39 +3,43 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from everstep.config import Config, dump, read_hparams
+from everstep.config.load import dump, read_hparams
 from everstep.config.policy import is_free
+from everstep.config.schema import Config
 from everstep.contracts import Changes, ParentRef, Reason
 from everstep.data import Source
 from everstep.errors import EverstepError, ExitCode, UserError
+from everstep.keeping import stacks
 from everstep.keeping.channel import Channel
 from everstep.keeping.child import Child, fork
 from everstep.keeping.ending import recover_memory
 from everstep.keeping.group import Group, adopt_orphans
-from everstep.keeping.keeper import IS_POSSIBLE, STACKS, Keeper
+from everstep.keeping.keeper import IS_POSSIBLE, Keeper
 from everstep.keeping.origin import Keeping, Origin
 from everstep.keeping.remnants import say_forgotten
 from everstep.keeping.signals import Listening
 from everstep.launch.about import about
+from everstep.launch.calling import Launch
 from everstep.launch.changes import Differing, accepts_other_data, agreed, changed, describe, said_of_order
 from everstep.launch.inputs import PLACES, Inputs, new_inputs
-from everstep.launch.launched import Place, place_from, placed, ranks_asked
-from everstep.launch.meeting import Caller
+from everstep.launch.launched import placed, ranks_asked
+from everstep.launch.others import caller_of, facts_of
 from everstep.launch.processors import limit_threads
 from everstep.launch.ranks import start_ranks
+from everstep.launch.sending import see_off
 from everstep.launch.space import plan_space
 from everstep.launch.undo import Undo, has_begun
+from everstep.mirror.following import Following
 from everstep.places import as_word
 from everstep.train.economy import keeping_settings
 from everstep.train.progress import Reporter
 from everstep.train.ready import Ready, check_origin, order_of, pairs_of
-from everstep.train.retiring import following, mirrors_of
+from everstep.train.retiring import catch_up, following, mirrors_of
 from everstep.train.waiting import Waiting
 from everstep.units import size
 from everstep.versions import Run, Version
@@ -61,38 +65,50 @@ def start(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
     ranks = ranks_asked(os.environ)
     if config.compute.ranks == 1 and ranks > 1:
         config = config.model_copy(update={"compute": config.compute.model_copy(update={"ranks": ranks})})
-    return placed(folder, lambda: _started(folder, config, other_run))
+    return placed(folder, lambda launch: _started(folder, config, other_run, launch), config.mirror.targets)
 
 
-def _started(folder: Path, config: Config, other_run: Callable[[str], str]) -> int:
+def _started(folder: Path, config: Config, other_run: Callable[[str], str], launch: Launch | None) -> int:
     reporter = Reporter()
     for _ in range(TRIES):
         with suppress(Gone):  # the start that had made it came to nothing meanwhile
             run = Run.open(folder) if Run.exists(folder) else None
             if run is None or not has_begun(run, config.keeper.ram_dir):
-                return _begin(folder, run, config, reporter)
+                return _begin(folder, run, config, launch, reporter)
             inputs, found = agreed(run, config, other_run, reporter.say, reporter.during)
-            return _locked(Start(run, inputs, found), reporter)
+            return _locked(Start(run, inputs, found, launch), reporter)
     raise Gone(f"{folder} is made and taken back again and again by other starts. Nothing was changed.")
 
 
-def go_on(run: Run, version: str | None, assignments: Iterable[str]) -> int:
-    """Go on from the newest whole version, or from the one named, with the changes asked for."""
+def go_on(
+    folder: Path,
+    opened: Callable[[], Run],
+    version: str | None,
+    assignments: Iterable[str],
+    targets: Sequence[str] = (),
+) -> int:
+    """Go on from the newest whole version, or from the one named, with the changes asked for.
+
+    Args:
+        folder: of the run.
+        opened: has it there, fetched if need be; asked in one process of all that a launcher has started.
+        targets: mirrors that all machines know of.
+    """
     assigned, ranks = list(assignments), ranks_asked(os.environ)
     if ranks > 1 and not any(one.startswith("compute.ranks=") for one in assigned):
         assigned.append(f"compute.ranks={ranks}")
-    return placed(run.path, lambda: _gone_on(run, version, assigned))
+    return placed(folder, lambda launch: _gone_on(opened(), version, assigned, launch), targets)
 
 
-def _gone_on(run: Run, version: str | None, assigned: list[str]) -> int:
+def _gone_on(run: Run, version: str | None, assigned: list[str], launch: Launch | None) -> int:
     reporter = Reporter()
     begun = has_begun(run, read_hparams(run.layout.hparams).keeper.ram_dir)
     inputs, found = changed(run, version, assigned, begun, reporter.say, reporter.during)
     is_other = accepts_other_data(assigned)
-    return _locked(Start(run, inputs, found, version, is_other, is_new=not begun), reporter)
+    return _locked(Start(run, inputs, found, launch, version, is_other, is_new=not begun), reporter)
 
 
-def _begin(folder: Path, run: Run | None, config: Config, reporter: Reporter) -> int:
+def _begin(folder: Path, run: Run | None, config: Config, launch: Launch | None, reporter: Reporter) -> int:
     """Make the run, or take one in which nothing was ever trained, and train."""
     inputs, made = new_inputs(config, reporter.say, reporter.during), None
     _ = inputs.source  # read and checked: all that can be wrong is found before anything is made
@@ -101,7 +117,7 @@ def _begin(folder: Path, run: Run | None, config: Config, reporter: Reporter) ->
         root = folder.resolve()
         made = [above for above in (root, *root.parents) if not above.exists()]
         run = Run.create(folder, dump(inputs.config), about(inputs.config.keep))
-    return _locked(Start(run, inputs, Differing({}, {}), is_new=True, made=made), reporter)
+    return _locked(Start(run, inputs, Differing({}, {}), launch, is_new=True, made=made), reporter)
 
 
 @dataclass(frozen=True)
@@ -111,6 +127,7 @@ class Start:
     run: Run
     inputs: Inputs
     found: Differing
+    launch: Launch | None = None  # of several machines
     spec: str | None = None  # of the version that was named
     accepts_data: bool = False
     is_new: bool = False  # the run was never trained, so that any setting is right
@@ -124,10 +141,11 @@ class Start:
 def _locked(start: Start, reporter: Reporter) -> int:
     """With the run held for writing: go on, or take back what was made if it comes to nothing."""
     run, code = start.run, int(ExitCode.WRONG_INPUT)
+    mirrors = mirrors_of(start.config)
     with run.lock(shlex.join(sys.argv), reporter.say), ExitStack() as held:
         undo = Undo(run, start.config.keeper.ram_dir, start.made)
         try:
-            code = _mended(start, undo, held, reporter)
+            code = _mended(start, undo, held, mirrors, reporter)
         except EverstepError as error:
             code = int(error.exit_code)
             raise
@@ -137,10 +155,11 @@ def _locked(start: Start, reporter: Reporter) -> int:
         finally:
             if undo.after(code) and code != ExitCode.WRONG_INPUT:
                 reporter.say(f"No version of {run.name} was made, so nothing of it is left; the same line begins it.")
+    see_off(run, start.config, mirrors, reporter)
     return code
 
 
-def _mended(start: Start, undo: Undo, held: ExitStack, reporter: Reporter) -> int:
+def _mended(start: Start, undo: Undo, held: ExitStack, mirrors: Following, reporter: Reporter) -> int:
     """Mend the run, find the version to go on from, check everything, train."""
     run, config, inputs, changes = start.run, start.config, start.inputs, start.found.every
     for sentence in run.recover():
@@ -156,6 +175,8 @@ def _mended(start: Start, undo: Undo, held: ExitStack, reporter: Reporter) -> in
         reporter.say(_already_complete(run, version, config))
         if changes and all(is_free(key) or _is_moved(key, inputs, version) for key in changes):
             _record(start, version, changes, reporter)
+        if sending := catch_up(run, config, mirrors):  # with the settings as they are now
+            reporter.say(sending)
         return ExitCode.DONE
     source, base_digest = inputs.source, inputs.base_digest(version)
     parent = None
@@ -175,30 +196,34 @@ def _mended(start: Start, undo: Undo, held: ExitStack, reporter: Reporter) -> in
     if said := order_of(config, source, inputs.base, pairs_of(config, source, version)).sentence():
         reporter.say(said)
     ready = Ready(run, config, inputs.base, base_digest, source, version, parent)
-    return _kept(ready, start.spec is not None, undo, reporter) if IS_POSSIBLE else _trainer(ready, reporter)
+    return _kept(ready, start, undo, mirrors, reporter) if IS_POSSIBLE else _trainer(ready, reporter)
 
 
-def _kept(ready: Ready, is_named: bool, undo: Undo, reporter: Reporter) -> int:
+def _kept(ready: Ready, start: Start, undo: Undo, mirrors: Following, reporter: Reporter) -> int:
     """Train under a keeper, which this process becomes. Returns the exit code."""
-    run, config = ready.run, ready.config
-    place, ranks = place_from(os.environ), config.compute.ranks
-    nodes = 1 if place is None else place.nodes
-    is_alone = ranks == 1 and nodes == 1
+    run, config, launch = ready.run, ready.config, start.launch
+    nodes = 1 if launch is None else launch.nodes
+    is_alone = config.compute.ranks == 1 and nodes == 1
     if not is_alone:
         adopt_orphans()
     signals = Listening()
-    others = None if place is None or nodes == 1 else _caller(run, place, ranks, signals, reporter)
-    mirrors = mirrors_of(config)
+    others = None if launch is None else caller_of(launch, ready, signals, reporter)
+    if sending := catch_up(run, config, mirrors):
+        reporter.say(sending)
 
     def begin(origin: Origin) -> tuple[Child, Channel]:
-        ours, theirs = Channel.pair()
         going_on = replace(ready, version=origin.version, parent=origin.parent)
-        stacks = run.layout.records / STACKS
+        meeting = None if others is None else others.call(facts_of(going_on))
+        if others is not None and meeting is None:  # another machine's memory has become a version, newer than this
+            if not origin.is_named:
+                keeper.origin = origin.moved_to(run, run.newest_resumable(reporter.say))
+            return begin(keeper.origin)
+        ours, theirs = Channel.pair()
+        written = run.layout.records / stacks.NAME
         if is_alone:
-            return fork(lambda channel: _trainer(going_on, reporter, channel), ours, theirs, stacks), ours
-        meeting = None if others is None else others.call(_facts(going_on))
+            return fork(lambda channel: _trainer(going_on, reporter, channel), ours, theirs, written), ours
         return fork(
-            lambda channel: start_ranks(going_on, reporter, channel, meeting), ours, theirs, stacks, Group
+            lambda channel: start_ranks(going_on, reporter, channel, meeting), ours, theirs, written, Group
         ), ours
 
     keeping = Keeping(
@@ -211,30 +236,14 @@ def _kept(ready: Ready, is_named: bool, undo: Undo, reporter: Reporter) -> int:
         undo=undo.when_left,
         during=reporter.during,
     )
+    keeper = Keeper(keeping, Origin(ready.version, ready.parent, start.spec is not None), signals)
     code = int(ExitCode.WRONG_INPUT)
     try:
-        code = Keeper(keeping, Origin(ready.version, ready.parent, is_named), signals).run(begin)
+        code = keeper.run(begin)
     finally:
         if others is not None and code == ExitCode.WRONG_INPUT:
             others.forget()
     return code
-
-
-def _caller(run: Run, place: Place, ranks: int | str, signals: Listening, reporter: Reporter) -> Caller:
-    """Of the other machines. Raises: UserError."""
-    if isinstance(ranks, str):
-        raise UserError("Several machines need a number of ranks each: --ranks N. Nothing was started.")
-
-    def is_stopped() -> bool:
-        return signals.stop is not None
-
-    return Caller(run.layout, place.name, place.nodes, ranks, reporter.say, reporter.during, is_stopped)
-
-
-def _facts(ready: Ready) -> dict[str, Any]:
-    """What other machines need, and compare."""
-    number = None if ready.version is None else ready.version.number
-    return {"version": number, "base": ready.base_digest, "data": ready.source.fingerprint()}
 
 
 def _version(run: Run, config: Config, spec: str | None, reporter: Reporter) -> Version | None:
@@ -306,6 +315,7 @@ def _say_held_out(config: Config, source: Source, version: Version, reporter: Re
 
 def _trainer(ready: Ready, reporter: Reporter, channel: Channel | None = None) -> int:
     """In the trainer's own process; in this one where the system has not what a keeper needs."""
+    stacks.listen()
     if said := limit_threads(ready.config.compute.threads):
         reporter.say(said)
     reporter.say("Loading PyTorch and the base ...")

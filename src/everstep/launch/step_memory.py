@@ -12,8 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from everstep.config import Config
-from everstep.config.schema import Compute
+from everstep.config.schema import Compute, Config
 from everstep.exchange.lllite import sizes_of
 from everstep.models.activations import WIDE_BYTES, Held, Pass, controlnet_holds, decoder_holds, is_cast, lllite_holds
 from everstep.models.base import BaseFolder

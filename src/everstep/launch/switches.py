@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from everstep.config import Config
+from everstep.config.schema import Config
 from everstep.errors import EverstepError
 from everstep.launch.step_memory import device_of, item_bytes, step_memory
 from everstep.models.base import BaseFolder

@@ -5,7 +5,7 @@ An address holds nothing secret: it is written into settings, records and logs.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -95,6 +95,24 @@ def place_of(target: str, run_name: str) -> Place:
 def place_at(mirror: str) -> Place:
     """The place of one run's copies, TARGET/RUN. Raises: UserError; nothing is asked over a network."""
     return _reached(parse(mirror)) if is_address(mirror) else Folder(spelled(mirror).absolute())
+
+
+def target_of(mirror: str) -> str:
+    """TARGET of TARGET/RUN."""
+    if not is_address(mirror):
+        return str(spelled(mirror).absolute().parent)
+    address = parse(mirror)
+    return str(replace(address, path=address.path.rpartition("/")[0]))
+
+
+def meeting_place(targets: Sequence[str]) -> str | None:
+    """The one in which machines meet that share no folder; None where none is fit for it: the hub makes a commit of
+    every word.
+    """
+    fit = [target for target in targets if not target.startswith("hf://")]
+    if not fit or is_address(fit[0]):
+        return fit[0] if fit else None
+    return str(spelled(fit[0]).absolute())
 
 
 def name_at(mirror: str) -> str:

@@ -1,4 +1,4 @@
-"""Mirrors that a training keeps up by itself: after each new version the verb is started, behind everything else.
+"""Mirrors that a training keeps up by itself: after each new version the verb is started, behind the training.
 
 A process of its own, which outlives whoever started it: a disk that hangs hangs nobody, one that is away costs nothing
 and is caught up with at a later version. One sends to a place at a time, one more waits to: so whatever was committed
@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from everstep.mirror.copies import LOG
+from everstep.priority import lower_session, lower_thread
 from everstep.versions import Run
 
 PROGRAM = (sys.executable, "-m", "everstep", "mirror", "send", "--wait")
-NICENESS = 19
 AT_ONCE = 2  # that sends, and that waits
 
 
@@ -28,6 +28,8 @@ class _Target:
     place: str
     running: list["subprocess.Popen[bytes]"] = field(default_factory=list)
     is_failing: bool = False
+    why: str | None = None  # the newest one that ended failed
+    has_begun_again: bool = False  # at the end
 
 
 class Following:
@@ -42,6 +44,31 @@ class Following:
     def __call__(self, run: Run) -> str:
         with self._lock:
             return " ".join(filter(None, (self._follow(run, target) for target in self.targets)))
+
+    def is_sending(self, run: Run) -> bool:
+        """At the end of a training: whether any of them lives. One that was killed, as all processes of a job are when
+        it is asked to stop, is started again, once.
+        """
+        with self._lock:
+            return sum(self._is_sending(run, target) for target in self.targets) > 0
+
+    def failures(self) -> list[str]:
+        """Of those that have ended last, in words."""
+        return [
+            f"The mirror in {target.place} failed ({target.why}). Versions are here; the next start sends them, or "
+            "everstep mirror."
+            for target in self.targets
+            if target.why is not None
+        ]
+
+    def _is_sending(self, run: Run, target: _Target) -> bool:
+        was_killed = any((process.poll() or 0) < 0 for process in target.running)
+        _ended(run, target)
+        if was_killed and not target.running and not target.has_begun_again:
+            target.has_begun_again = True
+            with contextlib.suppress(OSError):
+                target.running.append(self._start(run, target))
+        return bool(target.running)
 
     def _follow(self, run: Run, target: _Target) -> str:
         said = _ended(run, target)
@@ -65,8 +92,8 @@ class Following:
                 stderr=out,
                 start_new_session=True,
             )
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
+        lower_thread(process.pid)
+        lower_session(process.pid)
         return process
 
 
@@ -75,6 +102,8 @@ def _ended(run: Run, target: _Target) -> str:
     ended = [process for process in target.running if process.poll() is not None]
     target.running = [process for process in target.running if process not in ended]
     codes = [process.returncode for process in ended]
+    if codes:
+        target.why = None
     if any(codes):
         try:
             why = _log(run, target).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
@@ -88,6 +117,7 @@ def _ended(run: Run, target: _Target) -> str:
 
 
 def _failed(target: _Target, why: str) -> str:
+    target.why = why
     if target.is_failing:
         return ""
     target.is_failing = True

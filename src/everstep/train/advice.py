@@ -1,7 +1,6 @@
 """What to do next where a training became no numbers: in one sentence, with the command."""
 
-from everstep.config import Config
-from everstep.config.schema import Optim
+from everstep.config.schema import Config, Optim
 from everstep.errors import FirstNotFinite, NotFinite, NothingTrained
 from everstep.models.arithmetic import Arithmetic
 

@@ -3,7 +3,7 @@
 Never imports torch.
 """
 
-from everstep.config import Config
+from everstep.config.schema import Config
 from everstep.keeping.intervals import Economy
 from everstep.keeping.settings import Settings
 

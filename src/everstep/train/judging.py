@@ -3,6 +3,7 @@
 Whatever fails here is said, noted as failed, and costs no training.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ from everstep.train.progress import Reporter
 from everstep.train.ready import Ready
 from everstep.train.state import TrainState
 from everstep.train.together import TeamRounds
+from everstep.train.wanted import while_wanted
 from everstep.units import duration
 from everstep.versions import Run, Version
 
@@ -43,13 +45,22 @@ class Judged:
     found: Found
     averaged: bool  # drawn and measured with the averaged weights
     loss: float | None
+    is_cut: bool = False  # somebody asked to stop meanwhile
 
 
 class Judge(Observer):
     """Measures the live state at each version of one training, and knows what the line of versions says."""
 
-    def __init__(self, run: Run, scorer: Scorer, reporter: Reporter, state: TrainState, metrics: Metrics) -> None:
-        self._run, self.scorer, self._reporter = run, scorer, reporter
+    def __init__(
+        self,
+        run: Run,
+        scorer: Scorer,
+        reporter: Reporter,
+        state: TrainState,
+        metrics: Metrics,
+        is_wanted: Callable[[], bool],
+    ) -> None:
+        self._run, self.scorer, self._reporter, self._is_wanted = run, scorer, reporter, is_wanted
         self._state, self._metrics = state, metrics
         self._judged: dict[Claim, Judged] = {}
         self._notes = Notes(run.layout, reporter.say)
@@ -70,7 +81,15 @@ class Judge(Observer):
             self._notes.add(version.number, scores={"loss": judged.loss})
         if judged is not None:
             self.file(version, judged, self._metrics)
-            self._say_put_off(claim, version, judged.found)
+            if judged.is_cut:
+                self._say_cut(version, judged)
+            else:
+                self._say_put_off(claim, version, judged.found)
+
+    def _say_cut(self, version: Version, judged: Judged) -> None:
+        how = "not" if judged.found.gain is None else "not wholly"
+        again = f"everstep score {self._run.path}@{version.number}"
+        self._reporter.say(f"  {version.name} was {how} measured, since somebody asked to stop; {again} does it.")
 
     def _say_put_off(self, claim: Claim, version: Version, found: Found) -> None:
         """Why a version has no control gain: once, and of the last version, since nothing comes after it."""
@@ -93,9 +112,12 @@ class Judge(Observer):
         """Draw and score the state as it is now; with the averaged weights where there are any."""
         with state.averaged():
             found = self.scorer(state.controlnet)
+        is_cut = bool(found.failed) and not self._is_wanted()
+        if is_cut:
+            found.failed.clear()
         for name, why in found.failed.items():
             self._reporter.say(f"Step {state.step:,}: {NAMES[name]} failed ({why}); training goes on.")
-        return Judged(state.step, found, state.ema is not None, loss)
+        return Judged(state.step, found, state.ema is not None, loss, is_cut)
 
     def file(self, version: Version, judged: Judged, metrics: Metrics | None) -> None:
         """Put what was measured into the run's records, under the version's number."""
@@ -124,9 +146,10 @@ def scorer_of(
     pairs: Split,
     settings: ExampleSettings,
     reporter: Reporter,
+    is_wanted: Callable[[], bool],
     rounds: TeamRounds | None = None,
 ) -> Scorer:
-    """Measures the versions of a training.
+    """Measures the versions of a training, until somebody has asked it to stop.
 
     Where patience ends the training, every version is measured: no clock may decide how long is trained."""
     scoring = ready.config.scoring
@@ -139,7 +162,7 @@ def scorer_of(
             framer,
             pairs,
             settings,
-            during=reporter.during,
+            during=while_wanted(reporter.during, is_wanted),
             allowance=allowance,
             pictures_allowance=pictures,
             rounds=rounds,

@@ -56,9 +56,10 @@ class Loop:
         self._layout = saver.making.run.layout
         self._resumed_from = None if saver.last is None else saver.last.number
         self.rate = Rate()
+        self._is_asked_elsewhere = False  # to stop, of another machine
         self._is_under_way = False  # after the first step, which takes longest
         self._told_at = 0.0
-        self._asked = Asked(self._layout, self._save_as_asked)
+        self._asked = Asked(self._layout, self._save_as_asked, lambda: self.saver.last_step == self.state.step)
 
     def run(self) -> Reason:
         """Train until the last step or a request to stop; returns the reason: final, early where the benefit rises no
@@ -87,7 +88,8 @@ class Loop:
         reason: Reason | None = None
         self.rate.start(self.state.images_seen)
         while self.state.step < self.config.optim.max_steps and reason is None:
-            with contextlib.suppress(StopAsked):  # it waits for data: the state is that of the last whole step
+            # One waits for data, or another machine is asked to stop: the state is that of the last whole step.
+            with contextlib.suppress(StopAsked):
                 self.advance()
             reason = self.asked_to_stop()
         self._save_last(reason or Reason.FINAL)
@@ -127,7 +129,8 @@ class Loop:
         """All ranks have their part of the batch, and take the step; or none does."""
         self.batches.prepare()
         trouble = team.order(Order.STEP).trouble
-        if trouble is Trouble.STOPPED:
+        if trouble in (Trouble.STOPPED, Trouble.ASKED):
+            self._is_asked_elsewhere |= trouble is Trouble.ASKED
             raise StopAsked
         if trouble is Trouble.UNREADABLE:
             raise DataUnreadable("Another rank cannot read its data any more. Training ends here, and can be resumed.")
@@ -165,6 +168,7 @@ class Loop:
         asked = self._asked.to_stop()
         if self.signals.received is not None:
             return Reason.SIGNAL
+        asked = Reason.ASKED if self._is_asked_elsewhere else asked
         return asked or (Reason.EARLY if self.judge.is_worn_out else None)
 
     def _tell(self, state: str = "running") -> None:

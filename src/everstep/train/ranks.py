@@ -25,9 +25,14 @@ from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
 from everstep.config.schema import Compute
 from everstep.errors import EverstepError, ExitCode, UserError
+from everstep.keeping import stacks
 from everstep.keeping.channel import Channel, uid_of
+from everstep.keeping.flag import Flag
+from everstep.keeping.followers import Follower, Leader
+from everstep.keeping.link import Link
+from everstep.keeping.others import Neighbours, Others
 from everstep.keeping.signals import STOP
-from everstep.keeping.team import Others, RankLost, Team, lost
+from everstep.keeping.team import RankLost, Team, lost
 from everstep.train.follower import follow
 from everstep.train.progress import Reporter
 from everstep.train.ready import Ready
@@ -54,12 +59,15 @@ def ranks_of(compute: Compute) -> int:
 Where = tuple[str, int, int, int, int]  # host and port of the first machine; this one's place, of how many; all ranks
 
 
-def train_together(ready: Ready, reporter: Reporter, channel: Channel | None, where: Where | None = None) -> int:
+def train_together(
+    ready: Ready, reporter: Reporter, channel: Channel, where: Where | None = None, asked: Flag | None = None
+) -> int:
     """Launch the ranks of this machine, and wait for their end. Returns the exit code of the training.
 
     Args:
-        channel: to the keeper; None on machines that are not the first.
+        channel: to the keeper of this machine.
         where: several machines meet; None for one.
+        asked: up once this machine is asked to stop, where it is not the first.
 
     Raises: UserError.
     """
@@ -77,7 +85,8 @@ def train_together(ready: Ready, reporter: Reporter, channel: Channel | None, wh
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what they tell is told below
     if nodes == 1:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it asks what this machine's name means in the network
-    places = [_Place(ready, reporter, channel, f"\0everstep-{os.getpid()}-{secrets.token_hex(8)}", heard, os.getpid())]
+    address = f"\0everstep-{os.getpid()}-{secrets.token_hex(8)}"
+    places = [_Place(ready, reporter, channel, address, heard, os.getpid(), asked)]
     with tempfile.TemporaryDirectory(prefix="everstep-ranks-") as folder:
         config = LaunchConfig(
             min_nodes=nodes,
@@ -131,10 +140,11 @@ class _Place:
 
     ready: Ready
     reporter: Reporter
-    channel: Channel | None  # to the keeper, of the first one
-    address: str  # where the first one meets the others: an abstract socket of this machine
+    channel: Channel  # to the keeper of this machine, of its first rank
+    address: str  # where the first rank meets the others: an abstract socket of this machine
     heard: Sequence[int]  # signals that nobody ignored before
     launcher: int
+    asked: Flag | None
 
 
 def _rank(place: _Place) -> int:
@@ -175,24 +185,31 @@ def _await_the_launcher() -> None:
 def _trained(place: _Place, rank: int, ranks: int) -> int:
     for number in place.heard:
         signal.signal(number, signal.SIG_DFL)
+    stacks.listen()
     ready = place.ready
     compute = ready.config.compute
+    here, ranks_here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     with Waiting(compute.threads, place.reporter.say if rank == 0 else _untold), socket.socket(socket.AF_UNIX) as met:
-        if rank == 0:
+        if here == 0:
             met.bind(place.address)
-            met.listen(ranks)
+            met.listen(ranks_here)
         with lost():
             distributed.init_process_group("nccl" if device_here(compute).startswith("cuda") else "gloo")
         team = Team(rank, ranks)
-        if rank == 0:
-            others = Others(team, _met(met, int(os.environ["LOCAL_WORLD_SIZE"]) - 1))
-            code = int(train(ready, place.reporter, place.channel, others))
-        elif place.channel is None:  # the first one, and its keeper's memory, are on another machine
-            code = follow(ready, team, None)
+        if here == 0:
+            neighbours = Neighbours(_met(met, ranks_here - 1))
         else:
             place.channel.close()
             met.connect(place.address)
-            code = follow(ready, team, Channel(met))
+        if rank == 0:
+            code = int(train(ready, place.reporter, place.channel, Others(team, neighbours)))
+        elif here == 0:
+            link = Link(place.channel)
+            code = follow(ready, team, lambda state, say: Leader(state, link, neighbours, say), place.asked)
+        else:
+            code = follow(
+                ready, team, lambda state, say: Follower(here, ranks_here, state, Channel(met), say), place.asked
+            )
         distributed.destroy_process_group()
     return code
 

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from everstep.config import Config
+from everstep.config.schema import Config
 from everstep.contracts import Changes, Counted, During, ParentRef, Report
 from everstep.data import BucketOrder, Order, Source, Split, SquareOrder, split, split_as
 from everstep.data.buckets import shapes_of

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everstep.arrival.cache import is_there
-from everstep.config import Config, changes
-from everstep.config.load import known_part, validate
+from everstep.config.load import changes, known_part, validate
 from everstep.config.policy import is_free
+from everstep.config.schema import Config
 from everstep.contracts import ParentRef, Report
 from everstep.data import Source
 from everstep.errors import DamageFound, UserError

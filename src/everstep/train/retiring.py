@@ -1,7 +1,7 @@
 """What a run's settings say of older versions, carried out after each new one."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from everstep.config.policy import policy
 from everstep.config.schema import Config, Keep
@@ -52,6 +52,17 @@ def mirrors_of(config: Config) -> Following:
     return Following(config.mirror.targets, [*(["--slim"] if config.mirror.slim else []), *words])
 
 
+def catch_up(run: Run, config: Config, mirrors: Following) -> str:
+    """Before a training: what memory held is a version now, and a mirror may have been away, or is new."""
+    versions = run.versions()
+    count = len(lacking(run, config, versions))
+    if count == 0:
+        return ""
+    return (
+        mirrors(run) or f"Of {len(versions):,} versions a mirror is not known to have {count:,}; they are being sent."
+    )
+
+
 def not_mirrored(run: Run, config: Config) -> set[int]:
     """Versions that stay since a mirror lacks them: within the budget, or, where there is none, as long as three more
     versions fit on the disk. A mirror that is away must not fill it.
@@ -59,14 +70,16 @@ def not_mirrored(run: Run, config: Config) -> set[int]:
     if not config.mirror.targets:
         return set()
     versions = run.versions()
-    waiting = awaited(run, [address_of(target, run.name) for target in config.mirror.targets], map(_number, versions))
+    waiting = lacking(run, config, versions)
     room = ROOM_FOR * max((version.size_bytes for version in versions), default=0)
     may_wait = config.keep.budget is not None or free_bytes(run.path) >= room
     return waiting if may_wait else set()
 
 
-def _number(version: Version) -> int:
-    return version.number
+def lacking(run: Run, config: Config, versions: Sequence[Version]) -> set[int]:
+    """Those that a mirror is not known to have, nor to leave out by a policy of its own."""
+    addresses = [address_of(target, run.name) for target in config.mirror.targets]
+    return awaited(run, addresses, [version.number for version in versions])
 
 
 def marked(run: Run, keep: Keep) -> dict[int, str]:

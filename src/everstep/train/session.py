@@ -15,8 +15,8 @@ import torch
 
 from everstep.arrival.cache import receipt_of_start, start_folder
 from everstep.arrival.receipt import lines
-from everstep.config import Config, dump
-from everstep.config.schema import Optim
+from everstep.config.load import dump
+from everstep.config.schema import Config, Optim
 from everstep.contracts import ParentRef, Reason
 from everstep.data import BatchStream, Framer, PatientSource, Split
 from everstep.data.sequence import Order
@@ -25,9 +25,10 @@ from everstep.evaluation.scorer import example_settings
 from everstep.keeping.channel import Channel
 from everstep.keeping.claims import Making
 from everstep.keeping.link import KeeperGone, Link, Unkept
+from everstep.keeping.others import Others
 from everstep.keeping.saver import Saver
 from everstep.keeping.team import Order as Ordered
-from everstep.keeping.team import Others, Team
+from everstep.keeping.team import Team
 from everstep.models.family import Family
 from everstep.models.files import HPARAMS, WEIGHTS
 from everstep.models.optimizers import ADAMW
@@ -52,6 +53,7 @@ from everstep.train.sharding import family_of, refuse_unshared, share_out
 from everstep.train.state import TrainState, seed_process
 from everstep.train.stop import StopSignals
 from everstep.train.together import Prepared, SharedOrder, TeamRounds
+from everstep.train.wanted import until_asked
 from everstep.units import duration, size
 from everstep.versions import Run, Version, read_requests, split_spec
 from everstep.versions.reading import reading
@@ -109,6 +111,7 @@ def build(
             link.listen()
         return signals.received is not None
 
+    is_wanted = until_asked(ready.config, lambda: signals.received is not None)
     pairs = pairs_of(ready.config, ready.source, ready.version)
     order = order_of(ready.config, ready.source, ready.base, pairs)
     framer, cache = framer_of(ready.config, family, source, order, pairs, reporter.say, reporter.during, is_stopped)
@@ -133,9 +136,9 @@ def build(
     batches = batches_of(ready, framer, mine, source.is_stopped, family, state, pairs)
     closing.callback(batches.close)
     closing.callback(source.close)  # before the batches', whose threads may wait for it
-    rounds = None if team is None else TeamRounds(team, state.controlnet, gradients.is_whole)
-    scorer = scorer_of(ready, family, framer, pairs, batches.settings, reporter, rounds)
-    judge = Judge(ready.run, scorer, reporter, state, metrics)
+    rounds = None if team is None else TeamRounds(team, state.controlnet, gradients.is_whole, is_wanted)
+    scorer = scorer_of(ready, family, framer, pairs, batches.settings, reporter, is_wanted, rounds)
+    judge = Judge(ready.run, scorer, reporter, state, metrics, is_wanted)
     saver.making, saver.observers = replace(making, check=metrics.flush), (judge,)
     prepared = Prepared(batches, ready.config.optim.accumulation_steps)
     if begins and ready.version is None:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from everstep.contracts import Batch
+from everstep.contracts import Batch, Counted
 from everstep.data import Order as ExampleOrder
 from everstep.data.sequence import Turn
 from everstep.keeping.team import Order, RankLost, Team
+from everstep.train.wanted import go_on_while
 
 
 class SharedOrder:
@@ -59,14 +60,17 @@ class Prepared(Iterator[Batch]):
 class TeamRounds:
     """Work of an evaluation, shared out over all ranks. The first one calls it, the others take part in each round."""
 
-    def __init__(self, team: Team, network: Any, is_whole: bool) -> None:
+    def __init__(self, team: Team, network: Any, is_whole: bool, is_wanted: Callable[[], bool]) -> None:
         """
         Args:
             is_whole: whether each rank holds the whole network; where it does not, all do each piece together.
+            is_wanted: whether a piece is done to its end.
         """
         self._team, self._network, self._is_whole = team, network, is_whole
         self.at_once = team.size if is_whole else 1
-        self.do: Callable[[Any, str, Any], Any] | None = None  # what a piece is done with
+        self.do: Callable[[Any, str, Any, Counted], Any] | None = None  # what a piece is done with
+        # Who does a piece together with others ends it with them: they would wait for him.
+        self._said = go_on_while(is_wanted) if is_whole else _nothing
 
     def __call__(self, kind: str, pieces: Sequence[Any]) -> list[Any]:
         """What came of each piece, in their order. Raises: RuntimeError with what went wrong; RankLost."""
@@ -93,13 +97,17 @@ class TeamRounds:
         if mine >= len(some):
             return None
         try:
-            return self.do(self._network, kind, some[mine])
+            return self.do(self._network, kind, some[mine], self._said)
         except RankLost:
             raise
         except MemoryError:
             return Failed("out of memory")
         except Exception as error:
             return Failed(str(error) or type(error).__name__)
+
+
+def _nothing(done: int, total: int) -> None:
+    """Nobody is told."""
 
 
 @dataclass(frozen=True, slots=True)

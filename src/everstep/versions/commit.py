@@ -53,6 +53,7 @@ class Coming:
     images: Sequence[Image]
     small_bytes: int  # of all other files, at most
     draft: Callable[[], Draft]  # asked for once the images are written; raises DamageFound if nothing came of it
+    begun: Callable[[Path], None] = lambda staging: None  # told once their files are there: others may write to them
 
     @classmethod
     def of(cls, draft: Draft) -> "Coming":
@@ -80,7 +81,9 @@ def commit(layout: RunLayout, number: int, coming: Coming) -> Path:
         fsops.make_folder(staging)
         folders: set[Path] = set()
         with ExitStack() as files:
-            flushes = [_write_image(image, staging, folders, files) for image in coming.images]
+            opened = [_new_image(image, staging, folders, files) for image in coming.images]
+            coming.begun(staging)
+            flushes = [_write_image(image, file) for image, file in zip(coming.images, opened, strict=True)]
             draft = coming.draft()
             small_files = {**draft.small_files, DIGESTS: _digests(coming.images)}
             for path, content in small_files.items():
@@ -110,10 +113,14 @@ def commit(layout: RunLayout, number: int, coming: Coming) -> Path:
     return final
 
 
-def _write_image(image: Image, staging: Path, folders: set[Path], files: ExitStack) -> Callable[[], None]:
-    """Returns what makes it durable."""
+def _new_image(image: Image, staging: Path, folders: set[Path], files: ExitStack) -> int:
+    """Its file, and the space for it."""
     path = _place(staging, image.path, folders)
-    descriptor = files.enter_context(fsops.new_file(path, image.size_bytes, image.is_direct))
+    return files.enter_context(fsops.new_file(path, image.size_bytes, image.is_direct))
+
+
+def _write_image(image: Image, descriptor: int) -> Callable[[], None]:
+    """Returns what makes it durable."""
     image.write(descriptor)
     return lambda: fsops.flush(descriptor, image.size_bytes)
 

@@ -53,6 +53,22 @@ def new_file(path: Path, size_bytes: int, is_direct: bool = False) -> Iterator[i
         os.close(descriptor)
 
 
+@contextmanager
+def existing_file(path: Path, is_direct: bool = False) -> Iterator[int]:
+    """A file that another process has made, to be written in parts inside. Raises FileNotFoundError: it makes none."""
+    flags = os.O_WRONLY | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags | (DIRECT if is_direct else 0))
+    except OSError as error:
+        if not is_direct or error.errno not in NOT_OFFERED:
+            raise
+        descriptor = os.open(path, flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def write_pages(descriptor: int, pages: memoryview, offset: int) -> None:
     """Write whole pages that begin on a page of memory, at a place in the file that does too."""
     while pages:

@@ -60,6 +60,11 @@ class RunLayout:
         return self.records / "tried"
 
     @property
+    def nodes(self) -> Path:
+        """Where machines that train together leave words for each other."""
+        return self.records / "nodes"
+
+    @property
     def live(self) -> Path:
         return self.records / "live.json"
 
@@ -160,12 +165,12 @@ def is_unmade(name: str, run_name: str | None = None) -> bool:
 
 
 def new_planned(parent: Path, run_name: str) -> Path:
-    """A folder for a run that is made only to be measured; it lies in there under its own name."""
+    """A folder for a run that is made only for a while; it lies in there under its own name."""
     return parent / f".{run_name}.{secrets.token_hex(4)}.plan"
 
 
 def is_planned(name: str) -> bool:
-    """Whether a folder of this name was made for measuring: nothing in it is anybody's."""
+    """Whether a folder of this name was made only for a while: nothing in it is anybody's."""
     return PLANNED_NAME.fullmatch(name) is not None
 
 

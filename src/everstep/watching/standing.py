@@ -3,8 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from everstep.config import Config, read_hparams
+from everstep.config.load import read_hparams
 from everstep.config.policy import course
+from everstep.config.schema import Config
 from everstep.keeping.memory import Found
 from everstep.keeping.remnants import as_json, forgotten, of_run
 from everstep.records.scores import VERDICT, latest_verdict

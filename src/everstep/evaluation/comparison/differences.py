@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from everstep.config import flatten
+from everstep.config.load import flatten
 from everstep.errors import UserError
 from everstep.evaluation.comparison.distance import Block, Distance
 from everstep.versions import Version

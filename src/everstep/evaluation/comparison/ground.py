@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from everstep.config import Config
 from everstep.config.load import known_part, validate
-from everstep.config.schema import Sampling
+from everstep.config.schema import Config, Sampling
 from everstep.data import Source
 from everstep.errors import UserError
 from everstep.evaluation.comparison.differences import settings_that_differ

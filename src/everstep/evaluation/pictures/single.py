@@ -6,9 +6,8 @@ from typing import Any
 
 from PIL import Image
 
-from everstep.config import Config
 from everstep.config.load import validate
-from everstep.config.schema import Sampling
+from everstep.config.schema import Config, Sampling
 from everstep.contracts import Counted, Pair, Uint8Array
 from everstep.data import fit
 from everstep.data.transform import fit_target

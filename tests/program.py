@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["bases", "preloaded", "everstep.launch.start", "everstep.train.session"])
 
+# Of a program's text: nothing goes on, and nothing changes, before the version of a step is there. How many versions a
+# training of a few quick steps gets hangs on the disk's speed else, since one that is far behind puts them off.
+WAIT_FOR_VERSION = """
+def wait_for_version(step):
+    import glob, json, time
+    while not any(json.load(open(path))["step"] == step for path in glob.glob("runs/own/version_*/manifest.json")):
+        time.sleep(0.01)
+"""
+
 
 @dataclass(frozen=True)
 class Ended:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 COMMIT, PRUNE = "tests/crash/test_commit.py::", "tests/crash/test_prune.py::"
 ARENA, SNAPSHOTS = "tests/keeping/test_arena.py::", "tests/keeping/test_snapshots.py::"
 SEALED, MEMORY, ENDING = (f"tests/keeping/test_{room}.py::" for room in ("sealed", "memory", "ending"))
-EXTENTS = "tests/keeping/test_extents.py::"
+EXTENTS, SAVER = "tests/keeping/test_extents.py::", "tests/keeping/test_saver.py::"
 NEWEST = "test_whatever_happened_to_slots_the_newest_whole_one_is_the_newest_that_was_sealed"
 WRITTEN = "test_a_version_is_written_while_its_copy_is_made_and_appears_after_its_seal_only"
 RUN, PRUNING = "tests/versions/test_run.py::", "tests/versions/test_pruning.py::"
@@ -131,6 +131,13 @@ MUTATIONS = (
         "            if torn or len(noted) != len(self._pieces):\n",
         "            if False:\n",
         (SEALED + "test_rotten_memory_is_refused_and_names_what_lies_there",),
+    ),
+    Mutation(
+        "a version whose copy was spoilt is made at the next step",
+        "keeping/due.py",
+        "        if self._is_owed:\n",
+        "        if False:\n",
+        (SAVER + "test_a_version_whose_copy_was_spoilt_is_made_at_the_next_step",),
     ),
     Mutation(
         "a slot that is used anew while it is written",

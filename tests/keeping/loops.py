@@ -15,7 +15,7 @@ import torch
 from everstep.keeping.memory import lying_about
 from everstep.versions import Run, Version, read_live, read_small
 from everstep.versions.torch import read_torch
-from program import Script
+from program import WAIT_FOR_VERSION, Script
 
 EVERSTEP = [sys.executable, "-c", "from everstep.cli.main import main; main()"]
 STEPS = 60
@@ -36,8 +36,11 @@ average = torch.zeros(4, 16).T
 everstep_keep = everstep.keep("own", network, optimizer, others={"schedule": schedule}, tensors={"average": average},
                               images_per_step=2, every=20, keeping=Settings(snapshots=1), settings={"lr": 0.01})
 """
+# First in a step, before anything changes: all versions that are due are made.
+ALL_MADE = "if step in (20, 40): wait_for_version(step)"
 BODY = """
 def train(kept, step):
+    {first}
     inputs = torch.randn(8, 4) + float(np.random.rand()) + random.random()
     loss = (network(inputs) - inputs.sum(1, keepdim=True)).square().mean()
     optimizer.zero_grad()
@@ -71,10 +74,10 @@ def once(step: int, what: str) -> str:
     return ONCE.format(step=step, what=what)
 
 
-def script(folder: Path, loop: str = LOOP, within: str = "pass") -> Path:
-    """Write one. `within` is done in every step, between backward and the optimizer's step."""
+def script(folder: Path, loop: str = LOOP, within: str = "pass", first: str = "pass") -> Path:
+    """Write one. In every step `first` is done first, `within` between backward and the optimizer's step."""
     path = folder / "loop.py"
-    path.write_text(SCRIPT + BODY.format(within=within) + loop)
+    path.write_text(WAIT_FOR_VERSION + SCRIPT + BODY.format(within=within, first=first) + loop)
     return path
 
 

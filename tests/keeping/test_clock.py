@@ -105,6 +105,6 @@ def test_a_real_training_makes_versions_at_the_interval_that_it_finds(
     keeper.join()
     assert [version.reason for version in run.versions()][-3:] == ["interval"] * 3
     assert saver.clock.interval is not None
-    told = saver.clock.told(saver.saved_at)
+    told = saver.clock.told(saver.due.saved_at)
     assert told["versions_every_s"] == saver.clock.interval.seconds
     assert 0 <= told["next_version_in_s"] <= told["versions_every_s"]

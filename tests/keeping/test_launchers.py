@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from loops import EVERSTEP, LOOP, STEPS, children, content, everstep, latest, script, wait_until_gone
+from loops import ALL_MADE, EVERSTEP, LOOP, STEPS, children, content, everstep, latest, script, wait_until_gone
 
 from everstep.versions import Run
 
@@ -49,7 +49,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 def test_a_launcher_that_starts_it_again_goes_on_under_the_same_keeper(
     tmp_path: Path, straight: dict[str, object], launcher: str
 ) -> None:
-    path = script(tmp_path, within=DIES)
+    path = script(tmp_path, within=DIES, first=ALL_MADE)
     words = (*TORCHRUN, path, STEPS, 0) if launcher == "torchrun" else ("sh", "-c", as_script(path))
     ended = kept(tmp_path, "--", *words)
     assert ended.returncode == 0, ended.stdout + ended.stderr

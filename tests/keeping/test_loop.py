@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from loops import (
+    ALL_MADE,
     LOOP,
     STEPS,
     Running,
@@ -30,12 +31,7 @@ from behind import knows_sessions, niceness_of_session
 from everstep.priority import NICENESS
 from everstep.versions import Run, verify
 
-# Nothing changes before the version that is due is there: a copy that is overtaken by a change is refused.
-WAIT = (
-    "if step in (20, 40): "
-    "[time.sleep(0.01) for _ in iter(lambda: os.path.exists(f'runs/own/version_{step // 20}'), True)]"
-)
-AT_20 = WAIT.replace("(20, 40)", "(20,)")
+AT_20 = ALL_MADE.replace("(20, 40)", "(20,)")
 mostly_beside = pytest.mark.parametrize("way", ["beside", pytest.param("under", marks=pytest.mark.slow)])
 
 
@@ -58,7 +54,7 @@ def assert_whole(folder: Path, straight: dict[str, object]) -> None:
 def test_a_loop_that_ends_says_so_and_leaves_nothing_behind(
     tmp_path: Path, way: str, straight: dict[str, object]
 ) -> None:
-    out = run_through(script(tmp_path, within=WAIT), way)
+    out = run_through(script(tmp_path, first=ALL_MADE), way)
     assert_whole(tmp_path, straight)
     assert [version.step for version in Run(tmp_path / "runs/own").versions()] == [0, 20, 40, STEPS]
     assert [version.reason for version in Run(tmp_path / "runs/own").versions()] == [
@@ -226,7 +222,7 @@ def test_an_interrupt_within_a_step_waits_for_its_end_and_reaches_the_user(
     tmp_path: Path, straight: dict[str, object]
 ) -> None:
     interrupted = once(33, "os.kill(os.getpid(), signal.SIGINT)")
-    out = run_through(script(tmp_path, NOTEBOOK, f"{AT_20}{interrupted}"))
+    out = run_through(script(tmp_path, NOTEBOOK, interrupted, AT_20))
     assert "interrupted after 34 signal" in out
     assert "Resumed from version_2 (step 34)" in out  # the very same objects are gone on with
     assert_whole(tmp_path, straight)
@@ -237,7 +233,7 @@ def test_a_second_interrupt_leaves_at_once_and_the_newest_whole_state_is_kept(
     tmp_path: Path, straight: dict[str, object]
 ) -> None:
     twice = once(33, "[(os.kill(os.getpid(), signal.SIGINT), time.sleep(0.7)) for _ in range(2)]")
-    out = run_through(script(tmp_path, NOTEBOOK, f"{AT_20}{twice}"))
+    out = run_through(script(tmp_path, NOTEBOOK, twice, AT_20))
     assert "interrupted after 33" in out
     assert "Resumed from version_2 (step 33)" in out
     assert_whole(tmp_path, straight)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from loops import EVERSTEP, Running, everstep, latest, run_through, script, wait_until_gone
+from loops import ALL_MADE, EVERSTEP, Running, everstep, latest, run_through, script, wait_until_gone
 from PIL import Image
 
 from everstep.versions import Run
@@ -19,7 +19,7 @@ Start = Callable[..., Running]
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a loop that ran to its end."""
     folder = tmp_path_factory.mktemp("ended")
-    run_through(script(folder))
+    run_through(script(folder, first=ALL_MADE))
     return folder
 
 

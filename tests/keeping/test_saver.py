@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_snapshots import Held
 from training import WEIGHTS, State, Training
 
 from everstep.contracts import Reason
+from everstep.keeping.arena import SlotState
 from everstep.keeping.claims import Making
+from everstep.keeping.due import AGAIN
 from everstep.keeping.link import KeeperGone
 from everstep.keeping.saver import Saver
 from everstep.keeping.sealed import Filling, commit_slot
@@ -88,3 +91,49 @@ def test_the_last_version_says_so_whatever_else_was_due(make: Make, run: Run, tm
     saver.save(Reason.ASKED, label="mine")
     keeper.join()
     assert run.find("latest").reason == "final"
+
+
+@pytest.mark.fault("change of the state that is not told of, during the copy of a version")
+def test_a_version_whose_copy_was_spoilt_is_made_at_the_next_step(
+    make: Make, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, held = make("background"), Held(monkeypatch)
+    saver = saver_of(training, run, every_steps=1000)
+    training.state.step, saver.due.last_step = 1000, 0
+    assert saver.is_due(training.state.step)
+    saver.save(Reason.INTERVAL)
+    assert held.has_begun.wait(10)
+    with torch.no_grad():  # as a BatchNorm does in its forward pass
+        training.state.average[next(iter(training.state.average))].add_(1)
+    held.may_go_on.set()
+    training.snapshots.wait()
+    training.train()
+    assert saver.hear() == []
+    assert "was refused: the state is not whole" in training.said[-1]
+    assert saver.is_due(training.state.step)
+    keeper = Keeper(training, run, claims=1)
+    keeper.start()
+    saver.save(Reason.INTERVAL)
+    saver.finish()
+    keeper.join()
+    assert not saver.is_due(training.state.step)
+    assert (run.find("latest").step, run.find("latest").reason) == (training.state.step, "interval")
+
+
+@pytest.mark.fault("memory in which every copy rots")
+def test_where_every_copy_is_spoilt_not_every_step_makes_one(make: Make, run: Run) -> None:
+    training = make()
+    saver = saver_of(training, run, every_steps=1000)
+    training.state.step = saver.due.last_step = 999
+    made = 0
+    for _ in range(10):
+        training.train()
+        if saver.is_due(training.state.step):
+            saver.save(Reason.INTERVAL)
+            training.snapshots.wait()
+            generation, made = training.snapshots.generation, made + 1
+            for slot in training.arena.slots:  # the keeper gives it back
+                slot.set_state(SlotState.FREE)
+            training.keeper.send("refused", None, generation=generation, why="is torn.", is_tried_again=False)
+        saver.hear()
+    assert made == 1 + AGAIN

@@ -12,6 +12,7 @@ from everstep.contracts import COMPLETE, Reason
 from everstep.errors import DamageFound, EverstepError, ExitCode, NotCommitted, UserError
 from everstep.keeping.asked import Asked
 from everstep.keeping.channel import Channel, Message
+from everstep.keeping.due import next_step
 from everstep.keeping.host import connect, start_beside
 from everstep.keeping.interrupts import Interrupts
 from everstep.keeping.link import KeeperGone, Link
@@ -118,7 +119,7 @@ class Kept:
             parent = None if version is None else run.ref(version)
             saver = Saver(terms.making(run), self._parts, version, parent, link, observers=terms.observers)
             self._saver = saver
-            self._asked = Asked(run.layout, self._save_as_asked, lambda: self._in_use().last_step == self.step)
+            self._asked = Asked(run.layout, self._save_as_asked, lambda: self._in_use().due.last_step == self.step)
             self._seen_before = self._parts.images_seen
             saver.snapshots = open_snapshots(self._parts, saver.small_bytes(), link, terms.settings, self._report)
             self._tell("running")
@@ -268,7 +269,7 @@ class Kept:
 
     def _save_last(self, saver: Saver) -> None:
         assert self.ended is not None
-        if saver.last_step != self.step:
+        if saver.due.last_step != self.step:
             saver.save(self.ended)
         saver.finish()
         self._tell("complete" if self.ended in COMPLETE else "stopped")
@@ -342,8 +343,8 @@ class Kept:
             images_per_second=rate,
             loss=None,
             last_version=None if saver.last is None else saver.last.name,
-            next_version_step=saver.next_step(self.step),
+            next_version_step=next_step(self.step, saver.making),
             snapshot_step=None if saver.snapshots is None else saver.snapshots.sealed_step,
-            **saver.clock.told(saver.saved_at),
+            **saver.clock.told(saver.due.saved_at),
         )
         write_live(saver.making.run.layout, live)

@@ -15,6 +15,7 @@ from everstep.errors import NotCommitted
 from everstep.keeping.channel import Message
 from everstep.keeping.claims import Claim, Making, Observer, in_words, told
 from everstep.keeping.clock import Clock
+from everstep.keeping.due import Due
 from everstep.keeping.ending import let_go, name_version, settle
 from everstep.keeping.link import Link
 from everstep.keeping.snapshots import SPARE_BYTES, Snapshots, Together, notes_bytes, open_snapshots
@@ -37,17 +38,16 @@ class Saver:
     snapshots: Snapshots | None = None
     observers: Sequence[Observer] = ()
     others: Together | None = None  # that hold the state too, and copy their shares of it
-    saved_at: float = field(default_factory=time.monotonic)  # when the newest version was made, or set on its way
     committed_at: float = field(default_factory=time.monotonic)  # when the last one was known to be committed
-    last_step: int | None = None  # of the newest version, made or on its way
     clock: Clock = field(init=False)
+    due: Due = field(init=False)
     _pending: dict[int, Claim] = field(default_factory=dict)
     _unheard: list[Message] = field(default_factory=list)
     _refusal: str | None = None  # what the disk said, until it takes a version again
     _is_waiting: bool = False
 
     def __post_init__(self) -> None:
-        self.last_step = None if self.last is None else self.last.step
+        self.due = Due(None if self.last is None else self.last.step)
         self.clock = Clock.of(self.making, self.last)
 
     # --- when ----------------------------------------------------------------------------------------------
@@ -55,22 +55,8 @@ class Saver:
     def is_due(self, step: int) -> bool:
         """Whether a version is to be made after this step; a disk that is far behind puts it off. Asked once a step."""
         self.clock.stepped(bool(self._pending))
-        if step in (self.last_step, self.making.max_steps):  # the last one is made at the end, and says so
-            return False
-        if self.snapshots is not None and self.snapshots.is_full:
-            return False
-        every_steps, every_s = self.making.every_steps, self.clock.every_s
-        if every_steps is not None and step // every_steps > (self.last_step or 0) // every_steps:
-            return True
-        return every_s is not None and time.monotonic() - self.saved_at >= every_s
-
-    def next_step(self, step: int) -> int | None:
-        """The step of the next version where that can be told; time alone cannot."""
-        every, most = self.making.every_steps, self.making.max_steps
-        if every is None:
-            return None
-        coming = (step // every + 1) * every
-        return coming if most is None else min(coming, most)
+        is_behind = self.snapshots is not None and self.snapshots.is_full
+        return not is_behind and self.due.is_due(step, self.making, self.clock.every_s)
 
     # --- making versions -----------------------------------------------------------------------------------
 
@@ -103,7 +89,7 @@ class Saver:
             self._refuse_if_behind()
         claim.generation = self.snapshots.take(draft, claimed=True, label=label, began=began)
         self._pending[claim.generation] = claim
-        self.last_step, self.saved_at = claim.step, time.monotonic()
+        self.due.made(claim.step)
         if claim.reason in UNWAITED:
             self._copied(claim)
             return
@@ -229,7 +215,7 @@ class Saver:
         version = self.making.run.commit(draft)
         if claim.label is not None:
             name_version(self.making.run, version, claim.label, self.making.report)
-        self.last_step, self.saved_at = claim.step, time.monotonic()
+        self.due.made(claim.step)
         self._is_committed(version, time.monotonic() - began)
         self._say_retired(self.making.retire(self.making.run))
 
@@ -326,12 +312,15 @@ class Saver:
         claim = self._pending.pop(generation, None)
         if claim is not None:
             claim.generation = -generation
+            if claim.reason in UNWAITED:
+                self.due.spoilt(claim)
             self.making.report(f"The version of step {claim.step:,} was refused: {why}.")
 
     def _is_committed(self, version: Version, seconds: float | None) -> None:
         run = self.making.run
         self.last, self.parent, self.committed_at = version, run.ref(version), time.monotonic()
         self.clock.committed(version.size_bytes, seconds)
+        self.due.committed()
         self.making.report(in_words(version, seconds))
 
     def _say_retired(self, words: str) -> None:

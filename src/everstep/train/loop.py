@@ -11,6 +11,7 @@ from everstep.contracts import COMPLETE, Reason
 from everstep.data import StopAsked
 from everstep.errors import DataUnreadable, NotCommitted
 from everstep.keeping.asked import Asked
+from everstep.keeping.due import next_step
 from everstep.keeping.link import KeeperGone
 from everstep.keeping.saver import Saver
 from everstep.keeping.team import Order, RankLost, Team, Trouble
@@ -59,7 +60,7 @@ class Loop:
         self._is_asked_elsewhere = False  # to stop, of another machine
         self._is_under_way = False  # after the first step, which takes longest
         self._told_at = 0.0
-        self._asked = Asked(self._layout, self._save_as_asked, lambda: self.saver.last_step == self.state.step)
+        self._asked = Asked(self._layout, self._save_as_asked, lambda: self.saver.due.last_step == self.state.step)
 
     def run(self) -> Reason:
         """Train until the last step or a request to stop; returns the reason: final, early where the benefit rises no
@@ -97,7 +98,7 @@ class Loop:
 
     def _save_last(self, reason: Reason) -> None:
         with self.reporter.during("Writing the last version"):
-            if self.saver.last_step != self.state.step:
+            if self.saver.due.last_step != self.state.step:
                 self._save(reason)
             self.saver.finish()
         self._tell("complete" if reason in COMPLETE else "stopped")
@@ -200,7 +201,7 @@ class Loop:
                 next_version_step=progress.next_version_step,
                 resumed_from=self._resumed_from,
                 snapshot_step=None if snapshots is None else snapshots.sealed_step,
-                **self.saver.clock.told(self.saver.saved_at),
+                **self.saver.clock.told(self.saver.due.saved_at),
             ),
         )
 
@@ -217,7 +218,7 @@ class Loop:
             seconds_left=left / images_per_second if images_per_second else None,
             last_version=self.saver.last.name if self.saver.last else None,
             last_version_age_s=now - self.saver.committed_at,
-            next_version_step=self.saver.next_step(state.step),
-            next_version_in_s=self.saver.clock.left_s(self.saver.saved_at),
+            next_version_step=next_step(state.step, self.saver.making),
+            next_version_in_s=self.saver.clock.left_s(self.saver.due.saved_at),
             control_gain=self.judge.verdict.gain,
         )

@@ -20,10 +20,10 @@ UNSEEN = ("--sampling.pairs", 0, "--scoring.overhead", 0)
 SETTINGS = (*SCORED, *UNSEEN)
 
 
-def outcome(run: Path) -> tuple[dict[str, object], list[dict[str, object]], dict[str, object]]:
+def outcome(run: Path, steps: int = STEPS) -> tuple[dict[str, object], list[dict[str, object]], dict[str, object]]:
     """All that the law speaks of: tensors by digest; losses, rates and examples of every step; the counters."""
     last = Run.open(run).find("latest")
-    assert last.step == STEPS
+    assert last.step == steps
     assert verify(last) == []
     state = json.loads((last.path / "training/state.json").read_text())
     return json.loads((last.path / "digests.json").read_text()), read_metrics(run / "records"), state

@@ -23,7 +23,7 @@ def last_line(tmp_path_factory: pytest.TempPathFactory) -> str:
     return subprocess.run(LOOP, cwd=folder, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize("way", ["beside", "under"])
+@pytest.mark.parametrize("way", ["beside", pytest.param("under", marks=pytest.mark.slow)])
 @pytest.mark.fault("kill -9 of a loop of somebody's own")
 def test_a_plain_loop_killed_at_a_random_moment_ends_with_the_same_line(
     workplace: Path, way: str, last_line: str

@@ -35,6 +35,7 @@ def noticing(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.guard
 @each
 def test_a_guard_that_is_taken_out_is_missed(
     mutation: Mutation, noticing: set[str], tmp_path: Path, guards: dict[str, list[str]]

@@ -121,6 +121,7 @@ def test_one_that_is_taken_away_stops_all_with_a_version(machines: Machines) -> 
 
 
 @pytest.mark.fault("a mirror that is away when machines meet in it")
+@pytest.mark.slow
 def test_a_mirror_that_is_away_at_first_is_waited_for(machines: Machines) -> None:
     in_the_way = Path(machines.target) / "a"
     in_the_way.write_text("")

@@ -209,7 +209,7 @@ def test_half_precision_computes_nearly_the_same_with_float32_master_weights(
     torch.testing.assert_close(loss, loss_of(exact, exact.new_controlnet(0), made), rtol=0.02, atol=0.02)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", [pytest.param("bf16", marks=pytest.mark.slow), "fp16"])
 def test_a_run_in_half_precision_trains_stops_and_goes_on(
     tiny_base: Path, pairs_folder: Path, everstep: Callable[..., Ended], precision: str
 ) -> None:

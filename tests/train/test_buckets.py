@@ -16,6 +16,7 @@ from program import Ended, Program
 Everstep = Callable[..., Ended]
 BUCKETS = ("--data.shape", "buckets", "--data.resolution", 16)
 LINE = (*BUCKETS, "--optim.batch-size", 2, "--sampling.pairs", 0, "--scoring.overhead", 0, "--versions.every", 2)
+SLOW = pytest.mark.slow  # the same with other numbers
 ANEW = "Which pairs come when is planned anew from here on"
 
 
@@ -35,7 +36,14 @@ def whole(tiny_base: Path, folder: Path, tmp_path_factory: pytest.TempPathFactor
     return outcome(place / "runs/a")
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGKILL, 0), (signal.SIGKILL, 2), (signal.SIGTERM, 1)])
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [
+        (signal.SIGKILL, 2),
+        pytest.param(signal.SIGKILL, 0, marks=SLOW),
+        pytest.param(signal.SIGTERM, 1, marks=SLOW),
+    ],
+)
 def test_stops_at_7_19_and_31_change_nothing(
     number: signal.Signals,
     workers: int,

@@ -122,7 +122,7 @@ class SlowToEncode:
 
 
 @pytest.mark.fault("{number} while a cache is filled ahead of a training")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_an_end_while_it_is_filled_leaves_what_can_be_gone_on_with(
     number: signal.Signals, train: Callable[..., Program], workplace: Path
 ) -> None:
@@ -180,7 +180,9 @@ class RotAt:
         Loop._step = stepped  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("kind", ["latents", "text", "conditions"])
+@pytest.mark.parametrize(
+    "kind", ["latents", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("text", "conditions"))]
+)
 def test_a_cache_that_rots_is_named_and_made_again(
     train: Callable[..., Program], workplace: Path, kind: str, straight_ahead: object
 ) -> None:

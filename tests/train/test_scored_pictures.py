@@ -89,6 +89,7 @@ def test_kid_is_measured_where_pictures_are_too_few_for_fid_and_the_number_that_
     told = everstep("score", "a@latest", "--pairs", 15)
     assert told.code == 2
     assert "fid needs 49 drawn pictures, and what could be measured instead 16, but 15 are asked for" in told.out
+    assert "--pairs 49 draws more" in told.out
     assert " fid " in everstep("score", "a@latest", "--pairs", 49).out
 
 

@@ -53,14 +53,17 @@ def step_of(workplace: Path) -> int:
 # --- stdout and stderr -------------------------------------------------------------------------------------
 
 
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii:strict"}
+
+
 @pytest.mark.parametrize(
     ("end", "surroundings"),
     [
-        ("2>&1 | head -1", {}),
+        pytest.param("2>&1 | head -1", {}, marks=pytest.mark.slow),
         pytest.param("2>&1 | true", {}, marks=pytest.mark.slow),
         ("> /dev/full 2>&1", {}),
         pytest.param(">&- 2>&-", {}, marks=pytest.mark.slow),
-        ("", {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii:strict"}),
+        pytest.param("", ASCII, marks=pytest.mark.slow),
     ],
 )
 def test_a_training_whose_lines_are_not_taken_is_trained_to_its_end(

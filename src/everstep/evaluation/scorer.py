@@ -108,19 +108,28 @@ class Scorer:
         return [*([] if self._adherence is None else [self._adherence]), *self._qualities]
 
     def refuse_too_few(self) -> None:
-        """Raises: UserError if a measure needs more pictures than can be drawn. A training that goes on does not ask:
-        there such a measure fails in words, and is no reason to end.
+        """Raises: UserError if a measure needs more pictures than are to be drawn, and more could be. Whoever cannot
+        change that does not ask: there such a measure fails in words, and is no reason to end.
         """
         held_out, asked = self._held_out, self._asked
-        most = held_out if asked is None else min(held_out, asked)
+        if asked is not None and asked >= held_out:
+            return
+        most = held_out if asked is None else asked
         for measure in self._measures if most else ():
             if measure.fewest_of_any <= most:
                 continue
-            of_what = f"{asked} are asked for" if held_out > most else f"only {held_out} are held out"
+            if asked is None:
+                of_what = f"only {held_out} are held out"
+                way_out = (
+                    "data.held_out_pairs says how many are held out, a small share of the data; --set scoring.fid=null "
+                    "leaves the score out."
+                )
+            else:
+                of_what = f"{asked} are asked for"
+                way_out = f"--pairs {min(measure.fewest, held_out)} draws more; without it other scores are measured."
             raise UserError(
                 f"{measure.name} needs {measure.fewest:,} drawn pictures, and what could be measured instead "
-                f"{measure.fewest_of_any}, but {of_what}. Nothing was measured. data.held_out_pairs says how many are "
-                "held out, a small share of the data; --set scoring.fid=null leaves the score out."
+                f"{measure.fewest_of_any}, but {of_what}. Nothing was measured. {way_out}"
             )
 
     def __call__(self, controlnet: Any) -> Found:

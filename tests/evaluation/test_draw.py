@@ -143,6 +143,7 @@ def cramped(room_mib, side_px=256):
 
 
 @pytest.mark.fault("memory that does not hold as many pictures as are drawn at once")
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits address space")
 def test_a_process_that_really_runs_out_of_memory_draws_fewer_at_once_or_says_why_not():
     ended = cramped(160)

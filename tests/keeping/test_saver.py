@@ -110,6 +110,7 @@ def test_a_version_whose_copy_was_spoilt_is_made_at_the_next_step(
     training.train()
     assert saver.hear() == []
     assert "was refused: the state is not whole" in training.said[-1]
+    assert training.said[-1].endswith(" It is made at the next step.")
     assert saver.is_due(training.state.step)
     keeper = Keeper(training, run, claims=1)
     keeper.start()

@@ -41,10 +41,14 @@ class Due:
         """The disk has one: what spoilt others is over."""
         self._spoilt = 0
 
-    def spoilt(self, claim: Claim) -> None:
-        """Nothing came of the claim, which nobody waits for: another is due at once, not one interval later."""
+    def spoilt(self, claim: Claim) -> bool:
+        """Nothing came of the claim, which nobody waits for: another is due at once, not one interval later.
+
+        Returns whether it is; not where a newer one is on its way, nor again and again.
+        """
         self._spoilt += 1
         self._is_owed = self._spoilt <= AGAIN and claim.step == self.last_step
+        return self._is_owed
 
 
 def next_step(step: int, making: Making) -> int | None:

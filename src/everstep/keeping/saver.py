@@ -312,9 +312,9 @@ class Saver:
         claim = self._pending.pop(generation, None)
         if claim is not None:
             claim.generation = -generation
-            if claim.reason in UNWAITED:
-                self.due.spoilt(claim)
-            self.making.report(f"The version of step {claim.step:,} was refused: {why}.")
+            is_again = claim.reason in UNWAITED and self.due.spoilt(claim)
+            then = " It is made at the next step." if is_again else ""
+            self.making.report(f"The version of step {claim.step:,} was refused: {why}.{then}")
 
     def _is_committed(self, version: Version, seconds: float | None) -> None:
         run = self.making.run

@@ -26,8 +26,8 @@ slow: $(VENV)/.installed
 tests: $(VENV)/.installed
 	$(BIN)/python tools/run_tests.py
 
-# The long crash suite: every test that injects a fault, at many more moments, and every guard taken out once. Counts what it did into
-# docs/reliability.json and .md, also where something failed. EVERSTEP_CRASH_SEED picks other moments.
+# The long crash suite: every test that injects a fault, at many more moments, and every guard taken out once. Counts what
+# it did into docs/reliability.json and .md, also where something failed. EVERSTEP_CRASH_SEED picks other moments.
 EVERSTEP_CRASH_ROUNDS ?= 200
 crash: $(VENV)/.installed
 	EVERSTEP_CRASH_ROUNDS=$(EVERSTEP_CRASH_ROUNDS) EVERSTEP_FAULT_TABLE=docs/reliability.json \

@@ -11,8 +11,8 @@ from training import WEIGHTS, State, Training
 
 from everstep.contracts import Reason
 from everstep.keeping.arena import SlotState
-from everstep.keeping.claims import Making
-from everstep.keeping.due import AGAIN
+from everstep.keeping.claims import Claim, Making
+from everstep.keeping.due import AGAIN, Due
 from everstep.keeping.link import KeeperGone
 from everstep.keeping.saver import Saver
 from everstep.keeping.sealed import Filling, commit_slot
@@ -110,7 +110,7 @@ def test_a_version_whose_copy_was_spoilt_is_made_at_the_next_step(
     training.train()
     assert saver.hear() == []
     assert "was refused: the state is not whole" in training.said[-1]
-    assert training.said[-1].endswith(" It is made at the next step.")
+    assert training.said[-1].endswith(" Another one takes its place.")
     assert saver.is_due(training.state.step)
     keeper = Keeper(training, run, claims=1)
     keeper.start()
@@ -138,3 +138,13 @@ def test_where_every_copy_is_spoilt_not_every_step_makes_one(make: Make, run: Ru
             training.keeper.send("refused", None, generation=generation, why="is torn.", is_tried_again=False)
         saver.hear()
     assert made == 1 + AGAIN
+
+
+def test_an_older_version_that_is_spoilt_afterwards_takes_nothing_back(run: Run) -> None:
+    due, making = Due(None), Making(run, {}, {}, Settings(), print, every_steps=1000)
+    older, newer = (Claim(step, Reason.INTERVAL) for step in (1000, 2000))
+    due.made(older.step)
+    due.made(newer.step)
+    assert due.spoilt(newer)
+    assert not due.spoilt(older)
+    assert due.is_due(2001, making, None)

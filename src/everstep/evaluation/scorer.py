@@ -108,8 +108,8 @@ class Scorer:
         return [*([] if self._adherence is None else [self._adherence]), *self._qualities]
 
     def refuse_too_few(self) -> None:
-        """Raises: UserError if a measure needs more pictures than are to be drawn, and more could be. Whoever cannot
-        change that does not ask: there such a measure fails in words, and is no reason to end.
+        """Raises: UserError if a measure needs more pictures than are held out, or than are asked for where more are.
+        A training that goes on does not ask: there such a measure fails in words, and is no reason to end.
         """
         held_out, asked = self._held_out, self._asked
         if asked is not None and asked >= held_out:

@@ -47,8 +47,9 @@ class Due:
         Returns whether it is; not where a newer one is on its way, nor again and again.
         """
         self._spoilt += 1
-        self._is_owed = self._spoilt <= AGAIN and claim.step == self.last_step
-        return self._is_owed
+        is_again = self._spoilt <= AGAIN and claim.step == self.last_step
+        self._is_owed = self._is_owed or is_again  # an older one that is spoilt afterwards takes nothing back
+        return is_again
 
 
 def next_step(step: int, making: Making) -> int | None:

@@ -313,7 +313,7 @@ class Saver:
         if claim is not None:
             claim.generation = -generation
             is_again = claim.reason in UNWAITED and self.due.spoilt(claim)
-            then = " It is made at the next step." if is_again else ""
+            then = " Another one takes its place." if is_again else ""
             self.making.report(f"The version of step {claim.step:,} was refused: {why}.{then}")
 
     def _is_committed(self, version: Version, seconds: float | None) -> None:

@@ -52,6 +52,12 @@ class SpoilTheClaimOf:
         snapshots.slot_notes = spoiled  # type: ignore[assignment]
 
 
+def wait_for_the_disk(loop: "Loop") -> None:
+    """Until another version has room in memory."""
+    while loop.saver.snapshots is not None and loop.saver.snapshots.is_full:
+        time.sleep(0.01)
+
+
 def wait(loop: "Loop") -> None:
     """Until the keeper has said what it has to say."""
     time.sleep(2)
@@ -69,11 +75,12 @@ def test_a_refused_copy_leaves_later_versions_their_own_labels_losses_and_scores
 ) -> None:
     # Patience, which ends nothing here, has every version measured, whatever the clock says.
     scored = words(9, 2, "--sampling.steps", 2, "--keep.everything", "--scoring.patience", 99, sheets=2, scores=0.02)
-    undisturbed = start(*scored, prepare=AfterStep(7, ask_to_save))
+    in_time = tuple(AfterStep(step, wait_for_the_disk) for step in range(1, 10))  # none is put off
+    undisturbed = start(*scored, prepare=Together((*in_time, AfterStep(7, ask_to_save))))
     assert undisturbed.wait(120) == 0, undisturbed.output
     whole = known_of(Run.open((workplace / "runs/a").rename(workplace / "whole")))
     hears = AfterStep(5, wait)  # of the refusal, before it asks what is due
-    program = start(*scored, prepare=Together((SpoilTheClaimOf(4), hears, AfterStep(7, ask_to_save))))
+    program = start(*scored, prepare=Together((SpoilTheClaimOf(4), *in_time, hears, AfterStep(7, ask_to_save))))
     assert program.wait(120) == 0, program.output
     assert "The version of step 4 was refused: it is torn: " in program.output
     is_complete(workplace, 9)
